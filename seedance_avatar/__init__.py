@@ -1,0 +1,82 @@
+"""From a list of public URLs to active assets to finished videos: an asyncio SDK for ToAPIs Seedance 2."""
+
+from __future__ import annotations
+
+from .errors import (
+    ApiError,
+    AssetFailed,
+    AuthError,
+    AvatarError,
+    ConnectionFailed,
+    ContentRefused,
+    GenerationFailed,
+    IngestError,
+    InvalidInput,
+    InvalidRequest,
+    InvalidSource,
+    JournalError,
+    NotFound,
+    ProtocolError,
+    QuotaExhausted,
+    RateLimited,
+    ServerError,
+    SessionStateError,
+    SubmissionInDoubt,
+    WaitTimeout,
+)
+from .events import Event, Observer
+from .models import Asset, AssetGroup, AssetSource, VideoTask
+from .options import Limits, Polling, Retry, Timeouts
+from .outcomes import (
+    Active,
+    Failed,
+    InDoubt,
+    IngestReport,
+    IngestStats,
+    Outcome,
+    Pending,
+    Unsent,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Active",
+    "ApiError",
+    "Asset",
+    "AssetFailed",
+    "AssetGroup",
+    "AssetSource",
+    "AuthError",
+    "AvatarError",
+    "ConnectionFailed",
+    "ContentRefused",
+    "Event",
+    "Failed",
+    "GenerationFailed",
+    "InDoubt",
+    "IngestError",
+    "IngestReport",
+    "IngestStats",
+    "InvalidInput",
+    "InvalidRequest",
+    "InvalidSource",
+    "JournalError",
+    "Limits",
+    "NotFound",
+    "Observer",
+    "Outcome",
+    "Pending",
+    "Polling",
+    "ProtocolError",
+    "QuotaExhausted",
+    "RateLimited",
+    "Retry",
+    "ServerError",
+    "SessionStateError",
+    "SubmissionInDoubt",
+    "Timeouts",
+    "Unsent",
+    "VideoTask",
+    "WaitTimeout",
+]

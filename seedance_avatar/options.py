@@ -1,0 +1,161 @@
+"""The knobs: frozen, validated when they are built, times in seconds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import attrs
+
+from .errors import InvalidInput
+
+__all__ = ["Limits", "Polling", "Retry", "Timeouts"]
+
+
+def _number(value: Any, name: str, low: float, *, above: bool) -> None:  # noqa: ANN401 - anything can be passed in
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        message = f"{name} must be a finite number, not {value!r}"
+        raise InvalidInput(message)
+    if value < low or (above and value == low):
+        message = f"{name} must be {'more than' if above else 'at least'} {low:g}, not {value!r}"
+        raise InvalidInput(message)
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
+    _number(value, f"{type(instance).__name__}.{attribute.name}", 0.0, above=False)
+
+
+def _more_than_zero(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
+    _number(value, f"{type(instance).__name__}.{attribute.name}", 0.0, above=True)
+
+
+def _count(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
+    name = f"{type(instance).__name__}.{attribute.name}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        message = f"{name} must be a whole number, not {value!r}"
+        raise InvalidInput(message)
+    _number(value, name, 1, above=False)
+
+
+_rate = attrs.validators.optional(_more_than_zero)
+_burst = attrs.validators.optional(_count)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How fast a session may go. ``None`` means *found by itself*, from the service's answers.
+
+    :ivar submits_per_second: POSTs that leave in a second, over all tasks of the session.
+    :ivar submit_burst: POSTs that may leave at once after a quiet time.
+    :ivar queries_per_second: status requests that leave in a second.
+    :ivar query_burst: status requests that may leave at once after a quiet time.
+    :ivar max_submitting: POSTs on the wire at one time (default 64).
+    :ivar max_polling: status requests on the wire at one time (default 64).
+    """
+
+    submits_per_second: float | None = attrs.field(default=None, validator=_rate)
+    submit_burst: int | None = attrs.field(default=None, validator=_burst)
+    queries_per_second: float | None = attrs.field(default=None, validator=_rate)
+    query_burst: int | None = attrs.field(default=None, validator=_burst)
+    max_submitting: int = attrs.field(default=64, validator=_count)
+    max_polling: int = attrs.field(default=64, validator=_count)
+
+    @classmethod
+    def default(cls) -> Self:
+        """Return the documented limits of an ordinary account: 300 submits and 3,000 queries a minute."""
+        return cls(submits_per_second=5, submit_burst=50, queries_per_second=50, query_burst=500)
+
+    @classmethod
+    def vip(cls) -> Self:
+        """Return the documented limits of the first higher tier: 1,000 and 10,000 a minute."""
+        return cls(
+            submits_per_second=1000 / 60,
+            submit_burst=50,
+            queries_per_second=10_000 / 60,
+            query_burst=500,
+        )
+
+    @classmethod
+    def svip(cls) -> Self:
+        """Return the documented limits of the highest tier: 2,000 and 30,000 a minute."""
+        return cls(submits_per_second=2000 / 60, submit_burst=50, queries_per_second=500, query_burst=500)
+
+    @classmethod
+    def unlimited(cls) -> Self:
+        """Return no rate limit at all (for a local gateway); a ``Retry-After`` is honoured all the same."""
+        return cls(
+            submits_per_second=1e9,
+            submit_burst=1_000_000_000,
+            queries_per_second=1e9,
+            query_burst=1_000_000_000,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """How often, and how long apart, what is safe to repeat is repeated.
+
+    The waits are drawn evenly from 0 to ``min(cap, base * 2 ** n)`` (full jitter).
+
+    :ivar attempts: how often one call is sent at most, the first time included (default 4; 1 repeats nothing).
+    :ivar base: seconds, the first wait after a network error or a 5xx (default 0.1).
+    :ivar throttle_base: seconds, the first wait after a 429 that names no time (default 1).
+    :ivar cap: seconds, the longest wait of our own (default 20).
+    :ivar max_retry_after: seconds, the longest ``Retry-After`` that a single call waits for (default 120).
+    :ivar patience: seconds that an ingest or a wait goes on while nothing can be reached at all, or while the
+        service lets nothing through (default 300).
+    """
+
+    attempts: int = attrs.field(default=4, validator=_count)
+    base: float = attrs.field(default=0.1, validator=_seconds)
+    throttle_base: float = attrs.field(default=1.0, validator=_seconds)
+    cap: float = attrs.field(default=20.0, validator=_seconds)
+    max_retry_after: float = attrs.field(default=120.0, validator=_seconds)
+    patience: float = attrs.field(default=300.0, validator=_seconds)
+
+
+@attrs.frozen(kw_only=True)
+class Polling:
+    """When to look whether something is finished. Build it by :meth:`learned` or :meth:`fixed`.
+
+    :ivar first: seconds from acceptance to the first look, or None for *learned*.
+    :ivar every: seconds between looks after that, or None for *learned*.
+    :ivar price: seconds of expected delay that one status request is worth (*learned* only).
+    """
+
+    first: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
+    every: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
+    price: float = attrs.field(default=0.2, validator=_more_than_zero)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.first is None) != (self.every is None):
+            message = "Polling needs both first and every, or neither: use Polling.fixed() or Polling.learned()"
+            raise InvalidInput(message)
+
+    @classmethod
+    def learned(cls, *, price: float = 0.2) -> Self:
+        """Return the schedule that learns how long each type takes; a smaller ``price`` looks more often."""
+        return cls(price=price)
+
+    @classmethod
+    def fixed(cls, first: float, every: float) -> Self:
+        """Return a fixed schedule: the first look ``first`` seconds after acceptance, then every ``every``.
+
+        Zero is allowed: the next look leaves as soon as the last one is answered and the limits permit.
+        """
+        return cls(first=first, every=every)
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """How long single things may take.
+
+    :ivar connect: seconds to resolve, connect and shake hands (default 10).
+    :ivar request: seconds for one whole HTTP round trip, connecting included (default 60).
+    :ivar drain: seconds that what is on the wire gets to come home when a session, an ingest or a submission is
+        cancelled or closed (default 10).
+    """
+
+    connect: float = attrs.field(default=10.0, validator=_more_than_zero)
+    request: float = attrs.field(default=60.0, validator=_more_than_zero)
+    drain: float = attrs.field(default=10.0, validator=_seconds)

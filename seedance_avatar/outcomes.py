@@ -1,0 +1,140 @@
+"""The five ends a source can have, and the accounts that count them. Frozen facts.
+
+Every source that an ingest takes ends as exactly one of these. They are generic in what was submitted
+and what became of it, since assets and videos go through the same pipeline: for assets ``source`` is an
+:class:`~seedance_avatar.AssetSource` and ``asset`` an :class:`~seedance_avatar.Asset`; for videos they are a
+:class:`~seedance_avatar.GenerationRequest` and a :class:`~seedance_avatar.VideoTask`.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeAlias, TypeVar
+
+import attrs
+
+from .errors import AvatarError
+from .models import Asset, AssetSource
+
+__all__ = [
+    "Active",
+    "Failed",
+    "InDoubt",
+    "IngestReport",
+    "IngestStats",
+    "Outcome",
+    "Pending",
+    "Unsent",
+]
+
+S = TypeVar("S")
+A = TypeVar("A")
+
+
+@attrs.frozen(kw_only=True)
+class Active(Generic[S, A]):
+    """It is done: the asset is active and can be used (the video is finished and can be downloaded)."""
+
+    source: S
+    asset: A
+
+
+@attrs.frozen(kw_only=True)
+class Failed(Generic[S, A]):
+    """It will never be: refused here before sending, refused by the service, or failed while processing.
+
+    :ivar error: why.
+    :ivar asset: the asset as last seen, or None when none was ever accepted.
+    """
+
+    source: S
+    error: AvatarError
+    asset: A | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Pending(Generic[S, A]):
+    """Accepted, its id known, not finished when the ingest stopped looking; it may still finish.
+
+    :ivar asset: the asset as last seen.
+    :ivar error: why the looking stopped (a :class:`~seedance_avatar.WaitTimeout`, a refused key, a drain).
+    """
+
+    source: S
+    asset: A
+    error: AvatarError
+
+
+@attrs.frozen(kw_only=True)
+class InDoubt(Generic[S, A]):
+    """Sent, and the answer was lost: it may exist at the service. It is never sent again by itself."""
+
+    source: S
+    error: AvatarError
+
+
+@attrs.frozen(kw_only=True)
+class Unsent(Generic[S, A]):
+    """Nothing of it exists, and the cause is not the source: no money, no key, no network, stopped."""
+
+    source: S
+    error: AvatarError
+
+
+Outcome: TypeAlias = (
+    Active[AssetSource, Asset]
+    | Failed[AssetSource, Asset]
+    | Pending[AssetSource, Asset]
+    | InDoubt[AssetSource, Asset]
+    | Unsent[AssetSource, Asset]
+)
+"""What one asset source came to."""
+
+
+@attrs.frozen(kw_only=True)
+class IngestStats:
+    """A running ingest at one moment. ``taken`` is always the sum of all that follow it.
+
+    :ivar elapsed: seconds since the ingest began.
+    :ivar exhausted: True once the source was read to its end.
+    :ivar taken: sources taken so far.
+    :ivar queued: taken, not yet on the wire (duplicates of one that is under way included).
+    :ivar submitting: being sent, or waiting for their turn to be.
+    :ivar polling: accepted, waiting to become active.
+    :ivar active: ended so; as are ``failed``, ``pending``, ``in_doubt`` and ``unsent``.
+    """
+
+    elapsed: float = 0.0
+    exhausted: bool = False
+    taken: int = 0
+    queued: int = 0
+    submitting: int = 0
+    polling: int = 0
+    active: int = 0
+    failed: int = 0
+    pending: int = 0
+    in_doubt: int = 0
+    unsent: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class IngestReport:
+    """The accounts of an ingest: ``taken`` is the sum of the five ends once it is over.
+
+    :ivar taken: sources taken.
+    :ivar exhausted: True when the source was read to its end (False: stopped before).
+    :ivar unfinished: the outcomes that are not active, in the order they were known. Those that a consumer of
+        ``outcomes()`` was handed are kept up to the first 1,000; all others are kept whole.
+    :ivar omitted: how many were handed over and are not in ``unfinished``.
+    :ivar elapsed: seconds from the beginning to the end (or to now, while it runs).
+    """
+
+    taken: int = 0
+    active: int = 0
+    failed: int = 0
+    pending: int = 0
+    in_doubt: int = 0
+    unsent: int = 0
+    exhausted: bool = False
+    unfinished: tuple[Outcome, ...] = attrs.field(default=(), repr=lambda it: f"<{len(it)} outcomes>")
+    omitted: int = 0
+    elapsed: float = 0.0

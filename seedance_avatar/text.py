@@ -1,0 +1,71 @@
+"""Text from outside, made safe to show, and secrets that never show themselves.
+
+Everything that a server, a manifest or a user's URL brought in passes :func:`safe_text` before it
+reaches a terminal, a log line, an error or a report: a terminal executes escape sequences, standard
+logging keeps raw newlines, and bidirectional controls make text read as what it is not.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+__all__ = ["KeyProvider", "Secret", "safe_text"]
+
+KeyProvider = Callable[[], str | Awaitable[str]]
+"""A user's callable that returns the API key: sync or async, asked whenever a key is needed."""
+
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def safe_text(value: object, limit: int = 200) -> str:
+    r"""Return ``value`` as one line of printable text, at most ``limit`` characters long.
+
+    Runs of white space (line ends included) become one space. What is not printable, and the
+    bidirectional controls, become their Python escapes (``\x1b``, ``\u202e``); printable text of
+    any script stays as it is. What was cut is marked by a closing ``…``.
+    """
+    text = value if isinstance(value, str) else str(value)
+    # A service may answer with a megabyte: only as much of it is looked at as can be shown.
+    text = " ".join(text[: 8 * limit].split()) + ("…" if len(text) > 8 * limit else "")
+    if not text.isprintable() or not _BIDI.isdisjoint(text):
+        text = "".join(
+            char if char.isprintable() and char not in _BIDI else char.encode("unicode_escape").decode("ascii")
+            for char in text
+        )
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class Secret:
+    """A string that shows itself only to who asks for it by :meth:`reveal`.
+
+    It has no useful ``repr`` or ``str``, cannot be pickled (a key does not travel to another machine by
+    accident) and compares in constant time.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> NoReturn:
+        message = "a Secret cannot be pickled: pass the key to the other process yourself"
+        raise TypeError(message)
