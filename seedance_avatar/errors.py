@@ -245,6 +245,7 @@ class IngestError(AvatarError, ExceptionGroup[AvatarError]):
     """
 
     def __new__(cls, message: str, exceptions: Sequence[AvatarError], *, outcomes: Sequence[Any] = ()) -> Self:
+        """Build the group; ``outcomes`` is for ``__init__``."""
         del outcomes
         return super().__new__(cls, message, exceptions)
 
