@@ -1,0 +1,1 @@
+"""The command line ``seedance-avatar``; it uses only the public face."""

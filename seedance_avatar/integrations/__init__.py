@@ -1,0 +1,1 @@
+"""Optional extras, one file each, imported only when asked for."""

@@ -1,0 +1,1 @@
+"""A real local ToAPIs on a loopback port, for a first run, for tests and for benchmarks."""
