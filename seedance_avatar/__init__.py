@@ -35,6 +35,7 @@ from .outcomes import (
     IngestStats,
     Outcome,
     Pending,
+    SessionStats,
     Unsent,
 )
 
@@ -74,6 +75,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "SessionStateError",
+    "SessionStats",
     "SubmissionInDoubt",
     "Timeouts",
     "Unsent",

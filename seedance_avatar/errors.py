@@ -7,7 +7,7 @@ text is one printable line that says what happened, to what, and what to do next
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from .text import safe_text
 
@@ -38,7 +38,10 @@ __all__ = [
 ]
 
 
-def _revive(cls: type[AvatarError], args: tuple[Any, ...], facts: dict[str, Any]) -> AvatarError:
+ErrorT = TypeVar("ErrorT", bound="AvatarError")
+
+
+def _revive(cls: type[ErrorT], args: tuple[Any, ...], facts: dict[str, Any]) -> ErrorT:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)
@@ -62,6 +65,12 @@ class AvatarError(Exception):
     def describe(self) -> str:
         """Return the facts of this error without what it is about and without the advice."""
         return self.message
+
+    def concerning(self, about: str) -> Self:
+        """Return a copy of this error that names ``about``; without traceback, so that it holds no frames."""
+        copy = _revive(type(self), self.args, self.__dict__)
+        copy.about = safe_text(about)
+        return copy
 
     def __str__(self) -> str:
         text = self.describe() if self.about is None else f"{self.about}: {self.describe()}"
@@ -88,9 +97,16 @@ class JournalError(AvatarError):
 
 
 class ConnectionFailed(AvatarError):
-    """The service was not reached: nothing was sent, or (for a question) no answer came in all attempts."""
+    """The service was not reached: nothing was sent, or (for a question) no answer came in all attempts.
+
+    :ivar fatal: True when another try cannot help (the service's certificate is not trusted).
+    """
 
     hint = "check the network and the base URL, then try again"
+
+    def __init__(self, message: str, *, about: str | None = None, fatal: bool = False) -> None:
+        super().__init__(message, about=about)
+        self.fatal = fatal
 
 
 class SubmissionInDoubt(AvatarError):

@@ -23,6 +23,7 @@ __all__ = [
     "IngestStats",
     "Outcome",
     "Pending",
+    "SessionStats",
     "Unsent",
 ]
 
@@ -138,3 +139,35 @@ class IngestReport:
     unfinished: tuple[Outcome, ...] = attrs.field(default=(), repr=lambda it: f"<{len(it)} outcomes>")
     omitted: int = 0
     elapsed: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class SessionStats:
+    """A session at one moment.
+
+    :ivar requests: round trips made since it was opened.
+    :ivar retries: how many of them repeated an earlier one.
+    :ivar throttled: how many were answered with 429 (or 503 ``rate_limit_unavailable``).
+    :ivar submitting: submissions on the wire now.
+    :ivar querying: status requests on the wire now.
+    :ivar waiting: callers waiting for their turn to send.
+    :ivar pending: assets and videos that are being polled.
+    :ivar submit_limit: submissions a second that the session holds itself to, None when unlimited.
+    :ivar submit_why: why it is that, in a few words; so ``query_why`` for ``query_limit``.
+    :ivar down_for: seconds for which nothing could be reached, None while the service answers.
+    :ivar ingests: ingests under way.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    submitting: int = 0
+    querying: int = 0
+    waiting: int = 0
+    pending: int = 0
+    submit_limit: float | None = None
+    submit_why: str = ""
+    query_limit: float | None = None
+    query_why: str = ""
+    down_for: float | None = None
+    ingests: int = 0
