@@ -62,23 +62,29 @@ class Limits:
 
     @classmethod
     def default(cls) -> Self:
-        """Return the documented limits of an ordinary account: 300 submits and 3,000 queries a minute."""
-        return cls(submits_per_second=5, submit_burst=50, queries_per_second=50, query_burst=500)
+        """Return what keeps to the documented limits of an ordinary account, with none announced and none found.
+
+        They are 300 submits a minute and 50 in 10 s; 3,000 queries a minute and 500 in 10 s. Rate and burst are
+        such that ``burst + rate * t`` is within both at once, in any 10 s and any minute: the same 50 cannot
+        leave at once and be followed by 5 a second.
+        """
+        return cls(submits_per_second=4.8, submit_burst=2, queries_per_second=48, query_burst=20)
 
     @classmethod
     def vip(cls) -> Self:
-        """Return the documented limits of the first higher tier: 1,000 and 10,000 a minute."""
-        return cls(
-            submits_per_second=1000 / 60,
-            submit_burst=50,
-            queries_per_second=10_000 / 60,
-            query_burst=500,
-        )
+        """Return what keeps to the documented limits of the first higher tier: 1,000 and 10,000 a minute.
+
+        No shorter window is documented for it; in any minute ``burst + 60 * rate`` is what is permitted.
+        """
+        return cls(submits_per_second=16, submit_burst=40, queries_per_second=160, query_burst=400)
 
     @classmethod
     def svip(cls) -> Self:
-        """Return the documented limits of the highest tier: 2,000 and 30,000 a minute."""
-        return cls(submits_per_second=2000 / 60, submit_burst=50, queries_per_second=500, query_burst=500)
+        """Return what keeps to the documented limits of the highest tier: 2,000 and 30,000 a minute.
+
+        No shorter window is documented for it; in any minute ``burst + 60 * rate`` is what is permitted.
+        """
+        return cls(submits_per_second=32, submit_burst=80, queries_per_second=480, query_burst=1200)
 
     @classmethod
     def unlimited(cls) -> Self:
