@@ -1,0 +1,148 @@
+"""The schedule: what goes in comes out, at its time, once, and nothing is left behind."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedance_avatar.options import Polling
+from seedance_avatar.polling import Schedule, Watched
+
+KINDS = ("image", "video", "audio", "generation")
+POLLINGS = [Polling.learned(), Polling.fixed(0, 0), Polling.fixed(5, 10), Polling.learned(price=5)]
+
+pollings = st.sampled_from(POLLINGS)
+seeds = st.integers(0, 2**32)
+times = st.floats(0, 1e5)
+
+
+def build(polling: Polling = POLLINGS[0], seed: int = 0) -> Schedule:
+    return Schedule.build(polling, random.Random(seed))
+
+
+def test_a_fixed_schedule_is_one_line_and_looks_first_then_every() -> None:
+    schedule = build(Polling.fixed(5, 10))
+    schedule.add(Watched("image", 100.0), 100.0)
+    due = schedule.next_due()
+    assert due is not None
+    assert 105 <= due <= 105.5
+    assert schedule.pop(104.9) is None
+    watched = schedule.pop(due)
+    assert watched is not None
+    schedule.still_pending(watched, due)
+    again = schedule.next_due()
+    assert again is not None
+    assert due + 10 <= again <= due + 11
+
+
+def test_zero_looks_again_at_once() -> None:
+    schedule = build(Polling.fixed(0, 0))
+    schedule.add(Watched("video", 7.0), 7.0)
+    for _ in range(3):
+        watched = schedule.pop(7.0)
+        assert watched is not None
+        schedule.still_pending(watched, 7.0)
+    assert len(schedule) == 1
+
+
+def test_each_kind_may_have_its_own_schedule() -> None:
+    schedule = Schedule.build(Polling.learned(), random.Random(1), {"generation": Polling.fixed(5, 10)})
+    schedule.add(Watched("generation", 0.0), 0.0)
+    due = schedule.next_due()
+    assert due is not None
+    assert 5 <= due <= 5.5
+
+
+def test_what_was_accepted_at_once_is_not_looked_at_at_once() -> None:
+    for polling in (Polling.learned(), Polling.fixed(5, 10)):
+        schedule = build(polling)
+        for _ in range(1000):
+            schedule.add(Watched("image", 0.0), 0.0)
+        first = schedule.next_due()
+        assert first is not None
+        together = 0
+        while schedule.pop(first + 0.01) is not None:
+            together += 1
+        assert together < 100
+
+
+@given(pollings, seeds, st.lists(st.tuples(st.sampled_from(KINDS), times), min_size=1, max_size=40), times)
+def test_everything_added_comes_out_once_in_order_and_never_early(
+    polling: Polling, seed: int, added: list[tuple[str, float]], now: float
+) -> None:
+    schedule = build(polling, seed)
+    for number, (kind, accepted_at) in enumerate(added):
+        schedule.add(Watched(kind, accepted_at, number), now)
+    assert len(schedule) == len(added)
+    out = []
+    while (due := schedule.next_due()) is not None:
+        assert due >= now
+        assert schedule.pop(due - 1e-3) is None
+        watched = schedule.pop(due)
+        assert watched is not None
+        out.append(watched.payload)
+    assert sorted(out) == list(range(len(added)))
+    assert len(schedule) == 0
+
+
+@given(pollings, seeds, times, st.floats(0, 1000), st.floats(0, 50))
+def test_a_deadline_gets_its_look_and_only_one_is_forced(
+    polling: Polling, seed: int, accepted_at: float, allowed: float, stall: float
+) -> None:
+    schedule = build(polling, seed)
+    deadline = accepted_at + allowed
+    schedule.add(Watched("image", accepted_at, deadline=deadline), accepted_at)
+    for _ in range(10_000):
+        due = schedule.next_due()
+        assert due is not None
+        assert due <= deadline
+        now = max(due, accepted_at) + stall
+        watched = schedule.pop(now)
+        assert watched is not None
+        if now >= deadline:
+            break
+        schedule.still_pending(watched, now)
+    else:
+        assert polling == Polling.fixed(0, 0)
+        return
+    # The look past the deadline was made: what puts it back is the caller's wish, at its ordinary distance.
+    schedule.defer(watched, now + 30)
+    assert schedule.next_due() == now + 30
+
+
+def test_an_answer_that_comes_after_the_deadline_to_a_look_before_it_brings_one_more_look() -> None:
+    schedule = build(Polling.fixed(1, 100))
+    schedule.add(Watched("image", 0.0, deadline=5.0), 0.0)
+    watched = schedule.pop(2.0)
+    assert watched is not None
+    schedule.still_pending(watched, 9.0, looked_at=2.0)
+    assert schedule.next_due() == 9.0
+
+
+def test_what_is_deferred_comes_back_then_or_at_its_deadline() -> None:
+    schedule = build(Polling.fixed(1, 1))
+    schedule.add(Watched("image", 0.0), 0.0)
+    watched = schedule.pop(2.0)
+    assert watched is not None
+    schedule.defer(watched, 60.0)
+    assert schedule.next_due() == 60.0
+    schedule.add(Watched("image", 0.0, deadline=40.0), 0.0)
+    watched = schedule.pop(2.0)
+    assert watched is not None
+    schedule.defer(watched, 60.0)
+    assert schedule.next_due() == 40.0
+
+
+def test_what_nobody_waits_for_any_more_is_gone_and_leaves_nothing() -> None:
+    schedule = build()
+    for _ in range(20):
+        many = [Watched("image", 0.0) for _ in range(1000)]
+        for watched in many:
+            schedule.add(watched, 0.0)
+        for watched in many:
+            schedule.discard(watched)
+            schedule.discard(watched)
+    assert len(schedule) == 0
+    assert schedule.next_due() is None
+    assert schedule.pop(1e9) is None
+    assert len(schedule._heap) <= 64
