@@ -1,0 +1,216 @@
+"""From the bytes of a manifest to raw records with their line numbers, one at a time.
+
+Each reader is a generator that holds one record (Parquet: one batch). What is wrong with one record is a
+:class:`BadRecord` in its place and does not end the reading; what is wrong with the whole manifest raises
+:class:`ManifestError`.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast, get_args
+
+import attrs
+
+from seedance_avatar import InvalidInput
+from seedance_avatar.text import safe_text
+
+__all__ = ["FORMATS", "BadRecord", "Format", "ManifestError", "Record", "read_records"]
+
+Format: TypeAlias = Literal["csv", "jsonl", "text", "parquet"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+_SUFFIXES: Final[Mapping[str, Format]] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "text",
+    ".urls": "text",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_LONGEST_LINE: Final = 1 << 20
+"""Characters. A file without line ends must not be read into memory as one line."""
+_PEEKED_LINES: Final = 200
+_BATCH_ROWS: Final = 2048
+
+
+class ManifestError(InvalidInput):
+    """The manifest as a whole cannot be read; nothing of it was sent."""
+
+
+@attrs.frozen
+class BadRecord:
+    """A record that is not even a record, and why."""
+
+    reason: str
+
+
+Record: TypeAlias = tuple[int, Mapping[str, object] | BadRecord]
+"""A line number (Parquet: a row number), from 1, and what stood there."""
+
+
+def read_records(stream: BinaryIO, name: str, form: Format | None = None) -> Iterator[Record]:
+    """Read ``stream`` as the manifest ``name``; keys are column names in lower case.
+
+    :param form: its format, or None: by the name's ending, else by the first line that says something.
+    :raises ManifestError: at the first step: not UTF-8, no column ``source_url``, a format that cannot be told,
+        or Parquet without its extra or from a pipe.
+    """
+    form = form or _SUFFIXES.get(PurePath(name).suffix.lower())
+    if form == "parquet":
+        yield from _parquet(stream, name)
+        return
+    numbered = _lines(stream, name)
+    head = list(itertools.islice(numbered, _PEEKED_LINES))
+    lines = itertools.chain(head, numbered)
+    form = form or _sniffed(head, name)
+    yield from {"csv": _csv, "jsonl": _jsonl, "text": _text}[form](lines, name)
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    # What is not UTF-8 becomes lone surrogates, which condemn their own row and no other.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    first = True
+    try:
+        while line := text.readline(_LONGEST_LINE):
+            if first and line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+                message = f"{name} is UTF-16, not UTF-8: save it as UTF-8 and run this again"
+                raise ManifestError(message)
+            first = False
+            yield line
+            while len(line) == _LONGEST_LINE and not line.endswith(("\n", "\r")):
+                line = text.readline(_LONGEST_LINE)
+    finally:
+        if not stream.closed:
+            text.detach()  # the stream is its owner's to close
+
+
+def _sniffed(head: list[str], name: str) -> Format:
+    said = (line.strip() for line in head)
+    first = next((line for line in said if line and not line.startswith("#")), "")
+    if first.startswith("["):
+        raise _json_array(name)
+    if first.startswith("{"):
+        return "jsonl"
+    if "source_url" in first.lower() and "://" not in first:
+        return "csv"
+    if "://" in first and not any(mark in first for mark in ' "\t;'):
+        return "text"
+    if not first:
+        message = f"{name} is empty: there is nothing to ingest"
+    else:
+        message = f"the format of {name} cannot be told from its start: say --format csv, jsonl, text or parquet"
+    raise ManifestError(message)
+
+
+def _text(lines: Iterator[str], name: str) -> Iterator[Record]:
+    del name
+    for number, line in enumerate(lines, 1):
+        url = line.strip()
+        if url and not url.startswith("#"):
+            yield number, {"source_url": url}
+
+
+def _jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if number == 1 and line.lstrip().startswith("["):
+            raise _json_array(name)
+        if len(line) >= _LONGEST_LINE:
+            yield number, BadRecord("the line is longer than a million characters")
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply, or a number too long"
+            yield number, BadRecord(f"not JSON: {safe_text(reason, 80)}")
+            continue
+        if isinstance(found, dict):
+            yield number, {str(key).strip().lower(): value for key, value in found.items()}
+        else:
+            yield number, BadRecord(f"not a JSON object but {_kind(found)}")
+
+
+def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
+    header_line = ""
+    skipped = 0
+    for header_line in lines:
+        if header_line.strip():
+            break
+        skipped += 1
+    delimiter = max(",;\t", key=header_line.count)
+    columns = [cell.strip().lower() for cell in next(csv.reader([header_line], delimiter=delimiter), [])]
+    if "source_url" not in columns:
+        found = safe_text(", ".join(columns), 120) or "nothing"
+        message = f"{name} has no column source_url: its first line must name the columns, and it holds: {found}"
+        raise ManifestError(message)
+    if len(set(columns)) < len(columns):
+        message = f"{name} names a column twice in its first line: {safe_text(', '.join(columns), 120)}"
+        raise ManifestError(message)
+    skipped += 1
+    # Strict: a quote that is never closed, or goes on after its end, condemns its row instead of eating the next ones.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        number = skipped + reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            last = skipped + reader.line_num
+            # An open quote reaches for the end of the file (csv stops it at 128 KiB): say which rows it took along.
+            taken = f"; lines {number} to {last} were read as one row: close its quotes" if last > number else ""
+            yield number, BadRecord(f"not CSV: {safe_text(error, 80)}{taken}")
+            continue
+        if not cells:
+            continue
+        if len(cells) == len(columns):
+            yield number, dict(zip(columns, cells, strict=True))
+        else:
+            yield number, BadRecord(f"{len(cells)} fields, where the first line names {len(columns)} columns")
+
+
+def _parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
+    if not stream.seekable():
+        message = f"Parquet cannot be read from {name} (its index is at its end): give the name of a file"
+
+        raise ManifestError(message)
+    try:
+        arrow = cast("Any", importlib.import_module("pyarrow"))
+        parquet = cast("Any", importlib.import_module("pyarrow.parquet"))
+    except ImportError:
+        message = f"{name} is Parquet, which needs an extra: pip install 'seedance-avatar[parquet]'"
+        raise ManifestError(message) from None
+    try:
+        file = parquet.ParquetFile(stream)
+        columns = [str(column).strip().lower() for column in file.schema_arrow.names]
+        if "source_url" not in columns:
+            message = f"{name} has no column source_url; it holds: {safe_text(', '.join(columns), 120) or 'nothing'}"
+            raise ManifestError(message)
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, dict(zip(columns, row.values(), strict=True))
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        if isinstance(error, ManifestError):
+            raise
+        message = f"{name} cannot be read as Parquet: {safe_text(error, 160)}"
+        raise ManifestError(message) from None
+
+
+def _json_array(name: str) -> ManifestError:
+    return ManifestError(f"{name} is a JSON array: write JSON Lines, one object a line")
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedance_avatar import AssetSource, InvalidSource
+from seedance_avatar.cli.formats import Format, ManifestError, read_records
+from seedance_avatar.cli.manifest import Manifest, ManifestSource, RejectedRow, open_manifest
+
+
+def judge(source: AssetSource) -> None:
+    if not source.source_url.startswith(("http://", "https://")):
+        message = "not a public URL"
+        raise InvalidSource(message, about=source.label)
+    if source.asset_type not in {"image", "video", "audio"}:
+        message = f"unknown asset_type {source.asset_type}"
+        raise InvalidSource(message, about=source.label)
+
+
+def rows(
+    data: str | bytes, form: Format | None = None, name: str = "standard input"
+) -> list[ManifestSource | RejectedRow]:
+    raw = data.encode() if isinstance(data, str) else data
+    return list(Manifest(name, io.BytesIO(raw), judge, form))
+
+
+A, B = "https://cdn.example.com/a.jpg", "https://cdn.example.com/b.mp4"
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        ("csv", ["source_url,key", f"{A},one", f"{B},two"]),
+        ("jsonl", [json.dumps({"source_url": A, "key": "one"}), "", json.dumps({"source_url": B, "key": "two"})]),
+    ],
+)
+def test_every_format_is_found_with_and_without_mark_and_either_line_end(
+    form: str, lines: list[str], end: str, bom: bytes
+) -> None:
+    for text in (end.join(lines), end.join(lines) + end):
+        found = rows(bom + text.encode())
+        assert [
+            (row.line, row.source_url, row.key, row.asset_type) for row in found if isinstance(row, ManifestSource)
+        ] == [
+            (2 if form == "csv" else 1, A, "one", "image"),
+            (3, B, "two", "video"),
+        ]
+
+
+def test_plain_text_is_one_url_a_line_with_blanks_and_comments() -> None:
+    found = rows(f"# the brand's avatar\n\n{A}\r\n   \n  {B}  \n#{A}\nftp://old.example.com/x.mp3\n")
+    assert [(row.line, type(row).__name__) for row in found] == [
+        (3, "ManifestSource"),
+        (5, "ManifestSource"),
+        (7, "RejectedRow"),
+    ]
+
+
+def test_a_url_is_kept_byte_for_byte() -> None:
+    signed = "https://cdn.example.com/a%2Fb.jpg?X-Sig=%2B%7e+=&b=%20"
+    [text] = rows(f"{signed}\n")
+    [row] = rows(json.dumps({"source_url": signed}))
+    assert isinstance(text, ManifestSource)
+    assert isinstance(row, ManifestSource)
+    assert text.source_url == row.source_url == signed
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_quotes_and_every_delimiter_and_column_order(delimiter: str) -> None:
+    cells = ["Name", "KEY", "group", "asset_type", "description", " source_url "]
+    row = ['"He said ""hi"""', "k1", "hero", "VIDEO", f'"two\nlines{delimiter} one cell"', A]
+    first, second = rows(f"{delimiter.join(cells)}\n{delimiter.join(row)}\n\n{delimiter * 5}{B}\n", "csv")
+    assert first == ManifestSource(A, "video", 'He said "hi"', f"two\nlines{delimiter} one cell", "k1", 2, "hero")
+    assert second == ManifestSource(B, "video", None, None, None, 5, None)
+
+
+def test_a_bad_csv_row_is_told_with_its_line_and_the_next_one_is_read() -> None:
+    text = f'source_url,name\n{A},x\n{A}\n{A},y,z\n{A},"ab"c\n{B},fine\nhttp://\x1b[31m,\n,nothing\n'
+    found = rows(text, "csv")
+    assert [(row.line, isinstance(row, RejectedRow)) for row in found] == [
+        (2, False),
+        (3, True),
+        (4, True),
+        (5, True),
+        (6, False),
+        (7, False),
+        (8, True),
+    ]
+    reasons = [row.reason for row in found if isinstance(row, RejectedRow)]
+    assert reasons[0] == "1 fields, where the first line names 2 columns"
+    assert reasons[2].startswith("not CSV: ")
+    assert reasons[3] == "no source_url"
+
+
+def test_an_open_quote_says_which_lines_it_took_along() -> None:
+    bad, *rest = rows(f'source_url\n"{A}\n{A}\n{A}\n', "csv")
+    assert isinstance(bad, RejectedRow)
+    assert "lines 2 to 4 were read as one row" in bad.reason
+    assert rest == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"source_url": "https://x.example.com/a.jpg",}', "not JSON: "),
+        (b"[1]", "not a JSON object but a list"),
+        (b'"https://x.example.com/a.jpg"', "not a JSON object but a string"),
+        (b"null", "not a JSON object but null"),
+        (b"[" * 100_000, "not JSON: nested too deeply"),
+        (b'{"source_url": 5}', "source_url is not text"),
+        (b'{"source_url": "https://x.example.com/a.jpg", "name": ["n"]}', "name is not text"),
+        (b'{"source_url": "https://x.example.com/a.jpg", "name": "\\ud800"}', "name is not UTF-8"),
+        (b'{"source_url": "https://x.example.com/\xff.jpg"}', "source_url is not UTF-8"),
+        (b'{"url": "https://x.example.com/a.jpg"}', "no source_url"),
+        (b'{"source_url": "https://x.example.com/a.jpg", "asset_type": "gif"}', "unknown asset_type gif"),
+        (b'{"source_url": "https://x.example.com/a.jpg", "group": "' + b"g" * 65 + b'"}', "the group's name has 65"),
+    ],
+)
+def test_a_bad_json_line_is_told_and_the_next_one_is_read(line: bytes, reason: str) -> None:
+    first, bad, last = rows(
+        b'{"source_url": "%s"}\n%s\n{"source_url": "%s"}\n' % (A.encode(), line, B.encode()), "jsonl"
+    )
+    assert isinstance(first, ManifestSource)
+    assert isinstance(last, ManifestSource)
+    assert isinstance(bad, RejectedRow)
+    assert (bad.line, last.line) == (2, 3)
+    assert bad.reason.startswith(reason)
+
+
+def test_a_number_is_a_key() -> None:
+    [row] = rows(json.dumps({"source_url": A, "key": 17}))
+    assert isinstance(row, ManifestSource)
+    assert row.key == "17"
+
+
+def test_a_rejected_row_shows_no_query_and_no_escape() -> None:
+    [row] = rows(json.dumps({"source_url": "ftp://u:pw@x.example.com/a.jpg?sig=CANARY", "key": "k\x1b[31m\nx"}))
+    assert isinstance(row, RejectedRow)
+    assert row.source == "ftp://x.example.com/a.jpg?…"
+    assert row.key == "k\\x1b[31m x"
+    assert "CANARY" not in repr(row)
+
+
+def test_a_source_is_named_by_its_line() -> None:
+    [row] = rows(json.dumps({"source_url": A + "?sig=CANARY", "key": "k1"}))
+    assert isinstance(row, ManifestSource)
+    assert row.label == "line 1, k1 (https://cdn.example.com/a.jpg?…)"
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "guessed"),
+    [
+        ("https://x.example.com/a.JPEG", "image", 0),
+        ("https://x.example.com/v1.2/a.mp4?x=.mp3#.jpg", "video", 0),
+        ("https://x.example.com/voice.wav", "audio", 0),
+        ("https://x.example.com/v1.mp4/", "image", 1),
+        ("https://x.example.com/mp4", "video", 0),
+        ("https://x.example.com/get?file=a.mp4", "image", 1),
+        ("https://[broken/a.mp4", "image", 0),
+    ],
+)
+def test_a_type_that_is_not_given_is_guessed_from_the_path(url: str, kind: str, guessed: int) -> None:
+    manifest = Manifest("m", io.BytesIO(json.dumps({"source_url": url, "asset_type": " "}).encode()), judge, "jsonl")
+    [row] = manifest
+    assert isinstance(row, ManifestSource)
+    assert (row.asset_type, manifest.guessed) == (kind, guessed)
+
+
+def test_unknown_columns_are_left_out_and_named_once_and_boundedly() -> None:
+    lines = [json.dumps({"source_url": A, f"extra{number}\x1b": 1}) for number in range(40)]
+    manifest = Manifest("m", io.BytesIO("\n".join(lines).encode()), judge, "jsonl")
+    assert len(list(manifest)) == 40
+    assert len(manifest.unknown) == 20
+    assert next(iter(manifest.unknown)) == "extra0\\x1b"
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "says"),
+    [
+        (b"", None, "is empty"),
+        (b"\n# only words\n", None, "is empty"),
+        (b'[{"source_url": "x"}]', None, "is a JSON array"),
+        (b'[{"source_url": "x"}]', "jsonl", "is a JSON array"),
+        (b"hello there\n", None, "cannot be told from its start"),
+        (b"url,name\nx,y\n", "csv", "has no column source_url"),
+        (b"", "csv", "has no column source_url"),
+        (b"source_url,name,Name\n", "csv", "names a column twice"),
+        ("source_url\nhttps://x.example.com/a.jpg\n".encode("utf-16"), "csv", "is UTF-16"),
+        (b"PAR1 not really", "parquet", "cannot be read as Parquet"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_says_why(data: bytes, form: Format | None, says: str) -> None:
+    with pytest.raises(ManifestError, match=says):
+        rows(data, form)
+
+
+def test_the_name_tells_the_format_before_the_content_does() -> None:
+    [row] = rows("source_url\n", name="list.txt")
+    assert isinstance(row, RejectedRow)
+    assert rows("source_url\n", name="LIST.CSV") == []
+
+
+def test_a_line_without_end_is_not_read_into_memory() -> None:
+    endless = b'{"source_url": "' + b"x" * (3 << 20) + b'"}\n' + json.dumps({"source_url": A}).encode()
+    bad, good = rows(endless, "jsonl")
+    assert isinstance(bad, RejectedRow)
+    assert bad.reason == "the line is longer than a million characters"
+    assert isinstance(good, ManifestSource)
+    assert good.line == 2
+
+
+def test_fifty_thousand_rows_in_constant_memory() -> None:
+    class Endless(io.RawIOBase):
+        """A file of 50,000 rows of which none exists before it is read."""
+
+        def __init__(self) -> None:
+            self.coming = (f"https://cdn.example.com/{number}.jpg,k{number}\n".encode() for number in range(50_000))
+            self.rest = b"source_url,key\n"
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            chunk, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
+            buffer[: len(chunk)] = chunk
+            self.rest = self.rest or next(self.coming, b"")
+            return len(chunk)
+
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in Manifest("m", cast("BinaryIO", io.BufferedReader(Endless())), judge, "csv"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 50_000
+    assert peak < 1_000_000
+
+
+def test_parquet_is_read_in_batches_with_row_numbers(tmp_path: Path) -> None:
+    arrow = importlib.import_module("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    path = tmp_path / "sources.parquet"
+    urls = [f"https://cdn.example.com/{number}.wav" for number in range(5_000)]
+    urls[3] = "ftp://cdn.example.com/3.wav"
+    table = arrow.table({"Source_URL": urls, "key": list(range(5_000)), "size": [1.5] * 5_000})
+    parquet.write_table(table, path, row_group_size=1_000)
+    with open_manifest(str(path), judge) as manifest:
+        found = list(manifest)
+    assert len(found) == 5_000
+    assert found[4_999] == ManifestSource(urls[4_999], "audio", None, None, "4999", 5_000, None)
+    assert isinstance(found[3], RejectedRow)
+    assert (found[3].line, found[3].key) == (4, "3")
+    assert list(manifest.unknown) == ["size"]
+
+
+def test_parquet_from_a_pipe_or_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    with pytest.raises(ManifestError, match="give the name of a file"):
+        list(read_records(Pipe(b""), "standard input", "parquet"))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ManifestError, match=r"pip install 'seedance-avatar\[parquet\]'"):
+        list(read_records(io.BytesIO(b""), "x.parquet"))
+
+
+def test_parquet_without_its_column_is_refused(tmp_path: Path) -> None:
+    arrow = importlib.import_module("pyarrow")
+    path = tmp_path / "x.pq"
+    importlib.import_module("pyarrow.parquet").write_table(arrow.table({"url": ["x"]}), path)
+    with open_manifest(str(path), judge) as manifest, pytest.raises(ManifestError, match="no column source_url"):
+        list(manifest)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ManifestError, match="cannot be read: No such file"),
+        open_manifest(str(tmp_path / "no.csv"), judge),
+    ):
+        pass
+
+
+def test_standard_input_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(f"{A}\n{B}\n".encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with open_manifest("-", judge) as manifest:
+        assert len(list(manifest)) == 2
+    assert not stdin.buffer.closed
+
+
+def test_a_reading_that_is_broken_off_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "m.txt"
+    path.write_text(f"{A}\n{B}\n")
+    with open_manifest(str(path), judge) as manifest:
+        reading = iter(manifest)
+        next(reading)
+    del reading  # an error here would reach pytest as an unraisable one
+
+
+@given(st.binary(max_size=400), st.sampled_from(["csv", "jsonl", "text", "parquet", None]))
+def test_no_bytes_raise_anything_but_a_manifest_error(data: bytes, form: Format | None) -> None:
+    try:
+        found = rows(b"source_url,name\n" + data if form == "csv" else data, form)
+    except ManifestError:
+        return
+    for row in found:
+        assert row.line >= 1
+        if isinstance(row, RejectedRow):
+            assert row.reason.isprintable()
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30), min_size=1, max_size=5))
+def test_what_csv_writes_is_what_is_read(names: list[str]) -> None:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(["source_url", "name"])
+    writer.writerows([A, name] for name in names)
+    found = rows(out.getvalue(), "csv")
+    assert [row.name for row in found if isinstance(row, ManifestSource)] == [name.strip() or None for name in names]
