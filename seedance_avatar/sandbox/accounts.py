@@ -1,0 +1,91 @@
+"""Who calls: the keys that are accepted, and the account behind each of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import attrs
+
+from .limits import RateLimits
+from .replies import Refused, Reply, refusal
+
+__all__ = ["Account", "Accounts", "no_money", "unauthorized"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Account:
+    """One customer of the sandbox: limits, money and groups of its own. All of it can be changed at any time.
+
+    :ivar name: as the ledger names it.
+    :ivar number: its place in the ledger's columns.
+    :ivar limits: how fast it may go, or None for no limit.
+    :ivar credits: what is left to spend, or None for no end; an upload costs 1, a video 10.
+    """
+
+    name: str
+    number: int
+    limits: RateLimits | None
+    credits: float | None
+
+    def charge(self, price: float, status: Literal[402, 403]) -> None:
+        """Take ``price`` from the credits.
+
+        :raises Refused: there are not enough of them; ``status`` is what that is answered with.
+        """
+        if self.credits is None:
+            return
+        if self.credits < price:
+            raise Refused(no_money(status))
+        self.credits -= price
+
+
+class Accounts:
+    """The accounts by their keys."""
+
+    def __init__(
+        self, keys: Sequence[str] | Mapping[str, str], *, limits: RateLimits | None, quota: float | None
+    ) -> None:
+        names = dict(keys) if isinstance(keys, Mapping) else {key: f"account-{n}" for n, key in enumerate(keys, 1)}
+        if not names:
+            message = "keys must name at least one accepted key"
+            raise ValueError(message)
+        self.all: list[Account] = []
+        for number, name in enumerate(dict.fromkeys(names.values())):
+            # The first account has the caller's own limits, so that changing them later is seen.
+            own = limits if number == 0 else copy.deepcopy(limits)
+            self.all.append(Account(name=name, number=number, limits=own, credits=quota))
+        by_name = {account.name: account for account in self.all}
+        self._by_header = {f"Bearer {key}": by_name[name] for key, name in names.items()}
+
+    def of_key(self, key: str) -> Account:
+        """Return the account behind ``key``; KeyError when it is not accepted."""
+        return self._by_header[f"Bearer {key}"]
+
+    def of_header(self, authorization: str | None) -> Account | None:
+        """Return the account that an ``Authorization`` header names, or None."""
+        return self._by_header.get(authorization) if authorization else None
+
+    def admit(self, key: str, account: str | None = None) -> None:
+        """Accept ``key`` from now on, for the account named ``account`` (the first one by default)."""
+        self._by_header[f"Bearer {key}"] = next(a for a in self.all if account in {None, a.name})
+
+    def revoke(self, key: str) -> None:
+        """Refuse ``key`` from now on."""
+        self._by_header.pop(f"Bearer {key}", None)
+
+
+def unauthorized(authorization: str | None) -> Reply:
+    """Return the refusal of a call without a key, or with one that is not accepted."""
+    if not authorization:
+        return refusal(401, "no API key was provided (request id: {id})", kind="new_api_error")
+    return refusal(
+        401, "the API key is not valid (request id: {id})", code="authentication_error", kind="authentication_error"
+    )
+
+
+def no_money(status: Literal[402, 403]) -> Reply:
+    """Return the refusal that speaks of money: 402 as documented, 403 as the engine does."""
+    code = "insufficient_quota" if status == 402 else "insufficient_user_quota"  # noqa: PLR2004 - an HTTP status
+    return refusal(status, "the balance is too low (request id: {id})", code=code, kind="new_api_error")

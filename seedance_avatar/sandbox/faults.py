@@ -1,0 +1,156 @@
+"""Misbehaviour on request: each way in which a service, or the network before it, is known to fail."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal, Self, TypeAlias, get_args
+
+import attrs
+
+__all__ = ["Fault", "FaultKind", "Faults"]
+
+FaultKind: TypeAlias = Literal[
+    "rate_limited",
+    "server_error",
+    "unavailable",
+    "limiter_down",
+    "dropped",
+    "lost_answer",
+    "reset",
+    "truncated",
+    "empty",
+    "not_json",
+    "refused",
+    "slow",
+    "unauthorized",
+    "no_money",
+]
+"""What can go wrong.
+
+``rate_limited`` 429 · ``server_error`` 500, 502 or 504 with an HTML page · ``unavailable`` 503 · ``limiter_down``
+503 ``rate_limit_unavailable`` · ``dropped`` the connection closes, nothing was done · ``lost_answer`` it was done,
+the connection closes · ``reset`` the connection is reset · ``truncated`` half the body · ``empty`` and ``not_json``
+a 200 with such a body · ``refused`` 200 with ``success: false`` · ``slow`` late, otherwise well · ``unauthorized``
+401 · ``no_money`` 402 or 403.
+"""
+
+RetryAfter: TypeAlias = float | Literal["date", "none", "absurd", "any"]
+
+_LASTING: Final = frozenset({"unauthorized", "no_money"})
+
+# Whether the work was done although the answer is none: by nature, or by the toss of a coin.
+_DONE: Final = {"lost_answer": True, "truncated": True, "empty": True, "not_json": True, "slow": True}
+_EITHER: Final = frozenset({"server_error", "reset"})
+
+
+@attrs.define(eq=False, kw_only=True)
+class Fault:
+    """One rule: which requests misbehave, how often, and how.
+
+    :ivar kind: one of :data:`FaultKind`.
+    :ivar probability: of each request that the rule is for.
+    :ivar times: how often it strikes before it is spent; None never is.
+    :ivar after: how many requests that the rule is for pass unharmed first.
+    :ivar method: ``GET`` or ``POST`` only.
+    :ivar path: one kind of path only: ``groups``, ``assets`` (the POST), ``asset`` (the GET), ``generations`` (the
+        POST), ``generation`` (the GET), ``uploads``, ``files``.
+    :ivar status: of ``server_error``: 500, 502 or 504; None draws one.
+    :ivar applied: of ``server_error`` and ``reset``: whether the work was done first; None tosses a coin.
+    :ivar retry_after: of ``rate_limited`` and ``unavailable``: whole seconds, a ``date`` a second from now, ``none``,
+        something ``absurd``, or ``any`` of the first three.
+    :ivar delay: of ``slow``: seconds.
+    :ivar hits: how often it has struck.
+    """
+
+    kind: FaultKind = attrs.field(kw_only=False, validator=attrs.validators.in_(get_args(FaultKind)))
+    probability: float = 1.0
+    times: int | None = None
+    after: int = 0
+    method: Literal["GET", "POST"] | None = None
+    path: str | None = None
+    status: int | None = None
+    applied: bool | None = None
+    retry_after: RetryAfter = "any"
+    delay: float = 0.2
+    hits: int = attrs.field(init=False, default=0)
+    _seen: int = attrs.field(init=False, default=0)
+
+    def strikes(self, method: str, path: str, rng: random.Random) -> bool:
+        """Tell whether a request is hit, and count it."""
+        if (self.method is not None and method != self.method) or (self.path is not None and path != self.path):
+            return False
+        self._seen += 1
+        if self._seen <= self.after or (self.times is not None and self.hits >= self.times):
+            return False
+        if self.probability < 1.0 and rng.random() >= self.probability:
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """The faults of a sandbox. Rules are tried in order; a request meets one at most.
+
+    .. code-block:: python
+
+        sandbox.faults.add("lost_answer", method="POST", times=1)   # the next POST is applied, its answer lost
+        sandbox.faults.add("rate_limited", probability=0.1, retry_after=2)
+        sandbox.faults.add("unauthorized", after=100)               # from the 101st request on
+        sandbox.faults.clear()
+    """
+
+    def __init__(self, rules: Iterable[Fault] = (), *, seed: int = 0) -> None:
+        self._rules = list(rules)
+        self.rng = random.Random(seed)
+
+    @classmethod
+    def everything(
+        cls, probability: float, *, retry_after: RetryAfter = "any", delay: float = 0.2, seed: int = 0
+    ) -> Self:
+        """Return every kind of fault that passes by itself, each with ``probability`` for every request.
+
+        A refused key and an empty account are not among them: they end a run.
+        """
+        return cls(
+            (
+                Fault(kind, probability=probability, retry_after=retry_after, delay=delay)
+                for kind in get_args(FaultKind)
+                if kind not in _LASTING
+            ),
+            seed=seed,
+        )
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self._rules)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def add(self, kind: FaultKind, **knobs: Any) -> Fault:  # noqa: ANN401 - the fields of Fault
+        """Add a rule and return it; ``knobs`` are the fields of :class:`Fault`."""
+        rule = Fault(kind, **knobs)
+        self._rules.append(rule)
+        return rule
+
+    def remove(self, rule: Fault) -> None:
+        """Take a rule away again."""
+        self._rules.remove(rule)
+
+    def clear(self) -> None:
+        """Take all rules away."""
+        self._rules.clear()
+
+    def strike(self, method: str, path: str) -> Fault | None:
+        """Return the rule that hits this request, or None."""
+        rng = self.rng
+        for rule in self._rules:
+            if rule.strikes(method, path, rng):
+                return rule
+        return None
+
+    def applies(self, rule: Fault) -> bool:
+        """Tell whether the work is done although this rule strikes."""
+        if rule.kind in _EITHER:
+            return self.rng.random() < 0.5 if rule.applied is None else rule.applied  # noqa: PLR2004 - a coin
+        return _DONE.get(rule.kind, False)

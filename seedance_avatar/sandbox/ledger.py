@@ -1,0 +1,227 @@
+"""What truly arrived: the other half of every account that a client gives."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from seedance_avatar.models import ASSET_TYPES
+from seedance_avatar.urls import shown_url
+
+from .check import disagreements
+from .table import AssetTable
+
+__all__ = ["Group", "Ledger", "Upload"]
+
+Lane: TypeAlias = Literal["submit", "query"]
+
+
+@attrs.frozen(kw_only=True)
+class Group:
+    """A group that was made. ``at`` is in seconds on the sandbox's clock."""
+
+    group_id: str
+    number: int
+    name: str
+    description: str | None
+    account: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Upload:
+    """A POST of an asset that was applied: the asset exists, whether or not anybody was told.
+
+    :ivar at: when it was accepted, seconds on the sandbox's clock; ``ready_at`` when it ends.
+    :ivar fate: ``active`` or ``failed``: what it ends as; ``reason`` why, where there is a reason.
+    :ivar status: what it is at the time of asking.
+    :ivar answered: True when the answer was written whole to an open connection.
+    :ivar looks: how often its status was asked for.
+    """
+
+    asset_id: str
+    source_url: str = attrs.field(repr=shown_url)
+    group_id: str
+    asset_type: str
+    name: str | None
+    description: str | None
+    account: str
+    at: float
+    ready_at: float
+    fate: str
+    reason: str | None
+    status: str
+    answered: bool
+    looks: int
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """Everything that reached the sandbox. Reading it is free for the server: views are built when asked for.
+
+    :ivar counts: how often each (method, kind of path, status) was answered; the status is 0 where the
+        connection ended without an answer. Kinds: ``groups``, ``assets``, ``asset``, ``generations``,
+        ``generation``, ``uploads``, ``files``, ``other``.
+    :ivar groups: the groups by their ids.
+    :ivar in_flight: requests being answered now; ``peak`` the most there ever were at one time.
+    """
+
+    table: AssetTable
+    _accounts: list[str]
+    _keep_times: bool
+    counts: Counter[tuple[str, str, int]] = attrs.field(init=False, factory=Counter)
+    groups: dict[str, Group] = attrs.field(init=False, factory=dict)
+    in_flight: int = attrs.field(init=False, default=0)
+    peak: int = attrs.field(init=False, default=0)
+    _group_ids: list[str] = attrs.field(init=False, factory=list)
+    _times: dict[tuple[str, Lane, bool], array[float]] = attrs.field(init=False, factory=dict)
+    _by_url: dict[str, list[int]] = attrs.field(init=False, factory=dict)
+    _indexed: int = attrs.field(init=False, default=0)
+
+    def add_group(self, group: Group) -> None:
+        """Add a group that was made."""
+        self.groups[group.group_id] = group
+        self._group_ids.append(group.group_id)
+
+    def group_id(self, number: int) -> str:
+        """Return the id of group ``number``, from 0."""
+        return self._group_ids[number]
+
+    def note(self, account: str, lane: Lane, now: float, *, refused: bool) -> None:
+        """Note that a request of a lane arrived, and whether its rate limit refused it."""
+        if self._keep_times:
+            times = self._times.get((account, lane, refused))
+            if times is None:
+                times = self._times[account, lane, refused] = array("d")
+            times.append(now)
+
+    def __len__(self) -> int:
+        """How many uploads were applied."""
+        return len(self.table)
+
+    @property
+    def uploads(self) -> Iterator[Upload]:
+        """The applied uploads, in the order in which they arrived."""
+        return map(self.upload, range(len(self.table)))
+
+    def upload(self, number: int) -> Upload:
+        """Return the applied upload ``number``, from 0."""
+        table = self.table
+        fate = table.fates[table.fate[number]]
+        name, description = table.words.get(number, (None, None))
+        return Upload(
+            asset_id=table.id_of(number),
+            source_url="" if table.urls is None else table.urls[number],
+            group_id=self._group_ids[table.group[number]],
+            asset_type=ASSET_TYPES[table.type[number]],
+            name=name,
+            description=description,
+            account=self._accounts[table.account[number]],
+            at=table.accepted[number],
+            ready_at=table.ready[number],
+            fate=fate.status,
+            reason=fate.reason,
+            status=table.status(number, table.clock.now()),
+            answered=bool(table.answered[number]),
+            looks=table.looks[number],
+        )
+
+    def asset(self, asset_id: str) -> Upload | None:
+        """Return the upload that made ``asset_id``, or None."""
+        number = self.table.find(asset_id)
+        return None if number is None else self.upload(number)
+
+    def _index(self) -> dict[str, list[int]]:
+        urls = self.table.urls
+        if urls is None:
+            message = 'this ledger keeps counters only: build the sandbox with ledger="all"'
+            raise LookupError(message)
+        for number in range(self._indexed, len(urls)):
+            self._by_url.setdefault(urls[number], []).append(number)
+        self._indexed = len(urls)
+        return self._by_url
+
+    def uploads_of(self, source_url: str) -> list[Upload]:
+        """Return the applied uploads of ``source_url``, compared byte for byte.
+
+        :raises LookupError: the sandbox keeps counters only.
+        """
+        return [self.upload(number) for number in self._index().get(source_url, ())]
+
+    def duplicates(self) -> dict[str, list[Upload]]:
+        """Return the source URLs that were uploaded more than once into one group as one type, with their uploads.
+
+        :raises LookupError: the sandbox keeps counters only.
+        """
+        table, twice = self.table, {}
+        for url, numbers in self._index().items():
+            if len(numbers) > 1 and len({(table.group[n], table.type[n]) for n in numbers}) < len(numbers):
+                twice[url] = [self.upload(number) for number in numbers]
+        return twice
+
+    def check(self, outcomes: Iterable[Any], *, group_id: str | None = None) -> list[str]:
+        """Compare the outcomes of an ingest, source by source, with what truly arrived.
+
+        :param outcomes: ``Active``, ``Failed``, ``Pending``, ``InDoubt`` and ``Unsent``, as the ingest gave them.
+        :param group_id: look only at this group's uploads; give it when sources went into several groups.
+        :return: the disagreements in plain words; an empty list when the two agree.
+        :raises LookupError: the sandbox keeps counters only.
+        """
+        self._index()
+        kept = (upload for upload in self.uploads if group_id in {None, upload.group_id})
+        return disagreements(kept, outcomes)
+
+    def count(self, *, method: str | None = None, kind: str | None = None, status: int | None = None) -> int:
+        """Return how many requests were answered that match what is given."""
+        return sum(
+            n
+            for (m, k, s), n in self.counts.items()
+            if (method is None or m == method) and (kind is None or k == kind) and (status is None or s == status)
+        )
+
+    @property
+    def throttled(self) -> int:
+        """How many requests were answered with 429."""
+        return self.count(status=429)
+
+    def times(self, lane: Lane = "submit", *, account: str | None = None, refused: bool = False) -> list[float]:
+        """Return when the requests of a lane arrived, seconds on the sandbox's clock, in order.
+
+        :param account: one account's only.
+        :param refused: those that a rate limit refused instead of those that passed.
+        """
+        found: list[float] = []
+        for (name, of_lane, was_refused), times in self._times.items():
+            if of_lane == lane and was_refused == refused and account in {None, name}:
+                found.extend(times)
+        found.sort()
+        return found
+
+    def most_in(self, seconds: float, lane: Lane = "submit", *, account: str | None = None) -> int:
+        """Return the most requests of a lane that passed in any ``seconds`` seconds."""
+        times = self.times(lane, account=account)
+        return max((index + 1 - bisect_right(times, moment - seconds) for index, moment in enumerate(times)), default=0)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the accounts as plain values, ready for JSON."""
+        table, now = self.table, self.table.clock.now()
+        states = Counter(table.status(number, now) for number in range(len(table)))
+        return {
+            "groups": len(self.groups),
+            "uploads": len(table),
+            **{status: states[status] for status in ("processing", "active", "failed")},
+            "unanswered": len(table) - sum(table.answered),
+            "duplicates": None if table.urls is None else len(self.duplicates()),
+            "looks": sum(table.looks),
+            "throttled": self.throttled,
+            "peak": self.peak,
+            "requests": {
+                f"{method} {kind} {status or 'no answer'}": n
+                for (method, kind, status), n in sorted(self.counts.items())
+            },
+        }

@@ -1,0 +1,169 @@
+"""How fast an account may go: rate limits as gates that say how long to wait.
+
+All gates of a lane must be open for a request to pass, and a refused request takes nothing from any of them,
+as the service promises of its 429.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from email.utils import formatdate
+from typing import Literal, Protocol, Self
+
+import attrs
+
+from .replies import Reply, refusal
+
+__all__ = ["Bucket", "Gate", "RateLimits", "Window"]
+
+
+class Gate(Protocol):
+    """One limit of one lane."""
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a request may pass: 0 when one may now. Nothing is taken."""
+
+    def take(self, now: float) -> None:
+        """Let one request pass."""
+
+    def state(self, now: float) -> tuple[int, int, float]:
+        """Return what is announced: the limit, how much of it is left, the seconds until it is whole again."""
+
+
+@attrs.define(eq=False)
+class Bucket:
+    """A token bucket: ``rate`` requests a second, and up to ``burst`` at once after a quiet time."""
+
+    rate: float = attrs.field(validator=attrs.validators.gt(0))
+    burst: float = attrs.field(default=1, validator=attrs.validators.ge(1))
+    _level: float = attrs.field(init=False)
+    _at: float = attrs.field(init=False, default=-math.inf)
+
+    def __attrs_post_init__(self) -> None:
+        self._level = float(self.burst)
+
+    def _fill(self, now: float) -> float:
+        if now > self._at:
+            if self._at > -math.inf:
+                self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+            self._at = now
+        return self._level
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a token is there."""
+        # A waiter that comes back exactly when told shall not be sent away over the last bit of a float.
+        missing = 1.0 - 1e-9 - self._fill(now)
+        return max(0.0, missing / self.rate)
+
+    def take(self, now: float) -> None:
+        """Take a token."""
+        self._level = self._fill(now) - 1.0
+
+    def state(self, now: float) -> tuple[int, int, float]:
+        """Return burst, tokens and the seconds until the bucket is full."""
+        level = self._fill(now)
+        return int(self.burst), max(0, int(level)), (self.burst - level) / self.rate
+
+
+@attrs.define(eq=False)
+class Window:
+    """At most ``limit`` requests in any ``seconds`` seconds."""
+
+    limit: int = attrs.field(validator=attrs.validators.ge(1))
+    seconds: float = attrs.field(validator=attrs.validators.gt(0))
+    _passed: deque[float] = attrs.field(init=False, factory=deque)
+
+    def _forget(self, now: float) -> None:
+        while self._passed and self._passed[0] <= now - self.seconds:
+            self._passed.popleft()
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the oldest request that is in the way has left the window."""
+        self._forget(now)
+        in_the_way = len(self._passed) - self.limit
+        return 0.0 if in_the_way < 0 else self._passed[in_the_way] + self.seconds - now
+
+    def take(self, now: float) -> None:
+        """Note a request."""
+        self._passed.append(now)
+
+    def state(self, now: float) -> tuple[int, int, float]:
+        """Return the limit, what is left of it, and the seconds until the window is empty."""
+        self._forget(now)
+        reset = self._passed[-1] + self.seconds - now if self._passed else 0.0
+        return self.limit, max(0, self.limit - len(self._passed)), reset
+
+
+@attrs.define(eq=False, kw_only=True)
+class RateLimits:
+    """The limits of one account, for its submissions (POST) and its queries (GET). All can be changed at any time.
+
+    :ivar submits: the gates of the submissions; none means no limit.
+    :ivar queries: the gates of the queries.
+    :ivar announce: send ``X-RateLimit-*`` headers.
+    :ivar retry_after: how a 429 tells when to come back: whole ``seconds``, a ``date``, or ``none``.
+    :ivar reset: whether ``X-RateLimit-Reset`` counts ``seconds`` from now or names the ``epoch`` second.
+    """
+
+    submits: Sequence[Gate] = ()
+    queries: Sequence[Gate] = ()
+    announce: bool = True
+    retry_after: Literal["seconds", "date", "none"] = "seconds"
+    reset: Literal["seconds", "epoch"] = "seconds"
+
+    @classmethod
+    def tier(cls, name: Literal["default", "vip", "svip"] = "default") -> Self:
+        """Return the documented limits of a tier: so many a minute, and at most 50 and 500 in ten seconds."""
+        submits, queries = {"default": (300, 3_000), "vip": (1_000, 10_000), "svip": (2_000, 30_000)}[name]
+        return cls(
+            submits=(Window(submits, 60), Window(max(50, submits // 6), 10)),
+            queries=(Window(queries, 60), Window(max(500, queries // 6), 10)),
+        )
+
+    @classmethod
+    def per_second(
+        cls,
+        *,
+        submits: float | None = None,
+        submit_burst: float = 1,
+        queries: float | None = None,
+        query_burst: float = 1,
+        announce: bool = True,
+    ) -> Self:
+        """Return token buckets of so many a second; None leaves a lane without limit."""
+        return cls(
+            submits=() if submits is None else (Bucket(submits, submit_burst),),
+            queries=() if queries is None else (Bucket(queries, query_burst),),
+            announce=announce,
+        )
+
+    def pass_or_refuse(self, gates: Sequence[Gate], now: float, wall: float) -> tuple[str, Reply | None]:
+        """Let one request through ``gates``, or refuse it.
+
+        :return: the headers that its answer carries, and the 429 or None.
+        """
+        wait = max(gate.wait(now) for gate in gates)
+        if not wait:
+            for gate in gates:
+                gate.take(now)
+        headers = self._announced(gates, now, wall) if self.announce else ""
+        if not wait:
+            return headers, None
+        reply = refusal(
+            429, "too many requests, slow down (request id: {id})", code="rate_limit_exceeded", kind="rate_limit_error"
+        )
+        if self.retry_after == "seconds":
+            headers += f"Retry-After: {math.ceil(wait)}\r\n"
+        elif self.retry_after == "date":
+            headers += f"Retry-After: {formatdate(math.ceil(wall + wait), usegmt=True)}\r\n"
+        return headers, reply
+
+    def _announced(self, gates: Sequence[Gate], now: float, wall: float) -> str:
+        limit, left, reset = min((gate.state(now) for gate in gates), key=lambda state: state[1])
+        if self.reset == "epoch":
+            reset += wall
+        return (
+            f"X-RateLimit-Limit: {limit}\r\nX-RateLimit-Remaining: {left}\r\nX-RateLimit-Reset: {math.ceil(reset)}\r\n"
+        )

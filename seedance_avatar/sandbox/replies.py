@@ -1,0 +1,100 @@
+"""Answers, from a Python value to the bytes on the wire, and the shapes that refusals take.
+
+The whole head is written as one string: building a general response object would cost more than all the
+rest of a request, and a sandbox that is slower than its client measures itself.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+from aiohttp import web
+
+__all__ = ["Refused", "Reply", "as_json", "refusal", "refusal_in_envelope"]
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Reply:
+    """One answer, or the way in which there is none.
+
+    :ivar end: ``answer`` writes it whole, ``cut`` only the first half of its body, ``close`` ends the connection
+        without a byte, ``reset`` does so rudely.
+    :ivar sent: called once the whole answer is on its way.
+    """
+
+    __slots__ = ("body", "content_type", "end", "headers", "keep_alive", "request_id", "sent", "status")
+
+    def __init__(self, status: int, body: bytes, *, content_type: str = "application/json; charset=utf-8") -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = ""
+        self.request_id = ""
+        self.end: Literal["answer", "cut", "close", "reset"] = "answer"
+        self.sent: Callable[[], None] | None = None
+        self.keep_alive = True
+
+    # What follows is the part of aiohttp's StreamResponse that its server asks for.
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write the answer to the connection of ``request``."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            return
+        self.keep_alive = request.keep_alive and self.end == "answer"
+        if self.end == "close":
+            transport.close()
+            return
+        if self.end == "reset":
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+            return
+        body = self.body
+        head = (
+            f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}\r\nContent-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(body)}\r\nX-Oneapi-Request-Id: {self.request_id}\r\n{self.headers}"
+            f"{'' if self.keep_alive else 'Connection: close' + chr(13) + chr(10)}\r\n"
+        ).encode("latin-1")
+        if request.method == "HEAD":
+            body = b""
+        transport.write(head + (body if self.end == "answer" else body[: len(body) // 2]))
+        if self.end == "answer" and self.sent is not None:
+            self.sent()
+
+    async def write_eof(self) -> None:
+        """Do nothing: :meth:`prepare` wrote everything."""
+
+
+class Refused(Exception):  # noqa: N818 - it says what happened, and it never leaves the sandbox
+    """Ends the handling of a request with a refusal.
+
+    :ivar reply: what is answered.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+def as_json(value: Any, status: int = 200) -> Reply:  # noqa: ANN401 - any JSON value
+    """Return ``value`` as a JSON answer."""
+    return Reply(status, _encode(value).encode("utf-8", "surrogatepass"))
+
+
+def refusal(status: int, message: str, *, code: str | int = "", kind: str = "invalid_request_error") -> Reply:
+    """Return a refusal in the engine's shape ``{"error": {"message", "type", "code"}}``."""
+    return as_json({"error": {"message": message, "type": kind, "param": "", "code": code}}, status)
+
+
+def refusal_in_envelope(status: int, message: str, **more: Any) -> Reply:  # noqa: ANN401 - any JSON value
+    """Return a refusal in the shape of the private-avatar endpoints, ``{"message", "success": false}``."""
+    body: Mapping[str, Any] = {"message": message, "success": False, **more}
+    return as_json(body, status)

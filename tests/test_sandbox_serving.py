@@ -1,0 +1,44 @@
+"""The sandbox as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+
+import aiohttp
+import pytest
+from rig.raw import Raw
+
+from seedance_avatar.sandbox.__main__ import main
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.asyncio
+async def test_it_prints_its_url_and_serves_until_a_signal(number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "seedance_avatar.sandbox", "--port", "0", "--key", "sk-mine", "--tier", "default"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().strip()
+    async with aiohttp.ClientSession() as session:
+        raw = Raw(url, session, "sk-mine")
+        status, _, text = await raw.call("GET", "/")
+        assert (status, "POST" in text) == (200, True)
+        await raw.upload(await raw.group(), "https://cdn.example.com/a.jpg")
+        _, _, summary = await raw.call("GET", "/sandbox/ledger")
+        assert (summary["uploads"], summary["processing"]) == (1, 1)
+    process.send_signal(number)
+    out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"", b"")
+
+
+def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["--port", str(taken.getsockname()[1])]) == 1
+    assert capsys.readouterr().err.startswith("cannot listen on 127.0.0.1:")
