@@ -8,10 +8,11 @@ logging keeps raw newlines, and bidirectional controls make text read as what it
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-__all__ = ["KeyProvider", "Secret", "safe_text"]
+__all__ = ["KeyProvider", "Secret", "safe_text", "veiled"]
 
 KeyProvider = Callable[[], str | Awaitable[str]]
 """A user's callable that returns the API key: sync or async, asked whenever a key is needed."""
@@ -24,9 +25,14 @@ def safe_text(value: object, limit: int = 200) -> str:
 
     Runs of white space (line ends included) become one space. What is not printable, and the
     bidirectional controls, become their Python escapes (``\x1b``, ``\u202e``); printable text of
-    any script stays as it is. What was cut is marked by a closing ``…``.
+    any script stays as it is. What was cut is marked by a closing ``…``. It never raises: a value
+    that cannot say what it is shows its type.
     """
-    text = value if isinstance(value, str) else str(value)
+    try:
+        # A subclass of str may lie about its parts; a plain copy of it cannot.
+        text = str.__str__(value if isinstance(value, str) else str(value))
+    except Exception:  # noqa: BLE001 - a __str__ from outside may raise anything, and an integer too long to print does
+        text = f"<{type(value).__name__}>"
     # A service may answer with a megabyte: only as much of it is looked at as can be shown.
     text = " ".join(text[: 8 * limit].split()) + ("…" if len(text) > 8 * limit else "")
     if not text.isprintable() or not _BIDI.isdisjoint(text):
@@ -35,6 +41,31 @@ def safe_text(value: object, limit: int = 200) -> str:
             for char in text
         )
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+# Each alternative always matches to the end of what it consumes, so the time is linear in the text.
+_SECRETS = re.compile(
+    r"(?P<mark>:\\?/\\?/)(?P<place>[^\s?#\"'<>]*)(?P<query>[?#]\S*)?"
+    r"|(?P<key>\bsk-)[\w-]+"
+    r"|(?P<scheme>\bBearer\s+)\S+",
+    re.IGNORECASE,
+)
+
+
+def _veil(found: re.Match[str]) -> str:
+    if found["mark"] is None:
+        return f"{found['key'] or found['scheme']}…"
+    authority, slash, path = found["place"].partition("/")
+    return f"{found['mark']}{authority.rpartition('@')[2]}{slash}{path}{'?…' if found['query'] else ''}"
+
+
+def veiled(text: str) -> str:
+    """Return ``text`` without what could sign or authorise: for words that a service sends back to us.
+
+    Of every URL in it the query, the fragment, the user and the password go (up to the next white space: a
+    query may hold anything else), and so do API keys and bearer tokens.
+    """
+    return _SECRETS.sub(_veil, text)
 
 
 class Secret:
@@ -61,7 +92,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._value.encode(), other._value.encode())
+        mine, theirs = self._value, other._value
+        return hmac.compare_digest(mine.encode("utf-8", "surrogatepass"), theirs.encode("utf-8", "surrogatepass"))
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
