@@ -93,7 +93,14 @@ class SessionStateError(AvatarError, RuntimeError):
 
 
 class JournalError(AvatarError):
-    """The journal cannot be used: not a journal, another version, held by another process, or not writable."""
+    """The journal cannot be used: not a journal, another version, held by another process, or not writable.
+
+    :ivar unwritten: what has happened and could not be recorded, oldest first; each names its id.
+    """
+
+    def __init__(self, message: str, *, about: str | None = None, unwritten: Sequence[Any] = ()) -> None:
+        super().__init__(message, about=about)
+        self.unwritten = tuple(unwritten)
 
 
 class ConnectionFailed(AvatarError):
