@@ -25,6 +25,7 @@ from .errors import (
     WaitTimeout,
 )
 from .events import Event, Observer
+from .ingest import Ingest
 from .models import Asset, AssetGroup, AssetSource, VideoTask
 from .options import Limits, Polling, Retry, Timeouts
 from .outcomes import (
@@ -38,6 +39,8 @@ from .outcomes import (
     SessionStats,
     Unsent,
 )
+from .session import AvatarSession
+from .wire import check_source
 
 __version__ = "0.1.0"
 
@@ -50,12 +53,14 @@ __all__ = [
     "AssetSource",
     "AuthError",
     "AvatarError",
+    "AvatarSession",
     "ConnectionFailed",
     "ContentRefused",
     "Event",
     "Failed",
     "GenerationFailed",
     "InDoubt",
+    "Ingest",
     "IngestError",
     "IngestReport",
     "IngestStats",
@@ -81,4 +86,5 @@ __all__ = [
     "Unsent",
     "VideoTask",
     "WaitTimeout",
+    "check_source",
 ]

@@ -1,1 +1,219 @@
-"""In the making."""
+"""One logical call: wait for a turn, send, read, decide whether to repeat, tell the observer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import attrs
+
+from .errors import AvatarError, ConnectionFailed, RateLimited, SubmissionInDoubt
+from .events import LimitChanged, Observer, RequestFinished, RetryPlanned
+from .events import Outage as OutageEvent
+from .gate import Flow, Gate
+from .options import Retry
+from .outage import Outage
+from .retrying import Budget, doubt, pause_before_retry
+from .transport import AnswerLost, Transport
+from .wire import Answer, Request
+
+__all__ = ["BeforeSend", "Client"]
+
+T = TypeVar("T")
+
+BeforeSend = Callable[[], Awaitable[None]]
+"""Awaited when a call has its turn, before its first byte leaves, at every attempt."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Client:
+    """Calls of one account, all under the same limits.
+
+    :ivar clock: the loop's clock, seconds.
+    :ivar observer: who is told of every request, or None.
+    """
+
+    transport: Transport
+    submit: Gate
+    query: Gate
+    retry: Retry
+    outage: Outage
+    clock: Callable[[], float]
+    rng: random.Random
+    observer: Observer | None = None
+    budget: Budget = attrs.field(factory=Budget)
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+
+    def gate_of(self, request: Request) -> Gate:
+        """Return the gate that ``request`` has to pass."""
+        return self.submit if request.lane == "submit" else self.query
+
+    async def call(
+        self,
+        request: Request,
+        read: Callable[[Answer], T],
+        *,
+        flow: Flow,
+        patient: bool = False,
+        before_send: BeforeSend | None = None,
+    ) -> T:
+        """Send ``request`` until its answer is clear, as often as is safe, and return what ``read`` makes of it.
+
+        :param read: turns an answer into a value, or raises :class:`ApiError` or :class:`ProtocolError`.
+        :param flow: whose turn it takes; halting the flow ends every wait in here, never what is on the wire.
+        :param patient: go on beyond ``retry.attempts`` while nothing is reached or let through, for
+            ``retry.patience`` seconds.
+        :param before_send: what must have happened before the first byte leaves (a journal's commit).
+        :raises ConnectionFailed: nothing was sent (for a question: no answer came).
+        :raises SubmissionInDoubt: it was sent and may have been applied.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire, a submission is in doubt: who calls this for one shields it (the session and the
+        pipeline do). Cancelled anywhere else, nothing was sent.
+        """
+        gate = self.gate_of(request)
+        attempt = 0
+        while True:
+            probe = patient and self.outage.since is not None and await self.outage.pass_by(flow)
+            try:
+                await gate.enter(flow)
+                if before_send is not None:
+                    try:
+                        await before_send()
+                    except BaseException:
+                        gate.give_back()
+                        raise
+            except BaseException:
+                if probe:
+                    self.outage.abandon()
+                raise
+            attempt += 1
+            try:
+                return await self.trip(gate, request, read, attempt=attempt, probe=probe)
+            except AvatarError as error:
+                pause = self._pause(error, request, attempt=attempt, patient=patient)
+                if pause is None:
+                    raise
+            if pause > 0:
+                await flow.sleep(pause)
+
+    async def trip(
+        self,
+        gate: Gate,
+        request: Request,
+        read: Callable[[Answer], T],
+        *,
+        attempt: int = 1,
+        probe: bool = False,
+    ) -> T:
+        """Make one round trip with a turn that the caller has taken at ``gate``, and give the turn up.
+
+        Raises as :meth:`call` does, and repeats nothing.
+        """
+        left_at = self.clock()
+        self.requests += 1
+        if attempt > 1:
+            self.retries += 1
+        self.budget.sent(left_at)
+        answer: Answer | None = None
+        try:
+            answer = await self.transport.send(request)
+            value = read(answer)
+        except AvatarError as caught:
+            error = self._verdict(caught, request)
+            if answer is None:
+                self._unanswered(gate, caught, probe=probe)
+            else:
+                self._answered(gate, request, answer, left_at=left_at, throttled=isinstance(error, RateLimited))
+            if self.observer is not None:
+                self._report(request, answer, error, left_at=left_at, attempt=attempt)
+            raise error from None
+        except BaseException:
+            gate.leave()
+            if probe:
+                self.outage.abandon()
+            raise
+        self._answered(gate, request, answer, left_at=left_at, throttled=False)
+        if self.observer is not None:
+            self._report(request, answer, None, left_at=left_at, attempt=attempt)
+        return value
+
+    def _verdict(self, error: AvatarError, request: Request) -> AvatarError:
+        if isinstance(error, AnswerLost):
+            if request.repeatable:
+                return ConnectionFailed(error.message, about=request.about)
+            return SubmissionInDoubt(
+                error.message, about=request.about, evidence=error.evidence, request_id=error.request_id
+            )
+        if error.about is None:
+            error.about = request.about
+        return doubt(error, repeatable=request.repeatable)
+
+    def _answered(self, gate: Gate, request: Request, answer: Answer, *, left_at: float, throttled: bool) -> None:
+        now = self.clock()
+        changed = gate.pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=answer.hints)
+        if throttled:
+            self.throttled += 1
+        gate.leave()
+        self._reached(now)
+        if changed and self.observer is not None:
+            self.observer(LimitChanged(at=now, lane=request.lane, rate=gate.pacer.rate, why=gate.pacer.why))
+
+    def _unanswered(self, gate: Gate, error: AvatarError, *, probe: bool) -> None:
+        if not isinstance(error, ConnectionFailed):
+            # The connection was made, so the network is up, whatever became of the answer.
+            gate.leave()
+            self._reached(self.clock())
+            return
+        gate.give_back()
+        if self.outage.failed(error, probe=probe) and self.observer is not None:
+            self.observer(OutageEvent(at=self.clock(), down=True, error=error))
+
+    def _reached(self, now: float) -> None:
+        if self.outage.since is not None and self.outage.reached() and self.observer is not None:
+            self.observer(OutageEvent(at=now, down=False, error=None))
+
+    def _report(
+        self, request: Request, answer: Answer | None, error: AvatarError | None, *, left_at: float, attempt: int
+    ) -> None:
+        if self.observer is None:
+            return
+        now = self.clock()
+        self.observer(
+            RequestFinished(
+                at=now,
+                lane=request.lane,
+                method=request.method,
+                path=request.path,
+                attempt=attempt,
+                elapsed=now - left_at,
+                status=None if answer is None else answer.status,
+                error=error,
+                request_id=None if answer is None else answer.request_id,
+                about=request.about,
+            )
+        )
+
+    def blocked_for(self, gate: Gate) -> float:
+        """Return for how many seconds the service has let nothing through ``gate``; 0 while it does."""
+        since = gate.pacer.blocked_since
+        return 0.0 if since is None else self.clock() - since
+
+    def _pause(self, error: AvatarError, request: Request, *, attempt: int, patient: bool) -> float | None:
+        now = self.clock()
+        if patient and isinstance(error, RateLimited):
+            blocked = self.blocked_for(self.gate_of(request))
+            if blocked + (error.retry_after or 0.0) > self.retry.patience:
+                return None
+        pause = pause_before_retry(error, attempt=attempt, retry=self.retry, patient=patient, rng=self.rng)
+        # A patient call has its own bound; the allowance is there to stop many single calls at once.
+        if pause is None or (not patient and not self.budget.allows(now)):
+            return None
+        if self.observer is not None:
+            self.observer(
+                RetryPlanned(at=now, lane=request.lane, attempt=attempt, delay=pause, error=error, about=request.about)
+            )
+        return pause

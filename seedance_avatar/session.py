@@ -1,1 +1,358 @@
-"""In the making."""
+"""The session: what a user holds. It opens, closes and delegates."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Final, Literal, NoReturn, Self
+
+import aiohttp
+import anyio
+
+from .engine import Engine
+from .errors import AssetFailed, InvalidInput, SessionStateError
+from .events import Accepted, Observer
+from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
+from .models import Asset, AssetGroup, AssetSource
+from .options import Limits, Polling, Retry, Timeouts
+from .outcomes import SessionStats
+from .text import KeyProvider, Secret
+from .transport import Transport
+from .waiting import wait_for
+from .wire import (
+    Answer,
+    asset_query,
+    asset_request,
+    check_key,
+    group_request,
+    normalize_base,
+    read_asset,
+    read_group,
+)
+
+__all__ = ["AvatarSession"]
+
+_BASE: Final = "https://toapis.com"
+
+
+def _key(api_key: str | KeyProvider | None) -> Secret | KeyProvider:
+    if callable(api_key):
+        return api_key
+    given = api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY")
+    if given is None:
+        message = "no API key: pass api_key, or set TOAPIS_API_KEY"
+        raise InvalidInput(message)
+    check_key(given)
+    return Secret(given)
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        message = f"{name} must be more than 0, not {value!r}"
+        raise InvalidInput(message)
+
+
+class AvatarSession:
+    """One account at the service: all its calls, under limits shared by every task that uses it.
+
+    Keep one for the life of the process. It may be built anywhere (no loop is needed and nothing is sent) and
+    belongs to the loop in which it is opened, by ``async with`` or ``await session.open()``::
+
+        async with AvatarSession() as session:
+            group = await session.create_group("brand-avatar-group")
+
+    :param api_key: the key, or a callable (sync or async) that is asked for it before every request, so that keys
+        can rotate; by default ``TOAPIS_API_KEY`` of the environment.
+    :param base_url: the service, with or without ``/v1``; by default ``TOAPIS_BASE_URL``, else ``https://toapis.com``.
+    :param limits: how fast to go; by default found by itself.
+    :param retry: how often to repeat what is safe to repeat.
+    :param polling: when to look at pending assets; by default learned.
+    :param video_polling: when to look at pending videos; by default after 5 s, then every 10 s.
+    :param timeouts: how long single things may take.
+    :param http: an ``aiohttp.ClientSession`` to borrow; it is never closed here.
+    :param observer: called with every event (see ``seedance_avatar.events``).
+    :param trust_env: True to obey the proxy variables of the environment.
+    :param allow_private_sources: True to send source URLs of private hosts too, for a gateway that stands beside
+        them; the service itself refuses them without a reason, so they are refused here by default.
+    :raises InvalidInput: no key, a key or base URL that cannot be used. The key is never shown.
+    """
+
+    def __init__(  # noqa: PLR0913 - the knobs of a session, all but the key by keyword
+        self,
+        api_key: str | KeyProvider | None = None,
+        *,
+        base_url: str | None = None,
+        limits: Limits | None = None,
+        retry: Retry | None = None,
+        polling: Polling | None = None,
+        video_polling: Polling | None = None,
+        timeouts: Timeouts | None = None,
+        http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
+        trust_env: bool = False,
+        allow_private_sources: bool = False,
+    ) -> None:
+        self._key = _key(api_key)
+        self._base = normalize_base(base_url or os.environ.get("TOAPIS_BASE_URL") or _BASE)
+        self._limits = limits or Limits()
+        self._retry = retry or Retry()
+        self._polling = polling or Polling.learned()
+        self._video_polling = video_polling or Polling.fixed(5, 10)
+        self._timeouts = timeouts or Timeouts()
+        self._http = http
+        self._observer = observer
+        self._trust_env = trust_env
+        self._allow_private = allow_private_sources
+        self._engine: Engine | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._accepted_at: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "open" if self._engine else "not open"
+        return f"<AvatarSession {self._base} {state}>"
+
+    # Opening and closing
+
+    async def open(self) -> Self:
+        """Open the session in the running loop; nothing is sent. Opening an open session does nothing.
+
+        :raises SessionStateError: it was closed, or is open in another loop or process.
+        """
+        if self._closing is not None:
+            message = "this session was closed: build another one"
+            raise SessionStateError(message)
+        if self._engine is not None:
+            self._engine.check_here()
+            return self
+        transport = Transport(
+            self._base,
+            self._key,
+            timeouts=self._timeouts,
+            http=self._http,
+            pool=self._limits.max_submitting + self._limits.max_polling,
+            trust_env=self._trust_env,
+        )
+        self._engine = await Engine.start(
+            transport,
+            limits=self._limits,
+            retry=self._retry,
+            polling=self._polling,
+            video_polling=self._video_polling,
+            timeouts=self._timeouts,
+            observer=self._observer,
+        )
+        return self
+
+    async def aclose(self) -> None:
+        """Close: what waits gets :class:`SessionStateError`, what is on the wire comes home, connections end.
+
+        It takes at most ``timeouts.drain`` seconds and may be called twice, from any task of the session's loop.
+        Cancelled, the closing goes on to its end, and then the cancellation leaves.
+        """
+        engine = self._engine
+        if engine is None:
+            return
+        engine.check_here()
+        if self._closing is None:
+            self._closing = engine.loop.create_task(engine.aclose(), name="seedance-avatar: closing")
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not self._closing.done():
+                try:
+                    await asyncio.wait({self._closing})
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        self._closing.result()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> NoReturn:
+        message = "AvatarSession is for asyncio only: did you mean `async with`?"
+        raise SessionStateError(message)
+
+    def __exit__(self, *_: object) -> None:
+        """Stand beside ``__enter__``, which always raises."""
+
+    async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - it bounds what is waited for
+        """Stop: send nothing new, let what is on the wire come home, end every ingest in order.
+
+        For a service that is told to end. Every source that was taken has its outcome when this returns, and the
+        streams end by themselves; the session stays open for questions.
+
+        :param timeout: seconds for what is on the wire, by default ``timeouts.drain``.
+        """
+        limit = self._timeouts.drain if timeout is None else timeout
+        await self._open_engine().drain(limit, SessionStateError("the session is draining: nothing new is sent"))
+
+    def stats(self) -> SessionStats:
+        """Return the session's figures at this moment; they are all zero before it is opened."""
+        return SessionStats() if self._engine is None else self._engine.stats()
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            message = "this session is not open: use `async with AvatarSession(...) as session:` or await open()"
+            raise SessionStateError(message)
+        if self._closing is not None:
+            message = "this session was closed: build another one"
+            raise SessionStateError(message)
+        self._engine.check_here()
+        return self._engine
+
+    # Groups and single assets
+
+    async def create_group(self, name: str, description: str | None = None) -> AssetGroup:
+        """Create a group, one for each virtual character, and return it.
+
+        :param name: at most 64 characters.
+        :param description: at most 300 characters.
+        :raises InvalidInput: the name or description cannot be sent.
+        :raises SubmissionInDoubt: the answer was lost; a group of this name may exist, and cannot be looked up.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        """
+        engine = self._open_engine()
+        request = group_request(name, description)
+        client = engine.client
+        return await engine.finish(
+            lambda before: client.call(request, read_group, flow=engine.alone, before_send=before)
+        )
+
+    async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset:
+        """Upload one source and return its asset, which is usually still ``processing``.
+
+        :param source: what to upload.
+        :param group: the group, or its id.
+        :raises InvalidSource: refused here; nothing was sent.
+        :raises SubmissionInDoubt: it may exist; it is not sent again.
+        :raises ConnectionFailed: nothing was sent.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        """
+        engine = self._open_engine()
+        request = asset_request(source, group_id_of(group), allow_private=self._allow_private)
+        client = engine.client
+
+        def read(answer: Answer) -> Asset:
+            asset = read_asset(answer, source=source)
+            now = client.clock()
+            self._remember(asset.asset_id, now)
+            if client.observer is not None:
+                client.observer(Accepted(at=now, ingest=None, source=source, asset=asset))
+            return asset
+
+        return await engine.finish(lambda before: client.call(request, read, flow=engine.alone, before_send=before))
+
+    def _remember(self, asset_id: str, now: float) -> None:
+        self._accepted_at[asset_id] = now
+        # For the first wait only: what was uploaded and not waited for is forgotten, oldest first.
+        if len(self._accepted_at) > _REMEMBERED:
+            del self._accepted_at[next(iter(self._accepted_at))]
+
+    async def get_asset(self, asset_id: str) -> Asset:
+        """Ask for an asset as it is now.
+
+        :raises NotFound: the service does not know the id.
+        :raises ApiError: the service refused.
+        :raises ConnectionFailed: no answer came in all attempts.
+        """
+        engine = self._open_engine()
+        return await engine.client.call(asset_query(asset_id), read_asset, flow=engine.alone)
+
+    async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
+        """Wait until an asset is active, and return it.
+
+        The polling is the session's: one schedule for all that waits, under the session's limits.
+
+        :param asset: the asset, or its id.
+        :param timeout: seconds from now. A deadline that passes is no failure: the asset may still become active.
+        :raises AssetFailed: it failed; that is final.
+        :raises WaitTimeout: not yet; it carries the asset as last seen.
+        :raises NotFound: the service does not know the id (for a minute after its upload that is waited out).
+
+        Cancelled, the polling of it stops.
+        """
+        engine = self._open_engine()
+        _positive("timeout", timeout)
+        now = engine.client.clock()
+        seen = asset if isinstance(asset, Asset) else None
+        asset_id = asset.asset_id if isinstance(asset, Asset) else asset
+        accepted_at = self._accepted_at.pop(asset_id, None)
+        if seen is None and accepted_at is None:
+            # Nothing is known of it: it may have been active for days, so look before scheduling looks.
+            seen = await self.get_asset(asset_id)
+        if seen is None or not seen.is_terminal:
+            source = None if seen is None else seen.source
+            last = seen
+
+            def read(answer: Answer) -> Asset:
+                return read_asset(answer, source=source)
+
+            seen = await wait_for(
+                engine.watch,
+                kind=(last.asset_type if last is not None else None) or "image",
+                question=asset_query(asset_id),
+                read=read,
+                accepted_at=now if accepted_at is None else accepted_at,
+                deadline=now + timeout,
+                last=last,
+                teaches=accepted_at is not None and last is not None,
+            )
+        if seen.is_failed:
+            raise AssetFailed(seen)
+        return seen
+
+    # Many at once
+
+    def ingest(
+        self,
+        sources: Iterable[AssetSource] | AsyncIterable[AssetSource],
+        *,
+        group: AssetGroup | str | GroupOf,
+        asset_timeout: float = 1800.0,
+        max_pending: int = 20_000,
+        on_failure: Literal["continue", "stop"] = "continue",
+    ) -> Ingest[AssetSource, Asset]:
+        """Return a stream that uploads every source and follows it until it is active.
+
+        :param sources: any iterable or async iterable; it is read lazily, as fast as uploads can be handled. One
+            that may block (a file, a cursor) is read in a thread of its own.
+        :param group: the group or its id; or a callable (sync or async) that returns it for a source.
+        :param asset_timeout: seconds from acceptance after which an asset that is not finished is ``Pending``.
+        :param max_pending: sources at most that are taken and not yet delivered as outcomes.
+        :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
+        :raises InvalidInput: an argument cannot be used.
+        """
+        _positive("asset_timeout", asset_timeout)
+        _positive("max_pending", max_pending)
+        if on_failure not in {"continue", "stop"}:
+            message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
+            raise InvalidInput(message)
+        if not callable(group):
+            group_id_of(group)
+        return self._stream(
+            AssetTrade(group, self._allow_private),
+            sources,
+            asset_timeout=asset_timeout,
+            max_pending=max_pending,
+            stop_on_failure=on_failure == "stop",
+        )
+
+    def _stream(self, trade: Any, sources: Any, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are above
+        begin: Callable[[], Awaitable[Any]] = lambda: self._open_engine().begin(trade, sources, **options)  # noqa: E731 - two lines with a def say no more
+        return Ingest(begin)
+
+
+_REMEMBERED: Final = 1_000
+"""Uploads whose time of acceptance is kept for a later wait_until_active."""

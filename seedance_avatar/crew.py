@@ -1,0 +1,46 @@
+"""Tasks that belong to a session: known, awaited, and gone when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import attrs
+
+__all__ = ["Crew"]
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Crew:
+    """The running tasks of one session.
+
+    A session is opened and closed by whoever likes (a fixture, a lifespan, an exit stack), not always from
+    one task, so no task group can be entered there. This is the little that is needed instead: a strong
+    reference to each task while it runs, and an end that leaves none behind.
+    """
+
+    _tasks: set[asyncio.Task[Any]] = attrs.field(factory=set)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start ``coroutine`` as a task and remember it until it ends."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """Cancel what still runs, and wait until all of it has ended.
+
+        Cancelled itself, it has at least asked every task to end.
+        """
+        current = asyncio.current_task()
+        while rest := [task for task in self._tasks if task is not current]:
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest)

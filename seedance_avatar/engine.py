@@ -1,0 +1,237 @@
+"""Everything that exists between a session's opening and its end, put together in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+import anyio
+import attrs
+
+from .client import Client
+from .crew import Crew
+from .errors import AvatarError, SessionStateError, SubmissionInDoubt
+from .events import Observer
+from .gate import Flow, Gate
+from .intake import Intake
+from .options import Limits, Polling, Retry, Timeouts
+from .outage import Outage
+from .outcomes import SessionStats
+from .pacing import QUERIES, SUBMITS, Pacer
+from .pipeline import Pipeline, Trade
+from .polling import Schedule
+from .transport import Transport
+from .watch import Watch
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger("seedance_avatar")
+
+T = TypeVar("T")
+
+
+def guarded(observer: Observer) -> Observer:
+    """Return ``observer`` such that what it raises is logged once and goes no further."""
+    told = False
+
+    def observe(event: Any) -> None:  # noqa: ANN401 - any event
+        nonlocal told
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - a watcher's accident must not become the work's
+            if not told:
+                told = True
+                _log.exception("the observer raised; this is logged once, and the work goes on")
+
+    return observe
+
+
+@attrs.define(eq=False, kw_only=True)
+class Engine:
+    """The open half of a session. It belongs to the loop and the process in which it was built."""
+
+    transport: Transport
+    client: Client
+    watch: Watch
+    crew: Crew
+    timeouts: Timeouts
+    limits: Limits
+    alone: Flow
+    """The flow of all single calls: it competes with each ingest as one."""
+    loop: asyncio.AbstractEventLoop
+    pid: int
+    pipelines: set[Pipeline] = attrs.field(factory=set)
+    singles: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    draining: AvatarError | None = None
+    _begun: int = 0
+
+    @classmethod
+    async def start(  # noqa: PLR0913 - the session's options, one by one
+        cls,
+        transport: Transport,
+        *,
+        limits: Limits,
+        retry: Retry,
+        polling: Polling,
+        video_polling: Polling,
+        timeouts: Timeouts,
+        observer: Observer | None,
+    ) -> Engine:
+        """Bind everything to the running loop; no request is sent yet."""
+        loop = asyncio.get_running_loop()
+        rng = random.Random()  # noqa: S311 - it spreads retries and looks; nothing secret hangs on it
+        await transport.open()
+        submits = Pacer.build(rate=limits.submits_per_second, burst=limits.submit_burst, start=SUBMITS, rng=rng)
+        queries = Pacer.build(rate=limits.queries_per_second, burst=limits.query_burst, start=QUERIES, rng=rng)
+        client = Client(
+            transport=transport,
+            submit=Gate(submits, limits.max_submitting, loop.time),
+            query=Gate(queries, limits.max_polling, loop.time),
+            retry=retry,
+            outage=Outage(retry, loop.time, rng),
+            clock=loop.time,
+            rng=rng,
+            observer=None if observer is None else guarded(observer),
+        )
+        crew = Crew()
+        schedule = Schedule.build(polling, rng, {"generation": video_polling})
+        return cls(
+            transport=transport,
+            client=client,
+            watch=Watch(client, schedule, crew),
+            crew=crew,
+            timeouts=timeouts,
+            limits=limits,
+            alone=Flow("single calls"),
+            loop=loop,
+            pid=os.getpid(),
+        )
+
+    def check_here(self) -> None:
+        """Raise :class:`SessionStateError` when called from another process or another loop."""
+        if os.getpid() != self.pid:
+            message = "this session was opened before a fork: open one of its own in each process"
+            raise SessionStateError(message)
+        if asyncio.get_running_loop() is not self.loop:
+            message = "this session belongs to another event loop: open one of its own in each loop"
+            raise SessionStateError(message)
+
+    async def finish(self, call: Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, T]]) -> T:
+        """Run a single submission so that a cancelled caller does not lose an id.
+
+        :param call: given a ``before_send``, returns the coroutine that submits.
+
+        Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
+        (``timeouts.drain`` seconds; a second cancellation ends that) so that it is told to observer and log, and
+        then the cancellation leaves.
+        """
+        on_wire = False
+
+        async def before_send() -> None:
+            nonlocal on_wire
+            on_wire = True
+
+        task = self.crew.spawn(call(before_send), name="seedance-avatar: submission")
+        self.singles.add(task)
+        task.add_done_callback(self.singles.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and caller is not None and not caller.cancelling():
+                raise self._closed_under(on_wire=on_wire) from None
+            if not on_wire:
+                task.cancel()
+            with anyio.move_on_after(self.timeouts.drain, shield=True):
+                await asyncio.wait({task})
+            if task.done() and not task.cancelled() and task.exception() is None:
+                _log.warning("a submission was cancelled while on the wire; it was accepted: %r", task.result())
+            elif on_wire:
+                task.cancel()
+                _log.warning("a submission was cancelled while on the wire; it may exist at the service")
+            raise
+
+    @staticmethod
+    def _closed_under(*, on_wire: bool) -> AvatarError:
+        if on_wire:
+            return SubmissionInDoubt("the session was closed before the answer came")
+        return SessionStateError("the session was closed before this was sent: nothing of it exists")
+
+    async def begin(
+        self,
+        trade: Trade[Any, Any],
+        sources: Iterable[Any] | AsyncIterable[Any],
+        *,
+        asset_timeout: float,
+        max_pending: int,
+        stop_on_failure: bool,
+    ) -> Pipeline:
+        """Start a pipeline over ``sources``."""
+        self.check_here()
+        if self.draining is not None:
+            raise self.draining
+        self._begun += 1
+        pipeline = Pipeline(
+            number=self._begun,
+            trade=trade,
+            client=self.client,
+            watch=self.watch,
+            intake=Intake.of(sources),
+            asset_timeout=asset_timeout,
+            max_pending=max_pending,
+            max_submitting=self.limits.max_submitting,
+            stop_on_failure=stop_on_failure,
+            drain=self.timeouts.drain,
+        )
+        task = self.crew.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")
+        pipeline.start(task)
+        self.pipelines.add(pipeline)
+        task.add_done_callback(lambda _: self.pipelines.discard(pipeline))
+        return pipeline
+
+    def stats(self) -> SessionStats:
+        """Return the session's figures at this moment."""
+        client = self.client
+        down = client.outage.since
+        return SessionStats(
+            requests=client.requests,
+            retries=client.retries,
+            throttled=client.throttled,
+            submitting=client.submit.inside,
+            querying=client.query.inside,
+            waiting=client.submit.waiting + client.query.waiting,
+            pending=len(self.watch),
+            submit_limit=client.submit.pacer.rate,
+            submit_why=client.submit.pacer.why,
+            query_limit=client.query.pacer.rate,
+            query_why=client.query.pacer.why,
+            down_for=None if down is None else client.clock() - down,
+            ingests=len(self.pipelines),
+        )
+
+    async def drain(self, timeout: float, error: AvatarError) -> None:  # noqa: ASYNC109 - it bounds what is waited for, and is not a deadline of the call
+        """Start nothing new, let what is on the wire come home within ``timeout`` seconds, end every ingest."""
+        self.draining = self.draining or error
+        self.alone.halt(error)
+        runs = list(self.pipelines)
+        for pipeline in runs:
+            pipeline.drain = timeout
+            pipeline.leave(error)
+        if self.singles:
+            await asyncio.wait(self.singles, timeout=timeout)
+        for pipeline in runs:
+            await pipeline.gone()
+
+    async def aclose(self) -> None:
+        """End everything: what waits gets :class:`SessionStateError`, what is on the wire comes home first."""
+        closed = SessionStateError("the session was closed")
+        await self.drain(self.timeouts.drain, closed)
+        self.watch.halt(closed)
+        self.client.submit.close(closed)
+        self.client.query.close(closed)
+        await self.crew.aclose()
+        await self.transport.aclose()

@@ -1,0 +1,166 @@
+"""Reading the caller's sources lazily, whatever they are, without ever stopping the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextvars import copy_context
+from itertools import islice
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import attrs
+
+from .errors import InvalidInput
+
+__all__ = ["Intake"]
+
+S = TypeVar("S")
+
+_AT_HAND: Final = (list, tuple, set, frozenset, deque, range, dict)
+"""What is in memory already: reading it cannot block, so it needs no thread."""
+
+_PATIENCE: Final = 0.005
+"""Seconds after which a thread hands over what it has, so that a slow generator's first item does not wait
+for the chunk to be full."""
+
+
+Pulled: TypeAlias = tuple[list[Any], Exception | None, bool]
+"""What was read, what the iterable raised after it, and whether that was all."""
+
+
+def _pull(items: Iterator[Any], most: int) -> Pulled:
+    taken: list[Any] = []
+    until = time.monotonic() + _PATIENCE
+    try:
+        for item in islice(items, most):
+            taken.append(item)
+            if time.monotonic() >= until:
+                return taken, None, False
+    except Exception as error:  # noqa: BLE001 - it is the caller's own and is raised to them, after what was taken
+        return taken, error, True
+    return taken, None, len(taken) < most
+
+
+def _deliver(answer: asyncio.Future[Pulled], pulled: Pulled) -> None:
+    if not answer.done():
+        answer.set_result(pulled)
+
+
+class _Reader(threading.Thread):
+    """The one thread that reads one iterable, from its first item to its last.
+
+    One thread for all of it, because a generator may hold what only its own thread may touch (an sqlite3
+    connection). A daemon, because a source that blocks for ever must not keep the interpreter from ending;
+    the worker threads of the usual pools do.
+    """
+
+    def __init__(self, sources: Iterable[Any]) -> None:
+        super().__init__(name="seedance-avatar: sources", daemon=True)
+        self._sources = sources
+        self._loop = asyncio.get_running_loop()
+        self._asked: queue.SimpleQueue[tuple[int, asyncio.Future[Pulled]] | None] = queue.SimpleQueue()
+        self._context = copy_context()
+
+    def run(self) -> None:
+        self._context.run(self._serve)
+
+    def _serve(self) -> None:
+        items: Iterator[Any] | None = None
+        while (asked := self._asked.get()) is not None:
+            most, answer = asked
+            try:
+                items = iter(self._sources) if items is None else items
+                pulled = _pull(items, most)
+            except Exception as error:  # noqa: BLE001 - as in _pull
+                pulled = [], error, True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_deliver, answer, pulled)
+
+    async def pull(self, most: int) -> Pulled:
+        answer: asyncio.Future[Pulled] = self._loop.create_future()
+        self._asked.put((most, answer))
+        return await answer
+
+    def stop(self) -> None:
+        self._asked.put(None)
+
+
+@attrs.define(eq=False)
+class Intake(Generic[S]):
+    """One pass over ``sources``, a few at a time.
+
+    A plain iterable may block (a file, a database cursor), so unless it is a builtin collection it is read
+    in a thread of its own. An async iterable is awaited one item at a time.
+    """
+
+    sources: Iterable[S] | AsyncIterable[S]
+    exhausted: bool = False
+    error: Exception | None = None
+    _items: Iterator[S] | None = None
+    _async_items: AsyncIterator[S] | None = None
+    _reader: _Reader | None = None
+
+    @classmethod
+    def of(cls, sources: Iterable[S] | AsyncIterable[S]) -> Intake[S]:
+        """Return the intake of ``sources``; nothing is read yet.
+
+        :raises InvalidInput: it is not an iterable of sources.
+        """
+        if isinstance(sources, str | bytes) or not isinstance(sources, Iterable | AsyncIterable):
+            message = (
+                f"sources must be an iterable or async iterable of sources, not {type(sources).__name__}: "
+                "for one URL pass [AssetSource.image(url)]"
+            )
+            raise InvalidInput(message)
+        return cls(sources)
+
+    async def take(self, most: int) -> list[S]:
+        """Return between 1 and ``most`` sources, or none at all when there are no more.
+
+        When the iterable raises, what came before is returned first; then ``exhausted`` stays False and
+        ``error`` is set. Cancelled, what a blocked thread still reads is dropped: it was never taken.
+        """
+        if self.exhausted or self.error is not None:
+            return []
+        if isinstance(self.sources, AsyncIterable):
+            return await self._take_async()
+        if isinstance(self.sources, _AT_HAND):
+            if self._items is None:
+                self._items = iter(self.sources)
+            taken = list(islice(self._items, most))
+            self.exhausted = len(taken) < most
+            return taken
+        if self._reader is None:
+            self._reader = _Reader(self.sources)
+            self._reader.start()
+        taken, self.error, ended = await self._reader.pull(most)
+        self.exhausted = ended and self.error is None
+        return taken
+
+    async def _take_async(self) -> list[S]:
+        try:
+            if self._async_items is None:
+                assert isinstance(self.sources, AsyncIterable)  # noqa: S101 - take() has looked
+                self._async_items = aiter(self.sources)
+            return [await anext(self._async_items)]
+        except StopAsyncIteration:
+            self.exhausted = True
+        except Exception as error:  # noqa: BLE001 - the caller's own; raised to them after what was taken
+            self.error = error
+        return []
+
+    async def aclose(self) -> None:
+        """Let the reading thread go, and close an async generator that was not read to its end.
+
+        Here and now rather than when it is collected; a thread that is blocked in the source ends after it.
+        """
+        if self._reader is not None:
+            self._reader.stop()
+        close = getattr(self._async_items, "aclose", None)
+        if close is not None and not self.exhausted and self.error is None:
+            await close()

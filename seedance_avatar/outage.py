@@ -1,0 +1,97 @@
+"""While nothing can be reached: one probe at a time, and everybody else waits for what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import attrs
+
+from .errors import ConnectionFailed
+from .gate import Flow
+from .options import Retry
+from .retrying import backoff
+
+__all__ = ["Outage"]
+
+
+@attrs.define(eq=False)
+class Outage:
+    """Whether the service can be reached, shared by all that are patient (ingests and waits).
+
+    Single calls do not ask: they have their few attempts and end. Sixty-four submitters and all polls
+    trying a dead network each on their own would be a storm on its return; so one of them tries, with
+    backoff, and tells the others.
+
+    :ivar since: when it went down, by the loop's clock, or None while it is up.
+    :ivar error: what the last try met with.
+    """
+
+    retry: Retry
+    clock: Callable[[], float]
+    rng: random.Random
+    since: float | None = None
+    error: ConnectionFailed | None = None
+    _failures: int = 0
+    _probing: bool = False
+    _news: set[asyncio.Future[None]] = attrs.field(factory=set)
+
+    async def pass_by(self, flow: Flow) -> bool:
+        """Return at once while the service is up; else wait until it is, or until it is our turn to try.
+
+        :returns: True when the caller goes out as the probe. It then calls :meth:`failed` or :meth:`reached`,
+            or :meth:`abandon` when it did not go after all.
+        :raises ConnectionFailed: nothing was reached for ``retry.patience`` seconds, a probe of this very wait
+            included.
+        """
+        failures = self._failures
+        while self.since is not None:
+            waited_out = self.clock() - self.since >= self.retry.patience
+            if waited_out and self._failures > failures and self.error is not None:
+                raise self.error
+            if not self._probing:
+                self._probing = True
+                pause = backoff(self._failures + 1, base=self.retry.base, cap=self.retry.cap, rng=self.rng)
+                try:
+                    await flow.sleep(pause)
+                except BaseException:
+                    self.abandon()
+                    raise
+                return True
+            turn = asyncio.get_running_loop().create_future()
+            self._news.add(turn)
+            try:
+                await flow.wait(turn)
+            finally:
+                self._news.discard(turn)
+        return False
+
+    def failed(self, error: ConnectionFailed, *, probe: bool) -> bool:
+        """Note that a try reached nothing; return True when this began an outage."""
+        began = self.since is None
+        if began:
+            self.since = self.clock()
+            self._failures = 0
+        self.error = error
+        if began or probe:
+            self._failures += 1
+        if probe:
+            self.abandon()
+        return began
+
+    def reached(self) -> bool:
+        """Note that the service answered, whatever it said; return True when this ended an outage."""
+        if self.since is None:
+            return False
+        self.since = self.error = None
+        self._failures = 0
+        self.abandon()
+        return True
+
+    def abandon(self) -> None:
+        """Let another be the probe, and tell all who wait to look again."""
+        self._probing = False
+        for turn in self._news:
+            if not turn.done():
+                turn.set_result(None)

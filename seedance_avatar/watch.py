@@ -1,0 +1,225 @@
+"""The hub that polls everything pending in a session: one heap, one dispatcher, looks as permits come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final, Protocol
+
+import attrs
+
+from .client import Client
+from .crew import Crew
+from .errors import (
+    AuthError,
+    AvatarError,
+    ConnectionFailed,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    WaitTimeout,
+)
+from .gate import Flow
+from .polling import Schedule, Watched
+from .retrying import backoff
+from .text import safe_text
+from .wire import Answer, Request
+
+__all__ = ["NOT_FOUND_GRACE", "Pollable", "Watch"]
+
+_log = logging.getLogger("seedance_avatar")
+
+NOT_FOUND_GRACE: Final = 60.0
+"""Seconds after acceptance during which a 404 only means that not every replica knows the id yet."""
+
+_UNAUTHORIZED: Final = 401
+_MISSES_PAST_DEADLINE: Final = 3
+
+
+class Pollable(Protocol):
+    """What can be watched: it knows its question, reads the answer, and is told how it ended."""
+
+    misses: int
+    """How many looks in a row went wrong."""
+    teaches: bool
+    """Whether the time it takes says something about others of its kind."""
+
+    def question(self) -> Request:
+        """Return the status request."""
+
+    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - an Asset or a VideoTask; only is_terminal is used here
+        """Return what the answer says; it has ``is_terminal`` and ``is_failed``."""
+
+    def saw(self, thing: Any) -> None:  # noqa: ANN401 - as above
+        """Take note that it is not finished."""
+
+    def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - as above
+        """Take the end: ``thing`` where it is terminal, else ``error``, which says why the looking stopped."""
+
+
+@attrs.define(eq=False)
+class Watch:
+    """Polls what it is given until that is terminal, its deadline has passed, or polling is refused.
+
+    All decisions about *when* are the schedule's; about *how fast*, the query gate's. The permit is taken
+    before the choice is made, so that the look that is worth most at that moment gets it.
+    """
+
+    client: Client
+    schedule: Schedule
+    crew: Crew
+    flow: Flow = attrs.field(factory=lambda: Flow("polling"))
+    _items: set[Watched] = attrs.field(factory=set)
+    _stir: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _dispatcher: asyncio.Task[None] | None = None
+    _asleep_until: float = float("inf")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, watched: Watched) -> None:
+        """Begin to watch ``watched`` (its payload is a :class:`Pollable`); its ``ended`` is called once.
+
+        After :meth:`halt` it ends at once.
+        """
+        if self.flow.halted is not None:
+            watched.payload.ended(None, self.flow.halted)
+            return
+        self._items.add(watched)
+        self.schedule.add(watched, self.client.clock())
+        if self._dispatcher is None:
+            self._dispatcher = self.crew.spawn(self._dispatch(), name="seedance-avatar: polling")
+        self._nudge()
+
+    def _nudge(self) -> None:
+        due = self.schedule.next_due()
+        if due is not None and due < self._asleep_until:
+            self._stir.set()
+
+    def discard(self, watched: Watched) -> None:
+        """Stop watching ``watched``; its ``ended`` is not called any more."""
+        if watched in self._items:
+            self._items.discard(watched)
+            self.schedule.discard(watched)
+
+    def halt(self, error: AvatarError) -> None:
+        """End everything that is watched, now and from now on, with ``error``."""
+        self.flow.halt(error)
+        self._end_all(error)
+        self._stir.set()
+
+    async def _dispatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.flow.halted is None:
+            due = self.schedule.next_due()
+            if due is None or due > self.client.clock():
+                self._asleep_until = float("inf") if due is None else due
+                timer = None if due is None else loop.call_at(due, self._stir.set)
+                try:
+                    await self._stir.wait()
+                finally:
+                    self._asleep_until = float("-inf")
+                    if timer is not None:
+                        timer.cancel()
+                self._stir.clear()
+                continue
+            try:
+                await self._look_once()
+            except AvatarError as error:
+                # Halted, or nothing was reached for as long as patience allows.
+                self._end_all(error)
+
+    async def _look_once(self) -> None:
+        probe = self.client.outage.since is not None and await self.client.outage.pass_by(self.flow)
+        spawned = False
+        try:
+            await self.client.query.enter(self.flow)
+            watched = self.schedule.pop(self.client.clock())
+            if watched is None:
+                self.client.query.give_back()
+                return
+            self.crew.spawn(self._look(watched, probe=probe), name="seedance-avatar: look")
+            spawned = True
+        finally:
+            if probe and not spawned:
+                self.client.outage.abandon()
+
+    async def _look(self, watched: Watched, *, probe: bool) -> None:
+        client = self.client
+        payload: Pollable = watched.payload
+        looked_at = client.clock()
+        try:
+            thing = await client.trip(client.query, payload.question(), payload.read, probe=probe)
+        except AvatarError as error:
+            if watched in self._items:
+                self._missed(watched, payload, error)
+            return
+        except Exception as error:  # noqa: BLE001 - the hub outlives a bug in a reader; the item must not vanish
+            _log.exception("a look went wrong in a way nobody foresaw")
+            self._end(watched, None, AvatarError(f"polling broke: {safe_text(repr(error))}"))
+            return
+        if watched not in self._items:
+            return
+        now = client.clock()
+        payload.misses = 0
+        if thing.is_terminal:
+            if thing.is_failed or not payload.teaches:
+                self.schedule.failed(watched)
+            else:
+                self.schedule.finished(watched, now, looked_at=looked_at)
+            self._end(watched, thing, None)
+            return
+        payload.saw(thing)
+        if watched.deadline is not None and looked_at >= watched.deadline:
+            self._end(watched, None, self._late(watched))
+        else:
+            self.schedule.still_pending(watched, now, looked_at=looked_at)
+            self._nudge()
+
+    def _late(self, watched: Watched) -> WaitTimeout:
+        waited = self.client.clock() - watched.accepted_at
+        return WaitTimeout(f"not finished {waited:.0f} s after it was accepted")
+
+    def _missed(self, watched: Watched, payload: Pollable, error: AvatarError) -> None:
+        now = self.client.clock()
+        late = watched.deadline is not None and now >= watched.deadline
+        if isinstance(error, AuthError) and error.status == _UNAUTHORIZED:
+            self._end_all(error)
+        elif isinstance(error, NotFound) and now < watched.accepted_at + NOT_FOUND_GRACE:
+            if late:
+                self._end(watched, None, self._late(watched))
+            else:
+                self._defer(watched, payload, now)
+        elif isinstance(error, RateLimited):
+            # The gate's pacer keeps the brake; here only: is it being kept for too long?
+            if self.client.blocked_for(self.client.query) > self.client.retry.patience:
+                self._end(watched, None, error)
+            else:
+                self._defer(watched, payload, now)
+        elif isinstance(error, ConnectionFailed) and not error.fatal:
+            self._defer(watched, payload, now)
+        elif isinstance(error, ProtocolError | ServerError):
+            if late and payload.misses >= _MISSES_PAST_DEADLINE:
+                self._end(watched, None, self._late(watched))
+            else:
+                self._defer(watched, payload, now)
+        else:
+            self._end(watched, None, error)
+
+    def _defer(self, watched: Watched, payload: Pollable, now: float) -> None:
+        payload.misses += 1
+        retry = self.client.retry
+        pause = backoff(payload.misses, base=max(retry.base, 0.01), cap=retry.cap, rng=self.client.rng)
+        self.schedule.defer(watched, now + pause)
+        self._nudge()
+
+    def _end(self, watched: Watched, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - an Asset or a VideoTask
+        self._items.discard(watched)
+        watched.payload.ended(thing, error)
+
+    def _end_all(self, error: AvatarError) -> None:
+        items, self._items = self._items, set()
+        for watched in items:
+            self.schedule.discard(watched)
+            watched.payload.ended(None, error)
