@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
 from typing import Final
 
 import aiohttp
@@ -60,6 +59,9 @@ _WORDS: Final = (
 )
 """Our words where aiohttp's own quote headers, URLs or what the other side wrote."""
 
+_FINAL: Final = 200
+"""Below this there is only 101, which nobody asked for: aiohttp passes over the others."""
+
 _VERDICT: Final = 300
 """From this status on the head of an answer is the answer, and its body only adds words."""
 
@@ -88,10 +90,6 @@ class AnswerLost(AvatarError):  # noqa: N818 - like its siblings it says what ha
         self.evidence = None if evidence is None else safe_text(evidence)
         self.status = status
         self.request_id = None if request_id is None else safe_text(request_id, 128)
-
-
-class _Broken(aiohttp.ClientConnectionError):
-    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
 
 
 class _Pool(aiohttp.TCPConnector):
@@ -128,6 +126,28 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         lost = _Broken(_words(error))
     raise lost
+
+
+class _Broken(aiohttp.ClientConnectionError):
+    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
+
+
+async def _read(response: aiohttp.ClientResponse, read: bytearray) -> bytes:
+    """Return the whole body; where it cannot be had, raise, and leave in ``read`` what there is of it."""
+    if response.status < _FINAL:
+        message = "the service left HTTP"
+        raise _Broken(message)
+    content = response.content
+    body = await content.readany()
+    if content.at_eof() and len(body) <= MAX_BODY:
+        return body
+    read += body
+    while len(read) <= MAX_BODY and not content.at_eof():
+        read += await content.readany()
+    if len(read) > MAX_BODY:
+        message = f"the answer is longer than {MAX_BODY} bytes"
+        raise _Broken(message)
+    return bytes(read)
 
 
 def _words(error: Exception) -> str:
@@ -196,7 +216,11 @@ class Transport:
             return
         if isinstance(self.key, Secret):
             self._use(self.key)
+        loop = asyncio.get_running_loop()
         if self.http is not None:
+            if getattr(self.http, "_loop", loop) is not loop:
+                message = "the borrowed session belongs to another event loop: make it in the one that uses it"
+                raise SessionStateError(message)
             if self.http.auth is not None:
                 message = "the borrowed session has auth= of its own, beside which aiohttp lets no other key pass"
                 raise InvalidInput(message)
@@ -212,7 +236,7 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._pid = os.getpid()
 
     async def aclose(self) -> None:
@@ -223,13 +247,12 @@ class Transport:
         :raises SessionStateError: called from another loop or process: the connections belong to theirs.
         """
         session = self._session
-        if session is None or self._closed:
+        if session is None or self._closed or self.http is not None:
             self._closed = True
             return
         self._bound()
         self._closed = True
-        if self.http is None:
-            await session.close()
+        await session.close()
 
     def _bound(self) -> aiohttp.ClientSession:
         """Return the session, if it is open and belongs to this loop and process."""
@@ -277,11 +300,11 @@ class Transport:
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | AvatarError:
         """Do the round trip. Errors are returned, not raised: no frame from here on may appear in a traceback."""
+        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key)) is not None:
+            return failure
         response: aiohttp.ClientResponse | None = None
-        body = bytearray()
+        read = bytearray()
         try:
-            if not isinstance(self.key, Secret) and (failure := await self._ask(self.key)) is not None:
-                return failure
             response = await session.request(
                 request.method,
                 URL(self.base_url + request.path, encoded=True),
@@ -293,47 +316,31 @@ class Transport:
                 timeout=self._timeout,
                 middlewares=(_once,),
             )
-            content = response.content
-            whole = await content.readany()
-            if not content.at_eof():
-                body += whole
-                while not content.at_eof() and len(body) <= MAX_BODY:
-                    body += await content.readany()
-                whole = bytes(body)
-            if len(whole) > MAX_BODY and response.status < _VERDICT:
-                return self._lost(f"the answer is longer than {MAX_BODY} bytes", request, response, whole)
-            return read_head(response.status, response.headers, self._unechoed(whole[:MAX_BODY]))
+            body = await _read(response, read)
         except _NOT_SENT as error:
-            words = _words(error)
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                words = f"no connection within {self._timeout.connect:g} s"
-            host = URL(self.base_url).host
-            return ConnectionFailed(
-                f"cannot connect to {host}: {words}", about=request.about, fatal=isinstance(error, _FATAL)
-            )
+            return self._not_sent(error, request)
         except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied
-            if response is not None and response.status >= _VERDICT:
-                return read_head(response.status, response.headers, self._unechoed(bytes(body)))
-            timed_out = isinstance(error, TimeoutError)
-            words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else _words(error)
-            return self._lost(words, request, response, bytes(body))
+            if response is None or response.status < _VERDICT:
+                return self._lost(error, request, response, read)
+            body = bytes(read[:MAX_BODY])
         finally:
             # A whole answer has given its connection back by now; any other leaves one that cannot be used again.
             if response is not None and not response.closed:
                 response.close()
+        return read_head(response.status, response.headers, self._unechoed(body))
 
     async def _ask(self, provider: KeyProvider) -> ConnectionFailed | None:
         """Ask the user's callable for the key of this request; return why there is none, if there is none."""
         try:
             key = provider()
-            if isinstance(key, Awaitable):
+            if not isinstance(key, str):
                 async with asyncio.timeout(self.timeouts.request):
                     key = await key
             check_key(key)
         except InvalidInput as error:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True)
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
-            return ConnectionFailed(f"the key provider failed: {type(error).__name__}: {error}")
+            return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"))
         if self._secret is None or key != self._secret.reveal():
             self._use(Secret(key))
         return None
@@ -357,15 +364,25 @@ class Transport:
     def _unechoed(self, body: bytes) -> bytes:
         return body.replace(self._echo, b"***") if self._echo and self._echo in body else body
 
-    def _lost(self, words: str, request: Request, response: aiohttp.ClientResponse | None, body: bytes) -> AnswerLost:
+    def _not_sent(self, error: Exception, request: Request) -> ConnectionFailed:
+        """Return the failure with its reason, and with whether another try can help."""
+        timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
+        words = f"no connection within {self._timeout.connect:g} s" if timed_out else _words(error)
+        message = f"cannot connect to {URL(self.base_url).host}: {words}"
+        return ConnectionFailed(message, about=request.about, fatal=isinstance(error, _FATAL))
+
+    def _lost(
+        self, error: Exception, request: Request, response: aiohttp.ClientResponse | None, read: bytearray
+    ) -> AnswerLost:
         """Return the loss with what is known of the answer."""
+        timed_out = isinstance(error, TimeoutError)
+        words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else _words(error)
         if response is None:
             return AnswerLost(words, about=request.about)
-        head = read_head(response.status, response.headers, b"")
         return AnswerLost(
             words,
             about=request.about,
-            evidence=veiled(self._unechoed(body[:1000]).decode("utf-8", "replace")) or None,
+            evidence=veiled(self._unechoed(bytes(read[:1000])).decode("utf-8", "replace")) or None,
             status=response.status,
-            request_id=head.request_id,
+            request_id=read_head(response.status, response.headers).request_id,
         )
