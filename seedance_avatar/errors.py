@@ -35,6 +35,7 @@ __all__ = [
     "SessionStateError",
     "SubmissionInDoubt",
     "WaitTimeout",
+    "WebhookRefused",
 ]
 
 
@@ -258,6 +259,10 @@ class WaitTimeout(AvatarError, TimeoutError):
     def __init__(self, message: str, *, last: Asset | VideoTask | None = None, about: str | None = None) -> None:
         super().__init__(message, about=about)
         self.last = last
+
+
+class WebhookRefused(AvatarError):
+    """A call did not prove that it is a webhook of the service: answer it with 400 and do nothing else."""
 
 
 class IngestError(AvatarError, ExceptionGroup[AvatarError]):

@@ -35,6 +35,7 @@ __all__ = [
     "find_reason",
     "group_request",
     "is_id",
+    "json_bytes",
     "normalize_base",
     "read_asset",
     "read_group",
@@ -59,8 +60,12 @@ _BASE = re.compile(
 )
 _KEY = re.compile(r"[!-~]+")
 
-# Compact, and text as it is: a URL reaches the wire byte for byte.
 _to_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def json_bytes(fields: Mapping[str, Any]) -> bytes:
+    """Return ``fields`` as JSON: compact, and text as it is, so that a URL reaches the wire byte for byte."""
+    return _to_json(fields).encode()
 
 
 @attrs.frozen(kw_only=True)
@@ -176,7 +181,7 @@ def group_request(name: str, description: str | None = None) -> Request:
     fields = {"name": name}
     if description is not None:
         fields["description"] = description
-    body = _to_json(fields).encode()
+    body = json_bytes(fields)
     return Request(lane="submit", method="POST", path=_GROUPS, body=body, subject=f"group {safe_text(name, 80)}")
 
 
@@ -196,7 +201,7 @@ def asset_request(source: AssetSource, group_id: str, *, allow_private: bool = F
         fields["name"] = source.name
     if source.description is not None:
         fields["description"] = source.description
-    return Request(lane="submit", method="POST", path=_ASSETS, body=_to_json(fields).encode(), subject=source)
+    return Request(lane="submit", method="POST", path=_ASSETS, body=json_bytes(fields), subject=source)
 
 
 def asset_query(asset_id: str) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 from unittest.mock import Mock
@@ -23,3 +24,8 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters and "
     aioresponses.core.RequestMatch
 ):
     setattr(aioresponses.core, "ClientResponse", _AnswerWithoutWriter)  # noqa: B010 - not a name that it exports
+
+# pytest-asyncio asks for "the loop before this one"; asked for the first time, asyncio 3.11 makes one, and nobody
+# closes it: a ResourceWarning in whatever test the collector happens to run in. Once told that there is none, it
+# makes none.
+asyncio.set_event_loop(None)

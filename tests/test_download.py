@@ -1,0 +1,416 @@
+"""Downloads over real sockets: whole or not at all, and never with the key."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from seedance_avatar.download import Download
+from seedance_avatar.errors import ApiError, ConnectionFailed, InvalidInput, NotFound, ProtocolError, RateLimited
+from seedance_avatar.models import VideoTask
+from seedance_avatar.options import Retry, Timeouts
+
+VIDEO = random.Random(7).randbytes(3_000_000)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def host(*answers: Handler) -> AsyncIterator[tuple[str, list[web.Request]]]:
+    """Serve ``answers`` one after the other, the last of them for ever; yield the URL and what arrived."""
+    seen: list[web.Request] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        return await answers[min(len(seen), len(answers)) - 1](request)
+
+    app = web.Application()
+    app.router.add_get("/{name}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/video.mp4?signature=s3cret", seen
+    finally:
+        await runner.cleanup()
+
+
+def file(
+    data: bytes = VIDEO, *, etag: str | None = '"v1"', media_type: str = "video/mp4", coding: str | None = None
+) -> Handler:
+    """Serve ``data`` as an object store does, ranges included."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        extra = {"Content-Type": media_type} | ({} if etag is None else {"ETag": etag})
+        if coding is not None:
+            extra["Content-Encoding"] = coding
+        asked = request.headers.get("Range")
+        if asked is None or request.headers.get("If-Range") not in {None, etag}:
+            return web.Response(body=data, headers=extra)
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        extra["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        return web.Response(status=206, body=data[start:], headers=extra)
+
+    return handle
+
+
+def broken(after: int, **headers: str) -> Handler:
+    """Promise all of the video, send ``after`` bytes and hang up."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "video/mp4", **headers})
+        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
+        if start:
+            answer.set_status(206)
+            answer.headers["Content-Range"] = f"bytes {start}-{len(VIDEO) - 1}/{len(VIDEO)}"
+        answer.content_length = len(VIDEO) - start
+        await answer.prepare(request)
+        await answer.write(VIDEO[start : start + after])
+        assert request.transport is not None
+        request.transport.close()
+        return answer
+
+    return handle
+
+
+def status(code: int, **headers: str) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=code, headers=headers, text="<html>no</html>", content_type="text/html")
+
+    return handle
+
+
+def task(url: str | None, **facts: Any) -> VideoTask:
+    return VideoTask(**{"task_id": "tsk_1", "status": "completed", "url": url, **facts})
+
+
+class Slept(list[float]):
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+async def never_asked(task_id: str) -> VideoTask:
+    raise AssertionError(task_id)
+
+
+def download(ask: Callable[[str], Awaitable[VideoTask]] = never_asked, **parts: Any) -> Download:
+    parts = {"sleep": Slept(), "rng": random.Random(1), "wall_clock": lambda: 1_000.0, **parts}
+    return Download(ask=ask, **parts)
+
+
+@pytest.mark.asyncio
+async def test_a_video_arrives_whole_and_its_progress_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+    async with host(file()) as (url, seen):
+        path = await download(progress=lambda done, total: told.append((done, total))).run(
+            task(url), tmp_path / "v.mp4"
+        )
+    assert path == tmp_path / "v.mp4"
+    assert path.read_bytes() == VIDEO
+    assert [entry.name for entry in tmp_path.iterdir()] == ["v.mp4"]
+    assert told[-1] == (len(VIDEO), len(VIDEO))
+    assert told == sorted(told)
+    assert seen[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.asyncio
+async def test_the_key_stays_at_home_even_when_the_connector_is_shared(tmp_path: Path) -> None:
+    async with (
+        host(file()) as (url, seen),
+        aiohttp.ClientSession(headers={"Authorization": "Bearer sk-canary", "Cookie": "a=b"}) as http,
+    ):
+        await download(connector=http.connector).run(task(url), tmp_path / "v.mp4")
+        assert http.connector is not None
+        assert not http.connector.closed
+    assert not {"Authorization", "Cookie"} & set(seen[0].headers)
+
+
+@pytest.mark.asyncio
+async def test_a_broken_transfer_goes_on_where_it_broke(tmp_path: Path) -> None:
+    async with host(broken(1_200_000, ETag='"v1"'), broken(900_000, ETag='"v1"'), file()) as (url, seen):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert [request.headers.get("If-Range") for request in seen] == [None, '"v1"', '"v1"']
+    starts = [int(request.headers.get("Range", "bytes=0-")[6:-1]) for request in seen]
+    assert 0 == starts[0] < starts[1] <= 1_200_000
+    assert starts[1] < starts[2] <= 2_100_000
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("second", [file(VIDEO[::-1], etag='"v2"'), file(VIDEO[::-1], etag=None)])
+async def test_another_file_under_the_same_url_is_fetched_anew(tmp_path: Path, second: Handler) -> None:
+    async with host(broken(1_200_000, ETag='"v1"'), second) as (url, _):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO[::-1]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"v1"'}])
+async def test_what_cannot_be_told_to_be_the_same_file_begins_anew(tmp_path: Path, headers: dict[str, str]) -> None:
+    async with host(broken(1_200_000, **headers), file()) as (url, seen):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert "Range" not in seen[1].headers
+
+
+@pytest.mark.asyncio
+async def test_a_date_tells_the_same_file_where_there_is_no_strong_etag(tmp_path: Path) -> None:
+    date = "Sun, 22 Nov 2026 10:00:00 GMT"
+    headers = {"Last-Modified": date, "ETag": 'W/"v1"'}
+    async with host(broken(1_200_000, **headers), file(etag=date)) as (url, seen):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert seen[1].headers["If-Range"] == date
+
+
+@pytest.mark.asyncio
+async def test_a_host_that_refuses_the_range_is_asked_for_the_whole(tmp_path: Path) -> None:
+    async with host(broken(1_200_000, ETag='"v1"'), status(416), file()) as (url, seen):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert "Range" not in seen[2].headers
+
+
+@pytest.mark.asyncio
+async def test_the_wrong_part_is_never_glued_on(tmp_path: Path) -> None:
+    async def elsewhere(request: web.Request) -> web.StreamResponse:
+        headers = {"Content-Range": f"bytes 5-9/{len(VIDEO)}", "Content-Type": "video/mp4"}
+        return web.Response(status=206, body=b"abcde", headers=headers)
+
+    async with host(broken(1_200_000, ETag='"v1"'), elsewhere) as (url, _):
+        with pytest.raises(ProtocolError, match="another part of the file"):
+            await download().run(task(url), tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_part_that_does_not_complete_the_whole_is_not_kept(tmp_path: Path) -> None:
+    async def short(request: web.Request) -> web.StreamResponse:
+        start = int(request.headers["Range"][6:-1])
+        headers = {"Content-Range": f"bytes {start}-{start + 2}/{len(VIDEO)}", "Content-Type": "video/mp4"}
+        return web.Response(status=206, body=b"abc", headers=headers)
+
+    async with host(broken(1_200_000, ETag='"v1"'), short, file()) as (url, seen):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert "Range" not in seen[2].headers
+
+
+@pytest.mark.asyncio
+async def test_a_transfer_that_keeps_breaking_at_one_place_ends(tmp_path: Path) -> None:
+    slept = Slept()
+    (tmp_path / "v.mp4").write_bytes(b"the one from yesterday")
+    async with host(broken(1_000), broken(0)) as (url, seen):
+        with pytest.raises(ConnectionFailed, match="broke after") as caught:
+            await download(retry=Retry(attempts=3), sleep=slept).run(task(url), tmp_path / "v.mp4")
+    assert "s3cret" not in f"{caught.value} {caught.value!r}"
+    assert caught.value.__cause__ is None
+    assert len(slept) == 2 < len(seen)
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"the one from yesterday"]
+
+
+@pytest.mark.asyncio
+async def test_attempts_count_anew_when_a_transfer_came_further(tmp_path: Path) -> None:
+    answers = [broken(400_000, ETag='"v1"') for _ in range(7)]
+    async with host(*answers, file()) as (url, _):
+        path = await download(retry=Retry(attempts=2)).run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+
+
+@pytest.mark.asyncio
+async def test_a_passing_refusal_is_repeated_after_what_the_host_asks(tmp_path: Path) -> None:
+    slept = Slept()
+    async with host(status(429, **{"Retry-After": "7"}), status(503), file()) as (url, _):
+        await download(sleep=slept).run(task(url), tmp_path / "v.mp4")
+    assert 7 <= slept[0] <= 8
+    assert slept[1] <= 0.2
+
+
+@pytest.mark.asyncio
+async def test_a_wait_over_the_limit_is_the_callers_to_decide(tmp_path: Path) -> None:
+    async with host(status(429, **{"Retry-After": "3600"})) as (url, seen):
+        with pytest.raises(RateLimited) as caught:
+            await download().run(task(url), tmp_path / "v.mp4")
+    assert (caught.value.retry_after, len(seen)) == (3600, 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (status(451), ApiError, "HTTP 451: 127.0.0.1 refused the download"),
+        (file(media_type="text/html"), ProtocolError, "sends text/html"),
+        (file(media_type="application/json"), ProtocolError, "sends application/json"),
+        (file(coding="br"), ProtocolError, "(br), not the video as it is"),
+        (file(b"", etag=None), ProtocolError, "not whole: 0 bytes"),
+    ],
+)
+async def test_what_is_no_video_is_no_file(tmp_path: Path, answer: Handler, error: type[Exception], text: str) -> None:
+    async with host(answer) as (url, _):
+        with pytest.raises(error) as caught:
+            await download(retry=Retry(attempts=2)).run(task(url), tmp_path / "v.mp4")
+    assert text in str(caught.value)
+    assert str(caught.value).startswith("tsk_1: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("code", [403, 404, 410])
+async def test_an_expired_url_is_renewed_by_asking_for_the_task_again(tmp_path: Path, code: int) -> None:
+    async with host(status(code), file()) as (url, seen):
+        asked: list[str] = []
+
+        async def ask(task_id: str) -> VideoTask:
+            asked.append(task_id)
+            return task(url.replace("s3cret", "fresh"))
+
+        path = await download(ask).run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert asked == ["tsk_1"]
+    assert seen[1].query["signature"] == "fresh"
+
+
+@pytest.mark.asyncio
+async def test_it_says_plainly_when_the_24_hours_are_over(tmp_path: Path) -> None:
+    async with host(status(404)) as (url, _):
+
+        async def ask(task_id: str) -> VideoTask:
+            return task(url, expires_at=900.0)
+
+        with pytest.raises(
+            NotFound, match="kept the video for 24 hours, until 1970-01-01 00:15 UTC: generate it again"
+        ):
+            await download(ask).run(task(url), tmp_path / "v.mp4")
+
+
+@pytest.mark.asyncio
+async def test_a_task_that_is_gone_too_ends_in_the_same_words(tmp_path: Path) -> None:
+    async def ask(task_id: str) -> VideoTask:
+        message = "task_not_found"
+        raise NotFound(message, status=404)
+
+    async with host(status(410)) as (url, _):
+        with pytest.raises(NotFound, match="24 hours, until"):
+            await download(ask).run(task(url, expires_at=900.0), tmp_path / "v.mp4")
+        with pytest.raises(NotFound, match="24 hours that it keeps one may be over"):
+            await download(ask).run(task(url), tmp_path / "v.mp4")
+
+
+@pytest.mark.asyncio
+async def test_fresh_urls_are_not_asked_for_without_end(tmp_path: Path) -> None:
+    async with host(status(403)) as (url, seen):
+
+        async def ask(task_id: str) -> VideoTask:
+            return task(f"{url}{len(seen)}")
+
+        with pytest.raises(NotFound):
+            await download(ask).run(task(url), tmp_path / "v.mp4")
+    assert len(seen) == 3
+
+
+@pytest.mark.asyncio
+async def test_an_id_and_a_task_without_a_url_are_asked_for_first(tmp_path: Path) -> None:
+    async with host(file()) as (url, _):
+
+        async def ask(task_id: str) -> VideoTask:
+            return task(url)
+
+        await download(ask).run("tsk_1", tmp_path / "a.mp4")
+        await download(ask).run(task(None), tmp_path / "b.mp4")
+
+    async def ask_in_vain(task_id: str) -> VideoTask:
+        return task(None)
+
+    with pytest.raises(ProtocolError, match="no URL of the video"):
+        await download(ask_in_vain).run(task(None), tmp_path / "c.mp4")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_finished_is_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="it is in_progress, not completed: wait for it"):
+        await download().run(task(None, status="in_progress"), tmp_path / "v.mp4")
+
+
+@pytest.mark.asyncio
+async def test_a_place_that_can_hold_no_file_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "v.mp4"):
+        with pytest.raises(InvalidInput, match="not a place for a file"):
+            await download().run("tsk_1", path)
+
+
+@pytest.mark.asyncio
+async def test_a_silent_host_is_given_up(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return web.Response()
+
+    async with host(silent) as (url, _):
+        with pytest.raises(ConnectionFailed, match="broke after 0 bytes"):
+            await download(retry=Retry(attempts=1), timeouts=Timeouts(request=0.05)).run(task(url), tmp_path / "v.mp4")
+        gate.set()
+
+
+@pytest.mark.asyncio
+async def test_cancelled_it_leaves_the_target_alone_and_nothing_beside_it(tmp_path: Path) -> None:
+    arrived, gate = asyncio.Event(), asyncio.Event()
+    (tmp_path / "v.mp4").write_bytes(b"old")
+
+    async def half(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "video/mp4"})
+        answer.content_length = len(VIDEO)
+        await answer.prepare(request)
+        await answer.write(VIDEO[:2_000_000])
+        await gate.wait()
+        return answer
+
+    async with host(half) as (url, _):
+        run = asyncio.create_task(download(progress=lambda *_: arrived.set()).run(task(url), tmp_path / "v.mp4"))
+        await arrived.wait()
+        assert len(list(tmp_path.iterdir())) == 2
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        gate.set()
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+async def test_cancelled_after_any_step_it_leaves_all_or_nothing(tmp_path: Path, steps: int) -> None:
+    async with host(file()) as (url, _):
+        run = asyncio.create_task(download().run(task(url), tmp_path / "v.mp4"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.wait([run])
+    left = [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()]
+    assert left in ([], [("v.mp4", VIDEO)])
+
+
+@pytest.mark.asyncio
+async def test_what_the_progress_callback_raises_ends_the_download(tmp_path: Path) -> None:
+    def stop(done: int, total: int | None) -> None:
+        raise KeyError(done)
+
+    async with host(file()) as (url, _):
+        with pytest.raises(KeyError):
+            await download(progress=stop).run(task(url), tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_redirect_of_the_host_is_followed(tmp_path: Path) -> None:
+    async with host(file()) as (target, _), host(status(302, Location=target)) as (url, _):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
