@@ -57,12 +57,11 @@ class Journal:
     :ivar recovered: how many things were ``sending`` when the last process died, and are in doubt since.
     """
 
-    def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, clock: Callable[[], float]) -> None:
-        """Use :meth:`open`."""
+    def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
         self.path = path
         self.recovered = store.recovered
         self._readonly = readonly
-        self._clock = clock
+        self._now = now
         self._writer = writer
         self._hasher = hashlib.blake2b(digest_size=16, key=store.secret)
         self._loop = asyncio.get_running_loop()
@@ -95,24 +94,23 @@ class Journal:
         :raises JournalError: it is not a journal, or of a newer version (it was not touched then); it is held by
             another process, which is named; it cannot be made, read or written.
         """
+
+        def now() -> int:
+            return round(clock() * 1000)
+
+        def open_store() -> Store:
+            died = records.error_line(_DIED)
+            return Store.open(where, durability=durability, readonly=readonly, now=now(), died=died)
+
         where = Path(path)
-        writer = Writer(
-            functools.partial(
-                Store.open,
-                where,
-                durability=durability,
-                readonly=readonly,
-                now=round(clock() * 1000),
-                died=records.error_line(_DIED),
-            )
-        )
+        writer = Writer(open_store, now)
         writer.start()
         try:
             store = await writer.opened
         except asyncio.CancelledError:
             writer.stop()
             raise
-        return cls(where, writer, store, readonly=readonly, clock=clock)
+        return cls(where, writer, store, readonly=readonly, now=now)
 
     async def aclose(self) -> None:
         """Write what is queued, merge the log into the file and let go of it; a second time does nothing more.
@@ -177,6 +175,7 @@ class Journal:
         """
         for it in entries:
             records.sixteen(it.fingerprint)
+        self._check_writable()
         now = self._now()
         return await self._ask(lambda store: store.claim(entries, now))
 
@@ -228,8 +227,8 @@ class Journal:
 
     def note(self, values: Mapping[str, float]) -> None:
         """Note one point of some time series (a rate, a limit) for the report. Returns at once."""
+        self._check_writable()
         now, text = self._now(), json.dumps(dict(values), allow_nan=False)
-        self._check()
         self._later((lambda store: store.note(now, text), None))
 
     async def samples(self) -> AsyncIterator[Sample]:
@@ -242,6 +241,7 @@ class Journal:
 
     async def save_learned(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Keep what was learned of this ``kind`` (anything JSON can hold) for the next run."""
+        self._check_writable()
         text = json.dumps(dict(facts), allow_nan=False)
         await self._ask(lambda store: store.save_learned(kind, text))
 
@@ -280,16 +280,16 @@ class Journal:
         if self._writer.dead is not None:
             raise JournalError(self._writer.dead, about=f"journal {self.path}", unwritten=self.unwritten)
 
-    def _now(self) -> int:
-        return round(self._clock() * 1000)
-
-    def _change(
-        self, state: State, fingerprint: bytes, allowed: int | None, remote_id: str | None, error: str | None
-    ) -> Change:
+    def _check_writable(self) -> None:
         self._check()
         if self._readonly:
             message = "it was opened for reading only; open it without readonly=True to write"
             raise JournalError(message, about=f"journal {self.path}")
+
+    def _change(
+        self, state: State, fingerprint: bytes, allowed: int | None, remote_id: str | None, error: str | None
+    ) -> Change:
+        self._check_writable()
         return Change(
             fingerprint=records.sixteen(fingerprint),
             state=state,

@@ -19,7 +19,7 @@ import attrs
 from .errors import JournalError
 from .text import safe_text
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Lock", "connect", "prepare", "read_version"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "Lock", "connect", "look", "prepare", "read_version"]
 
 APPLICATION_ID: Final = 0x53644176
 _MAGIC: Final = b"SQLite format 3\0"
@@ -118,7 +118,8 @@ def prepare(path: Path) -> None:
     :raises JournalError: it is not a journal, or it is one of a newer version; it was not touched.
     """
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        what = f"needs SQLite 3.38 or newer, and Python was built with {sqlite3.sqlite_version}"
+        oldest = ".".join(map(str, _OLDEST_SQLITE))
+        what = f"needs SQLite {oldest} or newer, and Python was built with {sqlite3.sqlite_version}"
         raise _refused(path, what, "use a newer Python")
     if read_version(path) is None:
         # Made beside its place and moved there whole: a kill leaves a journal or none, never half of one.
@@ -133,12 +134,23 @@ def prepare(path: Path) -> None:
             _migrate(connection, 0)
         fresh.replace(path)
         _sync_directory(path.parent)
-    # What the header says can be behind the log. A read-only look merges nothing into the file.
-    with contextlib.closing(connect(path, readonly=True)) as connection:
-        version = _not_newer(path, connection.execute("PRAGMA user_version").fetchone()[0])
+    version = look(path)
     if version < len(MIGRATIONS):
         with contextlib.closing(connect(path, readonly=False)) as connection:
             _migrate(connection, version)
+
+
+def look(path: Path, *, readonly: bool = False) -> int:
+    """Return the version of the journal at ``path`` without changing anything in it.
+
+    :raises JournalError: it is one of a newer version, or (``readonly``) of an older one.
+    """
+    # The header can be behind the log. A read-only look reads both, and merges nothing into the file.
+    with contextlib.closing(connect(path, readonly=True)) as connection:
+        version = _not_newer(path, connection.execute("PRAGMA user_version").fetchone()[0])
+    if readonly and version < len(MIGRATIONS):
+        raise _refused(path, f"has the older version {version}", "open it once for writing to bring it up to date")
+    return version
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

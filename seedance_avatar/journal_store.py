@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from .errors import JournalError
-from .journal_file import Lock, connect, prepare, read_version, unusable
+from .journal_file import Lock, connect, look, prepare, read_version, unusable
 from .journal_records import KINDS, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary, misuse
 
 __all__ = ["Durability", "Store"]
@@ -152,7 +152,9 @@ class Store:
                 raise JournalError(message, about=f"journal {path}")
             lock = None if readonly else Lock.acquire(path)
             try:
-                if not readonly:
+                if readonly:
+                    look(path, readonly=True)
+                else:
                     prepare(path)
                 store = cls(path, connect(path, readonly=readonly), lock)
                 try:

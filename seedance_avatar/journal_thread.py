@@ -11,7 +11,6 @@ import logging
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -39,8 +38,9 @@ class Writer:
     also kept, tried again before everything else, and in :attr:`unwritten` until it is written.
     """
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
+    def __init__(self, open_store: Callable[[], Store], now: Callable[[], int]) -> None:
         self._open_store = open_store
+        self._now = now
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Sequence[Op] | None] = queue.SimpleQueue()
         self._closed: asyncio.Future[None] | None = None
@@ -86,7 +86,7 @@ class Writer:
             self.dead = f"the journal's thread died of {type(error).__name__}: {error}"
             _log.critical("%s", self.dead)
         finally:
-            store.close(time.time_ns() // 1_000_000)
+            store.close(self._now())
             self._refuse_rest(self.dead or "the journal is closed")
 
     def _turn(self, store: Store) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from rig.journals import entry_of, known, names_in, planned
 
 from seedance_avatar.errors import (
     AvatarError,
@@ -16,26 +17,6 @@ from seedance_avatar.errors import (
     SubmissionInDoubt,
 )
 from seedance_avatar.journal import Entry, Journal, Record, Run, Sample
-
-
-def entry_of(journal: Journal, number: int = 0) -> Entry:
-    return journal.entry(kind="image", group_id="pg_1", url=f"https://cdn.example.com/{number}.jpg")
-
-
-def names_in(directory: Path) -> list[str]:
-    return sorted(file.name for file in directory.iterdir())
-
-
-async def planned(journal: Journal, number: int = 0) -> bytes:
-    entry = entry_of(journal, number)
-    await journal.claim([entry])
-    return entry.fingerprint
-
-
-async def known(journal: Journal, number: int = 0) -> Record:
-    (record,) = await journal.claim([entry_of(journal, number)])
-    assert record is not None
-    return record
 
 
 @pytest.mark.asyncio
