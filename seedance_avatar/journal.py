@@ -120,7 +120,7 @@ class Journal:
         :raises JournalError: something that has happened could not be written; ``unwritten`` says what.
         """
         if self._closed is None:
-            self._check()
+            self._check_place()
             self._flush()
             self._closed = self._loop.create_future()
             self._writer.stop(self._closed)
@@ -192,6 +192,7 @@ class Journal:
             await self._write("sending", fingerprint, allowed=RESEND if resend else ALLOWED["sending"])
         except asyncio.CancelledError:
             self._queue("planned", fingerprint)
+            self._flush()  # the loop may be about to end
             raise
 
     async def unsent(self, fingerprint: bytes) -> None:
@@ -271,14 +272,17 @@ class Journal:
         if self._closed is not None:
             message = f"the journal {self.path} is closed"
             raise SessionStateError(message)
+        self._check_place()
+        if self._writer.dead is not None:
+            raise JournalError(self._writer.dead, about=f"journal {self.path}", unwritten=self.unwritten)
+
+    def _check_place(self) -> None:
         if os.getpid() != self._pid:
             message = f"the journal {self.path} was opened by process {self._pid}: a forked child must not use it"
             raise SessionStateError(message)
         if asyncio.get_running_loop() is not self._loop:
             message = f"the journal {self.path} was opened on another event loop and can only be used there"
             raise SessionStateError(message)
-        if self._writer.dead is not None:
-            raise JournalError(self._writer.dead, about=f"journal {self.path}", unwritten=self.unwritten)
 
     def _check_writable(self) -> None:
         self._check()

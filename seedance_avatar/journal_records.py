@@ -56,7 +56,8 @@ RESEND: Final = ALLOWED["sending"] | _mask("in_doubt")
 """What ``sending`` may follow when the caller takes the risk of a duplicate."""
 
 # A server may quote the URL that it was given, plainly or inside JSON with its slashes escaped.
-_QUERY: Final = re.compile(r"""\?[^\s"'<>]*=[^\s"'<>]*""")
+_QUERY: Final = re.compile(r"""[?#][^\s"'<>]*=[^\s"'<>]*""")
+_USER: Final = re.compile(r"""(?:(?<=//)|(?<=\\/))[^\s/\\?#@"'<>]+@""")
 
 _FACTS: Final[tuple[tuple[type[AvatarError], tuple[str, ...]], ...]] = (
     (ApiError, ("status", "code", "request_id", "retryable")),
@@ -69,8 +70,8 @@ _REVIVABLE: Final = frozenset(errors.__all__) - {"AssetFailed", "GenerationFaile
 
 
 def without_queries(text: str, limit: int = 600) -> str:
-    """Return ``text`` as one safe line in which no URL has a query."""
-    return safe_text(_QUERY.sub("?…", text[: 8 * limit]), limit)
+    """Return ``text`` as one safe line in which no URL has a query, a user or a password."""
+    return safe_text(_USER.sub("", _QUERY.sub("?…", text[: 8 * limit])), limit)
 
 
 def error_line(error: AvatarError | str) -> str:

@@ -27,6 +27,7 @@ Op: TypeAlias = tuple[Work, "asyncio.Future[Any] | None"]
 
 _BATCH: Final = 4096
 _RETRY: Final = 1.0
+_NAMED: Final = 5
 _log = logging.getLogger("seedance_avatar.journal")
 
 
@@ -145,7 +146,10 @@ class Writer:
         if closed is not None:
             lost = None
             if self.unwritten:
-                message = f"{len(self.unwritten)} changes could not be written to the journal before it was closed"
+                count = len(self.unwritten)
+                what = "1 change" if count == 1 else f"{count} changes"
+                first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
+                message = f"{what} could not be written to the journal before it was closed: {first}"
                 lost = JournalError(message, unwritten=self.unwritten)
             told.append((closed, None, lost))
         self._tell(told)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,19 @@ def may_not_write(directory: Path) -> Iterator[None]:
         if root:
             os.seteuid(0)
         directory.chmod(mode)
+
+
+@contextlib.contextmanager
+def held_up(journal: Journal) -> Iterator[None]:
+    """Keep the journal's thread from doing anything that is handed to it inside the block."""
+    gate = threading.Event()
+    journal._writer.put([(lambda _: gate.wait(30), None)])
+    try:
+        yield
+    finally:
+        gate.set()
+
+
+async def pragma(journal: Journal, text: str) -> object:
+    """Run a pragma on the journal's own connection, for disks that fill and turn read-only."""
+    return await journal._ask(lambda store: store._connection.execute(f"PRAGMA {text}").fetchone())
