@@ -1,0 +1,52 @@
+"""What the exit code of a command says, and which of two truths it tells."""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+from typing import Final
+
+from seedance_avatar import AuthError, InvalidInput, JournalError, QuotaExhausted
+
+__all__ = ["EXIT_CODES", "Exit", "exit_for_error", "exit_for_signal"]
+
+
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    FAILED = 2
+    UNFINISHED = 3
+    REFUSED = 4
+    USAGE = 64
+    BROKEN = 70
+    UNWRITABLE = 74
+
+
+EXIT_CODES: Final = """Exit codes, the first that is true from below:
+
+    0    all active (demo: as expected)
+    2    some failed or were rejected
+    3    some are in doubt, pending or not sent
+    4    the service refused the key, or the account has no quota
+    64   the command, the manifest or the journal cannot be used
+    70   a fault in this program
+    74   the results could not be written
+    130  interrupted by Ctrl-C (SIGINT)
+    143  ended by SIGTERM"""
+
+
+def exit_for_error(error: BaseException) -> Exit:
+    """Return the code of a command that ended by ``error`` instead of by outcomes."""
+    match error:
+        case AuthError() | QuotaExhausted():
+            return Exit.REFUSED
+        case InvalidInput() | JournalError():
+            return Exit.USAGE
+        case _:
+            return Exit.UNFINISHED
+
+
+def exit_for_signal(signum: int) -> int:
+    """Return the code of a command that ``signum`` ended, as shells count: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + signal.Signals(signum)

@@ -1,0 +1,131 @@
+"""How fast a run goes: rates, percentiles and what the service's limits do, from the session's events."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import Final
+
+import attrs
+
+from seedance_avatar import Active, Event
+from seedance_avatar.events import Accepted, LimitChanged, Outage, RequestFinished, RetryPlanned, Settled
+
+__all__ = ["Histogram", "Meter", "RateWindow"]
+
+_STEP: Final = math.log(1.02)
+_SMALLEST: Final = 1e-4
+_THROTTLED: Final = 429
+_CREATED: Final = 300
+
+
+@attrs.define(eq=False)
+class Histogram:
+    """Durations in buckets that are 2 % wide: percentiles of a million values in a few kilobytes."""
+
+    count: int = 0
+    _buckets: Counter[int] = attrs.field(factory=Counter)
+
+    def add(self, seconds: float) -> None:
+        """Count one duration, in seconds."""
+        self.count += 1
+        self._buckets[math.floor(math.log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += 1
+
+    def percentile(self, share: float) -> float | None:
+        """Return the duration that ``share`` (0 to 1) of all did not exceed, within 1 %, or None without any."""
+        rank = max(1, math.ceil(share * self.count))
+        for bucket in sorted(self._buckets):
+            rank -= self._buckets[bucket]
+            if rank <= 0:
+                return _SMALLEST * math.exp((bucket + 0.5) * _STEP)
+        return None
+
+
+@attrs.define(eq=False)
+class RateWindow:
+    """How often something happened in the last ``seconds``."""
+
+    seconds: int
+    _began: float | None = None
+    _buckets: deque[tuple[int, int]] = attrs.field(factory=deque)
+
+    def add(self, now: float) -> None:
+        """Note that it happened at ``now``, seconds."""
+        if self._began is None:
+            self._began = now
+        second = math.floor(now)
+        if self._buckets and self._buckets[-1][0] == second:
+            self._buckets[-1] = (second, self._buckets[-1][1] + 1)
+        else:
+            self._buckets.append((second, 1))
+        self._forget(now)
+
+    def rate(self, now: float) -> float:
+        """Return how often a second it happened, over the window or what has passed of it."""
+        self._forget(now)
+        if self._began is None:
+            return 0.0
+        return sum(count for _, count in self._buckets) / min(max(now - self._began, 1.0), float(self.seconds))
+
+    def _forget(self, now: float) -> None:
+        while self._buckets and self._buckets[0][0] <= now - self.seconds:
+            self._buckets.popleft()
+
+
+@attrs.define(eq=False)
+class Meter:
+    """An observer that keeps what a person wants to know, in constant memory.
+
+    :ivar submission: seconds on the wire of submissions that were accepted.
+    :ivar to_active: seconds from acceptance to the answer that said ``active``.
+    :ivar requests: round trips; ``throttled`` of them were answered with 429, ``repeated`` were repeats.
+    :ivar throttled_at: when the last 429 came, on the loop's clock, or None.
+    :ivar down: what is wrong while the service cannot be reached, or an empty string.
+    :ivar trouble: the last thing that went wrong on the way, one line, or an empty string.
+    """
+
+    submission: Histogram = attrs.field(factory=Histogram)
+    to_active: Histogram = attrs.field(factory=Histogram)
+    accepted: RateWindow = attrs.field(factory=lambda: RateWindow(10))
+    settled: RateWindow = attrs.field(factory=lambda: RateWindow(30))
+    requests: int = 0
+    throttled: int = 0
+    repeated: int = 0
+    throttled_at: float | None = None
+    limit: LimitChanged | None = None
+    down: str = ""
+    trouble: str = ""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of ``event``."""
+        match event:
+            case RequestFinished():
+                self._finished(event)
+            case Accepted(at=at):
+                self.accepted.add(at)
+            case Settled(at=at, outcome=outcome, active_after=after):
+                self.settled.add(at)
+                if after is not None and isinstance(outcome, Active):
+                    self.to_active.add(after)
+            case LimitChanged(lane="submit"):
+                self.limit = event
+            case Outage(down=down, error=error):
+                self.down = f"{error.describe() if error else 'the service cannot be reached'}" if down else ""
+            case RetryPlanned(error=error, about=about):
+                self.trouble = f"{about}: {error.describe()}" if about else error.describe()
+            case _:
+                pass
+
+    def _finished(self, event: RequestFinished) -> None:
+        self.requests += 1
+        self.repeated += event.attempt > 1
+        if event.status == _THROTTLED:
+            self.throttled += 1
+            self.throttled_at = event.at
+        if event.lane == "submit" and event.status is not None and event.status < _CREATED and event.error is None:
+            self.submission.add(event.elapsed)
+
+    def eta(self, left: int, now: float) -> float | None:
+        """Return the seconds that ``left`` sources will take at the measured rate, or None while none is known."""
+        rate = self.settled.rate(now) or self.accepted.rate(now)
+        return left / rate if rate and left else None
