@@ -70,8 +70,12 @@ async def test_every_line_is_written_in_order_and_at_once(tmp_path: Path) -> Non
     async with Results(str(path)) as results:
         for outcome in ENDS * 100:
             await results.put(outcome)
-        while len(path.read_bytes().splitlines()) < 400:
+        for _ in range(10_000):
+            if len(path.read_bytes().splitlines()) == 400:
+                break
             await asyncio.sleep(0.001)
+        else:
+            pytest.fail("the lines were not written before the end")
     assert results.written == 400
     assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == [
         "active",
