@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import attrs
 
@@ -18,12 +18,19 @@ from .retrying import Budget, doubt, pause_before_retry
 from .transport import AnswerLost, Transport
 from .wire import Answer, Request
 
-__all__ = ["BeforeSend", "Client"]
+__all__ = ["Client", "Passage"]
 
 T = TypeVar("T")
 
-BeforeSend = Callable[[], Awaitable[None]]
-"""Awaited when a call has its turn, before its first byte leaves, at every attempt."""
+
+class Passage(Protocol):
+    """Who must know when a submission goes on the wire, and when it is certain that nothing came of it."""
+
+    async def leaving(self) -> None:
+        """Its turn has come; the first byte leaves when this returns, and not at all when it raises."""
+
+    async def stayed(self) -> None:
+        """Nothing came of it (never sent, or clearly refused), and it will be tried again."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -58,7 +65,7 @@ class Client:
         *,
         flow: Flow,
         patient: bool = False,
-        before_send: BeforeSend | None = None,
+        passage: Passage | None = None,
     ) -> T:
         """Send ``request`` until its answer is clear, as often as is safe, and return what ``read`` makes of it.
 
@@ -66,7 +73,7 @@ class Client:
         :param flow: whose turn it takes; halting the flow ends every wait in here, never what is on the wire.
         :param patient: go on beyond ``retry.attempts`` while nothing is reached or let through, for
             ``retry.patience`` seconds.
-        :param before_send: what must have happened before the first byte leaves (a journal's commit).
+        :param passage: told before the first byte leaves (a journal's commit), and when a try came to nothing.
         :raises ConnectionFailed: nothing was sent (for a question: no answer came).
         :raises SubmissionInDoubt: it was sent and may have been applied.
         :raises ApiError: the service refused.
@@ -80,9 +87,9 @@ class Client:
             probe = patient and self.outage.since is not None and await self.outage.pass_by(flow)
             try:
                 await gate.enter(flow)
-                if before_send is not None:
+                if passage is not None:
                     try:
-                        await before_send()
+                        await passage.leaving()
                     except BaseException:
                         gate.give_back()
                         raise
@@ -97,6 +104,8 @@ class Client:
                 pause = self._pause(error, request, attempt=attempt, patient=patient)
                 if pause is None:
                     raise
+            if passage is not None:
+                await passage.stayed()
             if pause > 0:
                 await flow.sleep(pause)
 

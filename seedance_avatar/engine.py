@@ -6,26 +6,32 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, TypeVar
 
 import anyio
 import attrs
 
-from .client import Client
+from .client import Client, Passage
 from .crew import Crew
 from .errors import AvatarError, SessionStateError, SubmissionInDoubt
 from .events import Observer
 from .gate import Flow, Gate
 from .intake import Intake
+from .journals import Journals
+from .models import AssetGroup
 from .options import Limits, Polling, Retry, Timeouts
 from .outage import Outage
 from .outcomes import SessionStats
 from .pacing import QUERIES, SUBMITS, Pacer
-from .pipeline import Pipeline, Trade
+from .pipeline import Pipeline
 from .polling import Schedule
+from .recorder import Doubt, Recorder
+from .single import Single
+from .trade import Trade
 from .transport import Transport
 from .watch import Watch
+from .wire import Request, read_group
 
 __all__ = ["Engine"]
 
@@ -50,6 +56,10 @@ def guarded(observer: Observer) -> Observer:
     return observe
 
 
+def _group_id(group: AssetGroup) -> str:
+    return group.group_id
+
+
 @attrs.define(eq=False, kw_only=True)
 class Engine:
     """The open half of a session. It belongs to the loop and the process in which it was built."""
@@ -58,6 +68,7 @@ class Engine:
     client: Client
     watch: Watch
     crew: Crew
+    journals: Journals
     timeouts: Timeouts
     limits: Limits
     alone: Flow
@@ -104,6 +115,7 @@ class Engine:
             client=client,
             watch=Watch(client, schedule, crew),
             crew=crew,
+            journals=Journals(schedule),
             timeouts=timeouts,
             limits=limits,
             alone=Flow("single calls"),
@@ -120,22 +132,14 @@ class Engine:
             message = "this session belongs to another event loop: open one of its own in each loop"
             raise SessionStateError(message)
 
-    async def finish(self, call: Callable[[Callable[[], Awaitable[None]]], Coroutine[Any, Any, T]]) -> T:
+    async def finish(self, single: Single[T]) -> T:
         """Run a single submission so that a cancelled caller does not lose an id.
 
-        :param call: given a ``before_send``, returns the coroutine that submits.
-
         Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
-        (``timeouts.drain`` seconds; a second cancellation ends that) so that it is told to observer and log, and
-        then the cancellation leaves.
+        (``timeouts.drain`` seconds; a second cancellation ends that) so that it is told to observer, log and
+        journal, and then the cancellation leaves.
         """
-        on_wire = False
-
-        async def before_send() -> None:
-            nonlocal on_wire
-            on_wire = True
-
-        task = self.crew.spawn(call(before_send), name="seedance-avatar: submission")
+        task = self.crew.spawn(single.run(), name="seedance-avatar: submission")
         self.singles.add(task)
         task.add_done_callback(self.singles.discard)
         try:
@@ -143,14 +147,14 @@ class Engine:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task.cancelled() and caller is not None and not caller.cancelling():
-                raise self._closed_under(on_wire=on_wire) from None
-            if not on_wire:
+                raise self._closed_under(on_wire=single.on_wire) from None
+            if not single.on_wire:
                 task.cancel()
             with anyio.move_on_after(self.timeouts.drain, shield=True):
                 await asyncio.wait({task})
             if task.done() and not task.cancelled() and task.exception() is None:
                 _log.warning("a submission was cancelled while on the wire; it was accepted: %r", task.result())
-            elif on_wire:
+            elif single.on_wire:
                 task.cancel()
                 _log.warning("a submission was cancelled while on the wire; it may exist at the service")
             raise
@@ -161,7 +165,7 @@ class Engine:
             return SubmissionInDoubt("the session was closed before the answer came")
         return SessionStateError("the session was closed before this was sent: nothing of it exists")
 
-    async def begin(
+    async def begin(  # noqa: PLR0913 - the options of one run, by keyword
         self,
         trade: Trade[Any, Any],
         sources: Iterable[Any] | AsyncIterable[Any],
@@ -169,29 +173,71 @@ class Engine:
         asset_timeout: float,
         max_pending: int,
         stop_on_failure: bool,
+        journal: str | os.PathLike[str] | None = None,
+        on_in_doubt: Doubt = "hold",
+        retry_refused: bool = False,
     ) -> Pipeline:
-        """Start a pipeline over ``sources``."""
+        """Start a pipeline over ``sources``.
+
+        :raises JournalError: the journal cannot be used.
+        """
         self.check_here()
         if self.draining is not None:
             raise self.draining
+        intake = Intake.of(sources)
+        recorder = None
+        if journal is not None:
+            recorder = Recorder(
+                journal=await self.journals.acquire(journal),
+                trade=trade,
+                release=self.journals.release,
+                stats=self.stats,
+                on_in_doubt=on_in_doubt,
+                retry_refused=retry_refused,
+            )
         self._begun += 1
         pipeline = Pipeline(
             number=self._begun,
             trade=trade,
             client=self.client,
             watch=self.watch,
-            intake=Intake.of(sources),
+            intake=intake,
             asset_timeout=asset_timeout,
             max_pending=max_pending,
             max_submitting=self.limits.max_submitting,
             stop_on_failure=stop_on_failure,
             drain=self.timeouts.drain,
+            recorder=recorder,
         )
         task = self.crew.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")
         pipeline.start(task)
         self.pipelines.add(pipeline)
         task.add_done_callback(lambda _: self.pipelines.discard(pipeline))
         return pipeline
+
+    async def create_group(
+        self, name: str, request: Request, path: str | os.PathLike[str] | None, *, resend: bool
+    ) -> AssetGroup:
+        """Create a group; with a journal at ``path``, return the one that it knows by this name."""
+
+        async def call(passage: Passage) -> AssetGroup:
+            return await self.client.call(request, read_group, flow=self.alone, passage=passage)
+
+        if path is None:
+            return await self.finish(Single(call=call, item_id=_group_id))
+        journal = await self.journals.acquire(path)
+        try:
+            entry = journal.entry(kind="group", key=name, shown=name)
+            (known,) = await journal.claim([entry])
+            if known is not None and known.remote_id is not None:
+                return AssetGroup(group_id=known.remote_id, name=name)
+            if known is not None and known.state == "in_doubt" and not resend:
+                raise known.error()
+            return await self.finish(
+                Single(call=call, item_id=_group_id, journal=journal, mark=entry.fingerprint, resend=resend)
+            )
+        finally:
+            await self.journals.release(journal)
 
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment."""

@@ -14,9 +14,10 @@ from typing import Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 import attrs
 
 from .accounts import AnyOutcome
-from .client import BeforeSend, Client
+from .client import Client, Passage
 from .errors import AssetFailed, AvatarError, IngestError, InvalidInput, InvalidSource, SessionStateError
 from .gate import Flow
+from .journal import Entry, Journal
 from .models import Asset, AssetGroup, AssetSource
 from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from .pipeline import Pipeline
@@ -58,6 +59,7 @@ class AssetTrade:
     group: AssetGroup | str | GroupOf
     allow_private: bool = False
     kind: str = "assets"
+    settles_doubt: bool = False
 
     def label(self, source: object) -> str:
         """Return the source's label."""
@@ -83,16 +85,14 @@ class AssetTrade:
         """Return the source's key, else its group, type and URL (one upload for what is equal in it)."""
         return source.key if source.key is not None else (place, source.asset_type, source.source_url)
 
-    async def submit(
-        self, source: AssetSource, place: str, *, client: Client, flow: Flow, before_send: BeforeSend
-    ) -> Asset:
+    async def submit(self, source: AssetSource, place: str, *, client: Client, flow: Flow, passage: Passage) -> Asset:
         """Upload the source."""
 
         def read(answer: Answer) -> Asset:
             return read_asset(answer, source=source)
 
         request = asset_request(source, place, allow_private=self.allow_private)
-        return await client.call(request, read, flow=flow, patient=True, before_send=before_send)
+        return await client.call(request, read, flow=flow, patient=True, passage=passage)
 
     def question(self, item_id: str) -> Request:
         """Return the status request."""
@@ -102,9 +102,21 @@ class AssetTrade:
         """Read the answer to it."""
         return read_asset(answer, source=source)
 
-    def recall(self, source: AssetSource, item_id: str, status: str) -> Asset:
+    def entry(self, journal: Journal, source: AssetSource, place: str) -> Entry:
+        """Return what a journal knows the source by."""
+        return journal.entry(kind=source.asset_type, group_id=place, url=source.source_url, key=source.key)
+
+    def item_id(self, thing: Asset) -> str:
+        """Return the asset's id."""
+        return thing.asset_id
+
+    def recall(self, source: AssetSource, place: str, item_id: str, status: str) -> Asset:
         """Return the asset as last seen."""
-        return Asset(asset_id=item_id, asset_type=source.asset_type, status=status, source=source)
+        return Asset(asset_id=item_id, group_id=place, asset_type=source.asset_type, status=status, source=source)
+
+    def own(self, thing: Asset, source: AssetSource) -> Asset:
+        """Return the asset with another of the sources that share it."""
+        return attrs.evolve(thing, source=source)
 
     def failure(self, thing: Asset) -> AvatarError | None:
         """Return why the asset failed, or None when it is active."""

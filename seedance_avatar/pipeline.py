@@ -9,120 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Hashable
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import attrs
+from anyio.abc import TaskGroup
 
 from .accounts import Accounts, AnyOutcome
-from .client import BeforeSend, Client
+from .client import Client
+from .endings import NotAccepted, ending
 from .errors import (
-    ApiError,
     AuthError,
     AvatarError,
     ConnectionFailed,
-    InvalidInput,
     JournalError,
     NotFound,
     QuotaExhausted,
-    RateLimited,
-    ServerError,
     SessionStateError,
     SubmissionInDoubt,
-    WaitTimeout,
 )
 from .events import Accepted, IngestEnded, IngestStarted, Settled
+from .feeding import Feeder
 from .gate import Flow
 from .intake import Intake
+from .job import Job
+from .journal import Record
 from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from .polling import Watched
+from .recorder import Recorder
 from .text import safe_text
+from .trade import Trade
 from .watch import Watch
-from .wire import Answer, Request
 
-__all__ = ["Job", "Pipeline", "Trade"]
+__all__ = ["Pipeline"]
 
 _log = logging.getLogger("seedance_avatar")
-
-S_contra = TypeVar("S_contra", contravariant=True)
-A = TypeVar("A")
-
-_UNDELIVERED: Final = 1_024
-"""Outcomes that may wait for the consumer before no more sources are taken."""
-_AHEAD: Final = 2
-"""Sources read ahead, for each submission that may be on the wire."""
-
-
-class Trade(Protocol[S_contra, A]):
-    """What a pipeline deals in: assets or videos. It knows how; the pipeline knows when and what then."""
-
-    kind: str
-    """``"assets"`` or ``"videos"``, for events."""
-
-    def label(self, source: S_contra) -> str:
-        """Return what names ``source`` in messages, without secrets."""
-
-    def polling_kind(self, source: S_contra) -> str:
-        """Return whose law of time it follows: ``image``, ``video``, ``audio`` or ``generation``."""
-
-    async def place(self, source: S_contra) -> str:
-        """Judge ``source`` and return where it goes (a group id); raise :class:`AvatarError` to refuse it."""
-
-    def identity(self, source: S_contra, place: str) -> Hashable:
-        """Return what is equal for two sources that are one upload, or None when each stands alone."""
-
-    async def submit(self, source: S_contra, place: str, *, client: Client, flow: Flow, before_send: BeforeSend) -> A:
-        """Submit ``source`` and return what the service made of it."""
-
-    def question(self, item_id: str) -> Request:
-        """Return the status request for ``item_id``."""
-
-    def read(self, answer: Answer, source: S_contra) -> A:
-        """Read the answer to :meth:`question`."""
-
-    def recall(self, source: S_contra, item_id: str, status: str) -> A:
-        """Return the thing as last seen, from what a pending job keeps of it."""
-
-    def failure(self, thing: A) -> AvatarError | None:
-        """Return why a terminal ``thing`` is a failure, or None when it is a success."""
-
-
-@attrs.define(eq=False)
-class Job:
-    """One upload under way, and all the sources that share it. Small: a hundred thousand may be pending."""
-
-    pipeline: Pipeline
-    source: Any
-    place: str
-    identity: Hashable
-    taken_at: float
-    on_wire: bool = False
-    item_id: str = ""
-    status: str = ""
-    accepted_at: float = 0.0
-    misses: int = 0
-    teaches: bool = True
-    watched: Watched | None = None
-    twins: list[Any] | None = None
-
-    def question(self) -> Request:
-        """Return the status request."""
-        return self.pipeline.trade.question(self.item_id)
-
-    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - the trade's thing
-        """Read the answer to it."""
-        return self.pipeline.trade.read(answer, self.source)
-
-    def saw(self, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
-        """Take note of a status that is not the end."""
-        self.status = thing.status
-
-    def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
-        """Hand the end to the pipeline."""
-        self.watched = None
-        self.pipeline.polled(self, thing, error)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -138,28 +62,31 @@ class Pipeline:
     trade: Trade[Any, Any]
     client: Client
     watch: Watch
+    feeder: Feeder = attrs.field(init=False)
     intake: Intake[Any]
     asset_timeout: float
     max_pending: int
     max_submitting: int
     stop_on_failure: bool
     drain: float
+    recorder: Recorder | None = None
     accounts: Accounts = attrs.field(factory=Accounts)
     crash: Exception | None = None
     ended: bool = False
     _flow: Flow = attrs.field(factory=lambda: Flow("ingest"))
     _ready: deque[Job] = attrs.field(factory=deque)
-    _alive: dict[Job, None] = attrs.field(factory=dict)
-    _twins: dict[Hashable, Job] = attrs.field(factory=dict)
+    alive: dict[Job, None] = attrs.field(factory=dict)
     _submitting: int = 0
     _polling: int = 0
     _left: AvatarError | None = None
-    _fed: bool = False
     _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
-    _feeding: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    _workers: TaskGroup = attrs.field(init=False)
     _task: asyncio.Task[None] | None = None
     _started_at: float = 0.0
     _ended_at: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.feeder = Feeder(self, self.intake, self.max_pending)
 
     # What the consumer's side asks
 
@@ -190,9 +117,12 @@ class Pipeline:
         """
         if self._flow.halted is None:
             self._flow.halt(error)
-            self._feeding.cancel()
-            while self._ready:
-                self._settle(self._ready.popleft(), Unsent, error)
+            self.feeder.stop()
+            self._flush(error)
+
+    def _flush(self, error: AvatarError) -> None:
+        while self._ready:
+            self.settle(self._ready.popleft(), Unsent, error)
 
     def leave(self, error: AvatarError) -> None:
         """:meth:`halt`, and follow nothing: what was accepted is pending, with ``error``.
@@ -203,7 +133,7 @@ class Pipeline:
             return
         self._left = error
         self.halt(error)
-        for job in list(self._alive):
+        for job in list(self.alive):
             if job.watched is not None:
                 self.watch.discard(job.watched)
                 job.ended(None, error)
@@ -238,34 +168,42 @@ class Pipeline:
         self._started_at = self.client.clock()
         if self.client.observer is not None:
             self.client.observer(IngestStarted(at=self._started_at, ingest=self.number, kind=self.trade.kind))
+        if self.recorder is not None:
+            self.recorder.begin()
         try:
-            async with anyio.create_task_group() as workers:
-                with self._feeding:
-                    await self._feed(workers)
-                self._fed = True
-                while self._alive:
-                    await self._movement()
-        except Exception as error:  # noqa: BLE001 - it is raised to the consumer, after the outcomes
-            self._crashed(error)
+            async with anyio.create_task_group() as self._workers:
+                try:
+                    await self.feeder.feed()
+                except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
+                    self._crashed(error)
+                while self.alive:
+                    await self.movement()
         finally:
-            self._finish()
-            with anyio.move_on_after(self.drain, shield=True):
-                await self._close_intake()
+            self._settle_rest()
+            try:
+                with anyio.move_on_after(self.drain, shield=True):
+                    await self._close(self.intake.aclose)
+                    if self.recorder is not None:
+                        await self._close(self.recorder.aclose)
+            finally:
+                self._finish()
 
-    def _finish(self) -> None:
-        stopped = self._stopped()
-        for job in list(self._alive):
+    def _settle_rest(self) -> None:
+        stopped = self.stopped()
+        for job in list(self.alive):
             if job.watched is not None:
                 self.watch.discard(job.watched)
                 job.ended(None, stopped)
             elif job.on_wire:
                 lost = SubmissionInDoubt("the wait for its answer was given up")
-                self._settle(job, InDoubt, lost)
+                self.settle(job, InDoubt, lost)
             else:
-                self._settle(job, Unsent, stopped)
+                self.settle(job, Unsent, stopped)
+
+    def _finish(self) -> None:
         if self.crash is None:
             self.crash = self.intake.error
-        if self.crash is None and not self._fed and self._left is None and self._flow.halted is None:
+        if self.crash is None and not self.feeder.done and self._left is None and self._flow.halted is None:
             self.crash = SessionStateError("the ingest was ended from outside before its sources were read")
         self.ended = True
         self._ended_at = self.client.clock()
@@ -273,13 +211,10 @@ class Pipeline:
         if self.client.observer is not None:
             self.client.observer(IngestEnded(at=self._ended_at, ingest=self.number, report=self.report()))
 
-    def _stopped(self) -> AvatarError:
-        return self._left or self._flow.halted or SessionStateError("the ingest was ended from outside")
-
-    async def _close_intake(self) -> None:
+    async def _close(self, closing: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.intake.aclose()
-        except Exception as error:  # noqa: BLE001 - the caller's generator raised while closing: theirs to hear of
+            await closing()
+        except Exception as error:  # noqa: BLE001 - a generator or a journal that fails to close: theirs to hear of
             if self.crash is None:
                 self.crash = error
 
@@ -289,75 +224,42 @@ class Pipeline:
         _log.error("an ingest broke: %s", safe_text(repr(error)))
         self.halt(SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
 
-    async def _movement(self) -> None:
+    async def movement(self) -> None:
+        """Wait until something has moved: a job settled, a worker free, an outcome taken."""
         self._moved.clear()
         await self._moved.wait()
 
-    # Reading
-
-    def _room(self) -> int:
-        if self.accounts.undelivered >= min(_UNDELIVERED, self.max_pending):
-            return 0
-        ahead = _AHEAD * self.max_submitting - len(self._ready)
-        in_hand = self.accounts.taken - self.accounts.settled + self.accounts.undelivered
-        return min(self.max_pending - in_hand, ahead)
-
     def made_room(self) -> None:
         """Note that the consumer took an outcome: there may be room for more sources."""
-        if not self._fed:
+        if not self.feeder.done:
             self._moved.set()
 
-    async def _feed(self, workers: anyio.abc.TaskGroup) -> None:
-        while self._flow.halted is None:
-            if (room := self._room()) <= 0:
-                await self._movement()
-                continue
-            sources = await self.intake.take(room)
-            if not sources:
-                return
-            self.accounts.taken += len(sources)
-            for at, source in enumerate(sources):
-                try:
-                    await self._admit(source)
-                except BaseException:
-                    # Halted or cancelled while a place was being found: what was taken has its outcome all the same.
-                    stopped = self._stopped()
-                    for rest in sources[at:]:
-                        self._book(Unsent(source=rest, error=stopped.concerning(self._label(rest))), None)
-                    raise
-            while self._submitting < self.max_submitting and len(self._ready) > 0:
-                self._submitting += 1
-                workers.start_soon(self._work, self._ready.popleft())
+    # What the feeder asks
 
-    async def _admit(self, source: Any) -> None:  # noqa: ANN401 - whatever the caller's iterable held
-        try:
-            place = await self.trade.place(source)
-        except AvatarError as error:
-            self._refuse_here(source, error)
-            return
-        identity = self.trade.identity(source, place)
-        first = None if identity is None else self._twins.get(identity)
-        if first is not None:
-            if first.twins is None:
-                first.twins = []
-            first.twins.append(source)
-            return
-        job = Job(self, source, place, identity, self.client.clock())
-        self._alive[job] = None
-        if identity is not None:
-            self._twins[identity] = job
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for a worker."""
+        return len(self._ready)
+
+    def enlist(self, jobs: list[Job]) -> None:
+        """Take ``jobs`` to be submitted."""
+        self._ready.extend(jobs)
         if self._flow.halted is not None:
-            self._settle(job, Unsent, self._flow.halted)
-        else:
-            self._ready.append(job)
+            self._flush(self._flow.halted)
+        while self._submitting < self.max_submitting and self._ready:
+            self._submitting += 1
+            self._workers.start_soon(self._work, self._ready.popleft())
 
-    def _refuse_here(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - as above
-        self._book(Failed(source=source, error=error.concerning(self._label(source))), None)
-        if self.stop_on_failure:
-            self._stop_on_failure()
+    def resume(self, job: Job, record: Record | None) -> None:
+        """Poll what an earlier run was told the id of; its deadline begins anew."""
+        now = self.client.clock()
+        age = 0.0 if record is None or record.accepted_at is None else max(0.0, time.time() - record.accepted_at)
+        job.status, job.accepted_at, job.teaches = "processing", now - age, False
+        self._watch(job, deadline=now + self.asset_timeout)
 
-    def _label(self, source: object) -> str:
-        return self.trade.label(source)
+    def stopped(self) -> AvatarError:
+        """Return why nothing more is sent."""
+        return self._left or self._flow.halted or SessionStateError("the ingest was ended from outside")
 
     # Submitting
 
@@ -372,73 +274,58 @@ class Pipeline:
             self._moved.set()
 
     async def _submit(self, job: Job) -> None:
-        async def before_send() -> None:
-            job.on_wire = True
-
         try:
-            thing = await self.trade.submit(
-                job.source, job.place, client=self.client, flow=self._flow, before_send=before_send
-            )
+            thing = await self.trade.submit(job.source, job.place, client=self.client, flow=self._flow, passage=job)
+            job.item_id = self.trade.item_id(thing)
+            await self._accepted(job, thing)
         except AvatarError as error:
             job.on_wire = False
-            self._not_accepted(job, error)
-            return
+            await self._not_accepted(job, error)
         except Exception as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
             self._crashed(error)
-            if job.on_wire:
-                self._settle(job, InDoubt, SubmissionInDoubt(f"reading the answer broke: {safe_text(repr(error))}"))
-            else:
-                self._settle(job, Unsent, SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
-            return
-        self._accepted(job, thing)
+            if job in self.alive:
+                lost = SubmissionInDoubt(f"reading the answer broke: {safe_text(repr(error))}")
+                self.settle(job, InDoubt if job.on_wire else Unsent, lost if job.on_wire else self.stopped())
 
-    def _not_accepted(self, job: Job, error: AvatarError) -> None:
-        if isinstance(error, SubmissionInDoubt):
-            self._settle(job, InDoubt, error)
-            return
-        if self._flow.halted is not None and error is self._flow.halted:
-            self._settle(job, Unsent, error)
-            return
-        match error:
-            case AuthError() | QuotaExhausted() | ConnectionFailed() | RateLimited() | JournalError():
-                # Not the source's fault, and the next source would meet the same.
-                self._settle(job, Unsent, error)
-                self.halt(error)
-            case ServerError() | SessionStateError():
-                self._settle(job, Unsent, error)
-            case ApiError() | InvalidInput():
-                self._settle(job, Failed, error)
-            case _:
-                self._settle(job, Unsent, error)
+    async def _not_accepted(self, job: Job, error: AvatarError) -> None:
+        end, halts = self.fate(error)
+        if self.recorder is not None and job.mark:
+            try:
+                await self.recorder.not_accepted(job, error, refused=end is Failed)
+            except JournalError as unwritten:
+                self.halt(unwritten)
+        self.settle(job, end, error)
+        if halts:
+            self.halt(error)
 
-    def _accepted(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+    def fate(self, error: AvatarError) -> tuple[NotAccepted, bool]:
+        """Return how a submission that met ``error`` ends, and whether the next one would meet the same."""
+        return (Unsent, False) if error is self._flow.halted else ending(error)
+
+    async def _accepted(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
         now = self.client.clock()
         job.on_wire = False
-        job.accepted_at = now
+        job.accepted_at, job.status = now, thing.status
         if self.client.observer is not None:
             self.client.observer(Accepted(at=now, ingest=self.number, source=job.source, asset=thing))
-        self._follow(job, thing)
-
-    def _follow(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
-        job.item_id, job.status = self.trade_id(thing), thing.status
+        if self.recorder is not None:
+            try:
+                await self.recorder.accepted(job)
+            except JournalError as unwritten:
+                # The asset exists and its outcome names it; only nothing more is sent that could not be recorded.
+                self.halt(unwritten)
         if thing.is_terminal:
             self._finished(job, thing)
         elif self._left is not None:
-            self._settle(job, Pending, self._left)
+            self.settle(job, Pending, self._left)
         else:
-            self._polling += 1
-            job.watched = Watched(
-                kind=self.trade.polling_kind(job.source),
-                accepted_at=job.accepted_at,
-                deadline=job.accepted_at + self.asset_timeout,
-                payload=job,
-            )
-            self.watch.add(job.watched)
+            self._watch(job, deadline=job.accepted_at + self.asset_timeout)
 
-    @staticmethod
-    def trade_id(thing: Any) -> str:  # noqa: ANN401 - the trade's thing
-        """Return the id of an asset or a task."""
-        return str(getattr(thing, "asset_id", None) or thing.task_id)
+    def _watch(self, job: Job, *, deadline: float) -> None:
+        self._polling += 1
+        kind = self.trade.polling_kind(job.source)
+        job.watched = Watched(kind=kind, accepted_at=job.accepted_at, deadline=deadline, payload=job)
+        self.watch.add(job.watched)
 
     # Ending
 
@@ -448,62 +335,46 @@ class Pipeline:
         if error is None:
             self._finished(job, thing)
         elif isinstance(error, NotFound):
-            self._settle(job, Failed, error)
+            self.settle(job, Failed, error)
         else:
-            self._settle(job, Pending, error)
+            self.settle(job, Pending, error)
             if isinstance(error, AuthError | QuotaExhausted | ConnectionFailed):
                 self.halt(error)
 
     def _finished(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
         failure = self.trade.failure(thing)
+        if self.recorder is not None:
+            self._record_end(self.recorder, job, failure)
         if failure is None:
-            self._settle(job, Active, None, thing)
+            self.settle(job, Active, None, thing)
         else:
-            self._settle(job, Failed, failure, thing)
+            self.settle(job, Failed, failure, thing)
 
-    def _settle(
+    def _record_end(self, recorder: Recorder, job: Job, failure: AvatarError | None) -> None:
+        try:
+            recorder.ended(job, failure)
+        except AvatarError as unwritten:  # the id is recorded; the next run will ask once more how it ended
+            self.halt(unwritten)
+
+    def settle(
         self,
         job: Job,
         end: type[AnyOutcome],
         error: AvatarError | None,
         thing: Any = None,  # noqa: ANN401 - the trade's thing
     ) -> None:
-        del self._alive[job]
-        if job.identity is not None and self._twins.get(job.identity) is job:
-            del self._twins[job.identity]
+        """End ``job`` as ``end``, for every source that shares it."""
+        del self.alive[job]
+        self.feeder.forget(job)
         for source in (job.source, *(job.twins or ())):
-            self._book(self._outcome(job, end, source, error, thing), job)
-        if end is Failed and self.stop_on_failure:
-            self._stop_on_failure()
+            self.book(job.outcome(end, source, error, thing), job)
         self._moved.set()
 
-    def _outcome(
-        self,
-        job: Job,
-        end: type[AnyOutcome],
-        source: object,
-        error: AvatarError | None,
-        thing: Any,  # noqa: ANN401 - the trade's thing
-    ) -> AnyOutcome:
-        facts: dict[str, Any] = {"source": source}
-        if error is not None:
-            # A copy for each source: it names that source, and it holds no traceback and so no frames.
-            facts["error"] = error.concerning(self._label(source))
-        if end in {Active, Failed, Pending} and (thing is not None or job.item_id):
-            facts["asset"] = self._own(job, source, thing)
-            if isinstance(error, WaitTimeout):
-                facts["error"].last = facts["asset"]
-        return end(**facts)
-
-    def _own(self, job: Job, source: Any, thing: Any) -> Any:  # noqa: ANN401 - the trade's thing
-        if thing is None:
-            return self.trade.recall(source, job.item_id, job.status)
-        if source is job.source:
-            return thing
-        return attrs.evolve(thing, source=source) if hasattr(thing, "source") else thing
-
-    def _book(self, outcome: AnyOutcome, job: Job | None) -> None:
+    def book(self, outcome: AnyOutcome, job: Job | None) -> None:
+        """Count an outcome, queue it for the consumer, and tell the observer."""
         self.accounts.settle(outcome)
+        if isinstance(outcome, Failed) and self.stop_on_failure:
+            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))
         if self.client.observer is not None:
             now = self.client.clock()
             accepted = None if job is None or not job.accepted_at else job.accepted_at
@@ -516,6 +387,3 @@ class Pipeline:
                     active_after=None if accepted is None else now - accepted,
                 )
             )
-
-    def _stop_on_failure(self) -> None:
-        self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))

@@ -11,13 +11,17 @@ from typing import Any, Final, Literal, NoReturn, Self
 import aiohttp
 import anyio
 
+from .client import Passage
 from .engine import Engine
 from .errors import AssetFailed, InvalidInput, SessionStateError
 from .events import Accepted, Observer
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
+from .intake import Intake
 from .models import Asset, AssetGroup, AssetSource
 from .options import Limits, Polling, Retry, Timeouts
 from .outcomes import SessionStats
+from .recorder import Doubt
+from .single import Single
 from .text import KeyProvider, Secret
 from .transport import Transport
 from .waiting import wait_for
@@ -29,7 +33,6 @@ from .wire import (
     group_request,
     normalize_base,
     read_asset,
-    read_group,
 )
 
 __all__ = ["AvatarSession"]
@@ -210,11 +213,20 @@ class AvatarSession:
 
     # Groups and single assets
 
-    async def create_group(self, name: str, description: str | None = None) -> AssetGroup:
+    async def create_group(
+        self,
+        name: str,
+        description: str | None = None,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        on_in_doubt: Doubt = "hold",
+    ) -> AssetGroup:
         """Create a group, one for each virtual character, and return it.
 
         :param name: at most 64 characters.
         :param description: at most 300 characters.
+        :param journal: a journal that knows groups by their name: one that an earlier run created is returned again.
+        :param on_in_doubt: whether a group that an earlier run left in doubt is created again (``"resend"``).
         :raises InvalidInput: the name or description cannot be sent.
         :raises SubmissionInDoubt: the answer was lost; a group of this name may exist, and cannot be looked up.
         :raises ApiError: the service refused.
@@ -223,10 +235,7 @@ class AvatarSession:
         """
         engine = self._open_engine()
         request = group_request(name, description)
-        client = engine.client
-        return await engine.finish(
-            lambda before: client.call(request, read_group, flow=engine.alone, before_send=before)
-        )
+        return await engine.create_group(name, request, journal, resend=on_in_doubt == "resend")
 
     async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset:
         """Upload one source and return its asset, which is usually still ``processing``.
@@ -252,7 +261,10 @@ class AvatarSession:
                 client.observer(Accepted(at=now, ingest=None, source=source, asset=asset))
             return asset
 
-        return await engine.finish(lambda before: client.call(request, read, flow=engine.alone, before_send=before))
+        async def call(passage: Passage) -> Asset:
+            return await client.call(request, read, flow=engine.alone, passage=passage)
+
+        return await engine.finish(Single(call=call, item_id=lambda asset: asset.asset_id))
 
     def _remember(self, asset_id: str, now: float) -> None:
         self._accepted_at[asset_id] = now
@@ -315,7 +327,7 @@ class AvatarSession:
 
     # Many at once
 
-    def ingest(
+    def ingest(  # noqa: PLR0913 - the options of one run, by keyword
         self,
         sources: Iterable[AssetSource] | AsyncIterable[AssetSource],
         *,
@@ -323,6 +335,9 @@ class AvatarSession:
         asset_timeout: float = 1800.0,
         max_pending: int = 20_000,
         on_failure: Literal["continue", "stop"] = "continue",
+        journal: str | os.PathLike[str] | None = None,
+        on_in_doubt: Doubt = "hold",
+        retry_refused: bool = False,
     ) -> Ingest[AssetSource, Asset]:
         """Return a stream that uploads every source and follows it until it is active.
 
@@ -332,21 +347,37 @@ class AvatarSession:
         :param asset_timeout: seconds from acceptance after which an asset that is not finished is ``Pending``.
         :param max_pending: sources at most that are taken and not yet delivered as outcomes.
         :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
+        :param journal: a file that keeps what was about to be sent and what came back. The same call with the same
+            journal resumes after any end, ``kill -9`` included: what was accepted is polled, what never left is sent,
+            what was being sent is in doubt.
+        :param on_in_doubt: ``"hold"`` what an earlier run left in doubt (it is reported as such), or ``"resend"`` it,
+            which may make duplicates that nobody can delete.
+        :param retry_refused: send again what an earlier run was refused.
         :raises InvalidInput: an argument cannot be used.
+
+        Entering the stream raises :class:`JournalError` when the journal is held by another process, is not a
+        journal, or cannot be written.
         """
         _positive("asset_timeout", asset_timeout)
         _positive("max_pending", max_pending)
         if on_failure not in {"continue", "stop"}:
             message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
             raise InvalidInput(message)
+        if on_in_doubt not in {"hold", "resend"}:
+            message = f"on_in_doubt must be 'hold' or 'resend', not {on_in_doubt!r}"
+            raise InvalidInput(message)
         if not callable(group):
             group_id_of(group)
+        Intake.of(sources)
         return self._stream(
             AssetTrade(group, self._allow_private),
             sources,
             asset_timeout=asset_timeout,
             max_pending=max_pending,
             stop_on_failure=on_failure == "stop",
+            journal=journal,
+            on_in_doubt=on_in_doubt,
+            retry_refused=retry_refused,
         )
 
     def _stream(self, trade: Any, sources: Any, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are above

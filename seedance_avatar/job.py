@@ -1,0 +1,106 @@
+"""One submission under way, from being taken to its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .accounts import AnyOutcome
+from .errors import AvatarError, WaitTimeout
+from .outcomes import Active, Failed, Pending
+from .polling import Watched
+from .wire import Answer, Request
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+__all__ = ["Job"]
+
+
+@attrs.define(eq=False)
+class Job:
+    """One submission, and all the sources that share it. Small: a hundred thousand may be pending.
+
+    It is its own passage (it notes when it is on the wire) and its own question to the polling hub.
+
+    :ivar place: what it is submitted under; see :meth:`Trade.place`.
+    :ivar mark: its fingerprint in the journal, empty without one.
+    :ivar resend: True when it goes out although an earlier run left it in doubt.
+    :ivar on_wire: True from before its first byte until its answer is clear.
+    :ivar item_id: the service's id, empty until it is accepted.
+    """
+
+    pipeline: Pipeline
+    source: Any
+    place: str
+    identity: Hashable
+    taken_at: float
+    mark: bytes = b""
+    resend: bool = False
+    on_wire: bool = False
+    teaches: bool = True
+    misses: int = 0
+    item_id: str = ""
+    status: str = ""
+    accepted_at: float = 0.0
+    watched: Watched | None = None
+    twins: list[Any] | None = None
+
+    # Its passage
+
+    async def leaving(self) -> None:
+        """Commit the intent, then note that it is on the wire."""
+        if self.pipeline.recorder is not None:
+            await self.pipeline.recorder.leaving(self)
+        self.on_wire = True
+
+    async def stayed(self) -> None:
+        """Note that it is not on the wire any more, and that nothing came of it."""
+        self.on_wire = False
+        if self.pipeline.recorder is not None:
+            await self.pipeline.recorder.stayed(self)
+
+    # Its question
+
+    def question(self) -> Request:
+        """Return the status request."""
+        return self.pipeline.trade.question(self.item_id)
+
+    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - the trade's thing
+        """Read the answer to it."""
+        return self.pipeline.trade.read(answer, self.source)
+
+    def saw(self, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+        """Take note of a status that is not the end."""
+        self.status = thing.status
+
+    def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
+        """Hand the end to the pipeline."""
+        self.watched = None
+        self.pipeline.polled(self, thing, error)
+
+    # Its outcome
+
+    def outcome(
+        self,
+        end: type[AnyOutcome],
+        source: Any,  # noqa: ANN401 - its own source, or one that shares it
+        error: AvatarError | None,
+        thing: Any,  # noqa: ANN401 - the trade's thing, or None
+    ) -> AnyOutcome:
+        """Return the ``end`` it came to, for ``source``."""
+        trade = self.pipeline.trade
+        facts: dict[str, Any] = {"source": source}
+        if error is not None:
+            # A copy for each source: it names that source, and it holds no traceback and so no frames.
+            error = error.concerning(trade.label(source))
+            facts["error"] = error
+        if end in {Active, Failed, Pending} and (thing is not None or self.item_id):
+            if thing is None:
+                thing = trade.recall(source, self.place, self.item_id, self.status)
+            facts["asset"] = thing if source is self.source else trade.own(thing, source)
+            if isinstance(error, WaitTimeout):
+                error.last = facts["asset"]
+        return end(**facts)

@@ -1,0 +1,71 @@
+"""One submission of one caller: brought home when it is cancelled, and journaled where a journal is given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import attrs
+
+from .client import Passage
+from .errors import ApiError, AuthError, AvatarError, QuotaExhausted, RateLimited, ServerError, SubmissionInDoubt
+from .journal import Journal
+
+__all__ = ["Single"]
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False, kw_only=True)
+class Single(Generic[T]):
+    """A single submission and where it is.
+
+    :ivar call: given this as its passage, submits.
+    :ivar item_id: returns the service's id of what came of it.
+    :ivar journal: where it is recorded, or None.
+    :ivar mark: its fingerprint there; it has been claimed.
+    :ivar resend: True when it goes out although an earlier run left it in doubt.
+    :ivar on_wire: True from before its first byte until its answer is clear.
+    """
+
+    call: Callable[[Passage], Awaitable[T]]
+    item_id: Callable[[T], str]
+    journal: Journal | None = None
+    mark: bytes = b""
+    resend: bool = False
+    on_wire: bool = False
+
+    async def leaving(self) -> None:
+        """Commit the intent, then note that it is on the wire."""
+        if self.journal is not None:
+            await self.journal.sending(self.mark, resend=self.resend)
+        self.on_wire = True
+
+    async def stayed(self) -> None:
+        """Note that nothing came of it, and take the intent back."""
+        self.on_wire = False
+        if self.journal is not None:
+            await self.journal.unsent(self.mark)
+
+    async def run(self) -> T:
+        """Submit, and record how it ended."""
+        try:
+            thing = await self.call(self)
+        except AvatarError as error:
+            if self.journal is not None:
+                await self._not_accepted(self.journal, error)
+            raise
+        if self.journal is not None:
+            await self.journal.accepted(self.mark, self.item_id(thing))
+        return thing
+
+    async def _not_accepted(self, journal: Journal, error: AvatarError) -> None:
+        match error:
+            case SubmissionInDoubt():
+                await journal.in_doubt(self.mark, error)
+            case AuthError() | QuotaExhausted() | RateLimited() | ServerError():
+                await journal.unsent(self.mark)
+            case ApiError():
+                await journal.refused(self.mark, error)
+            case _:
+                await journal.unsent(self.mark)
