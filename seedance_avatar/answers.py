@@ -66,11 +66,16 @@ def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Ans
     return Answer(
         status=status,
         body=body,
-        request_id=get("X-Oneapi-Request-Id") or get("X-Request-Id") or get("CF-Ray") or None,
+        request_id=_printable(get("X-Oneapi-Request-Id") or get("X-Request-Id") or get("CF-Ray")),
         hints=hints,
         location=get("Location"),
         content_type=get("Content-Type", ""),
     )
+
+
+def _printable(text: str | None) -> str | None:
+    """Keep a request id that can be shown and stored: anything may stand in a header."""
+    return text if text and text.isascii() and text.isprintable() and len(text) <= 128 else None  # noqa: PLR2004 - as much as errors show
 
 
 def _count(text: str | None) -> int | None:

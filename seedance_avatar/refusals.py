@@ -11,6 +11,7 @@ import html
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from http.client import responses
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -49,7 +50,7 @@ _WORDS: Final = ("reason", "fail_reason", "message", "msg", "error", "detail", "
 _NO_MONEY: Final = frozenset(
     {"insufficient_quota", "insufficient_user_quota", "quota_not_enough", "pre_consume_token_quota_failed"}
 )
-_MONEY: Final = ("quota", "balance", "billing", "payment", "arrears")
+_MONEY: Final = ("quota", "balance", "billing", "payment", "overdue")
 _NO_KEY: Final = frozenset({"authentication_error", "invalid_api_key", "access_denied", "permission_denied"})
 _TOO_FAST: Final = frozenset({"rate_limit_exceeded", "rate_limit_unavailable", "rate_limit_error"})
 _UNKNOWN: Final = frozenset(
@@ -199,9 +200,11 @@ def _refusal(answer: Answer, complaint: Complaint, about: About) -> ApiError:
     kind = _kind(status, complaint.codes, complaint.message)
     named = _REQUEST_ID.search(complaint.message)
     return kind(
-        _told(_REQUEST_ID.sub("", complaint.message)) or _page(answer.body) or "the service gave no reason",
+        _told(_REQUEST_ID.sub("", complaint.message))
+        or _page(answer.body)
+        or responses.get(answer.status, "no reason given"),
         status=answer.status,
-        code=next(iter(complaint.codes), ""),
+        code=_told(next(iter(complaint.codes), ""), 80),
         request_id=answer.request_id or (named[1] if named else None),
         retryable=issubclass(kind, RateLimited | ServerError),
         retry_after=answer.hints.retry_after,

@@ -43,18 +43,23 @@ def safe_text(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-# Each alternative always matches to the end of what it consumes, so the time is linear in the text.
+# A URL may come back as it is, with its slashes escaped, or percent-encoded as a whole. Each alternative takes all
+# that it has looked at, so the time is linear in the text.
 _SECRETS = re.compile(
-    r"(?P<mark>:\\?/\\?/)(?P<place>[^\s?#\"'<>]*)(?P<query>[?#]\S*)?"
-    r"|(?P<key>\bsk-)[\w-]+"
-    r"|(?P<scheme>\bBearer\s+)\S+",
-    re.IGNORECASE,
+    r"""
+    (?P<mark> (?: : | %3A ) (?: \\?/ | %2F ){2} )
+    (?P<place> (?: (?! %3F | %23 ) [^\s?#"'<>] )* )
+    (?P<query> (?: [?#] | %3F | %23 ) \S* )?
+    | (?P<key> \bsk- ) [\w-]+
+    | (?P<bearer> \bBearer\s+ ) \S+
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 
 def _veil(found: re.Match[str]) -> str:
     if found["mark"] is None:
-        return f"{found['key'] or found['scheme']}…"
+        return f"{found['key'] or found['bearer']}…"
     authority, slash, path = found["place"].partition("/")
     return f"{found['mark']}{authority.rpartition('@')[2]}{slash}{path}{'?…' if found['query'] else ''}"
 

@@ -8,6 +8,7 @@ out was judged first. What the service does stands in its documentation
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
@@ -130,7 +131,7 @@ def check_key(key: str) -> None:
         raise InvalidInput(message)
 
 
-def _flaw(name: str, text: object, most: int) -> str | None:
+def _flaw(name: str, text: object, most: float = math.inf) -> str | None:
     """Return what is wrong with an optional text of the user's, or None."""
     if text is None:
         return None
@@ -150,13 +151,23 @@ def check_source(source: AssetSource, *, allow_private: bool = False) -> None:
 
     :raises InvalidSource: the URL is not public or not a URL, the type is none, a text is too long.
     """
+    given: object = source  # not every caller has a type checker
+    if not isinstance(given, AssetSource):
+        message = (
+            f"a source is of type {type(given).__name__}: make it one with AssetSource.image(url), .video or .audio"
+        )
+        raise InvalidSource(message)
     flaw = judge_url(source.source_url, allow_private=allow_private)
     if flaw is not None:
         flaw = f"the service cannot fetch this URL: {flaw}"
     elif source.asset_type not in ASSET_TYPES:
         flaw = f"its asset_type is {safe_text(source.asset_type, 40)}, not one of {', '.join(ASSET_TYPES)}"
     else:
-        flaw = _flaw("name", source.name, MAX_NAME) or _flaw("description", source.description, MAX_DESCRIPTION)
+        flaw = (
+            _flaw("name", source.name, MAX_NAME)
+            or _flaw("description", source.description, MAX_DESCRIPTION)
+            or _flaw("key", source.key)
+        )
     if flaw is not None:
         raise InvalidSource(flaw, about=source.label)
 

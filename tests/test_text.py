@@ -86,6 +86,7 @@ def test_safe_text_takes_anything(value: object) -> None:
         ("https://me:S3CRET@c.com/a@2x.png", "https://c.com/a@2x.png"),
         ('{"u":"https:\\/\\/c.com\\/a?sig=S3CRET","v":1}', '{"u":"https:\\/\\/c.com\\/a?…'),
         ('{"a":"https://c.com/a","b":"https://me:S3CRET@d.com/b"}', '{"a":"https://c.com/a","b":"https://d.com/b"}'),
+        ("no https%3A%2F%2Fc.com%2Fa%3Fsig%3DS3CRET there", "no https%3A%2F%2Fc.com%2Fa?… there"),
         ("https://c.com/a?x=1 https://d.com/b?S3CRET", "https://c.com/a?… https://d.com/b?…"),
         ('https://c.com/a?x=" onload=1', "https://c.com/a?… onload=1"),
         ("Incorrect API key: sk-S3CRETS3CRET.", "Incorrect API key: sk-…."),
