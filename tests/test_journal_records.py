@@ -1,0 +1,56 @@
+"""What identifies a thing, and what of it may be kept."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seedance_avatar.journal_records import KINDS, fingerprint, without_queries
+
+HASHER = hashlib.blake2b(digest_size=16, key=b"a secret of the journal")
+TEXT = st.text(max_size=6)
+ASSETS = st.sampled_from(["image", "video", "audio"])
+
+
+@given(one=st.tuples(st.sampled_from(KINDS), TEXT, TEXT), two=st.tuples(st.sampled_from(KINDS), TEXT, TEXT))
+def test_without_a_key_group_kind_and_url_tell_things_apart(
+    one: tuple[str, str, str], two: tuple[str, str, str]
+) -> None:
+    names = [fingerprint(HASHER, kind=kind, group_id=group, url=url) for kind, group, url in (one, two)]  # type: ignore[arg-type]  # drawn from KINDS
+    assert (names[0] == names[1]) == (one == two)
+    assert {len(name) for name in names} == {16}
+
+
+@given(kinds=st.tuples(ASSETS, ASSETS), groups=st.tuples(TEXT, TEXT), urls=st.tuples(TEXT, TEXT), key=TEXT)
+def test_assets_of_one_key_are_one(
+    kinds: tuple[str, str], groups: tuple[str, str], urls: tuple[str, str], key: str
+) -> None:
+    names = {
+        fingerprint(HASHER, kind=kind, group_id=group, url=url, key=key)  # type: ignore[arg-type]  # drawn from the asset types
+        for kind, group, url in zip(kinds, groups, urls, strict=True)
+    }
+    assert len(names) == 1
+    others = {fingerprint(HASHER, kind="group", key=key), fingerprint(HASHER, kind="generation", key=key)}
+    assert len(names | others) == 3
+    assert fingerprint(HASHER, kind="image", url=key) not in names
+
+
+def test_another_journal_has_other_fingerprints_and_any_text_has_one() -> None:
+    other = hashlib.blake2b(digest_size=16, key=b"another secret")
+    assert fingerprint(HASHER, kind="image", url="x") != fingerprint(other, kind="image", url="x")
+    assert len(fingerprint(HASHER, kind="image", url="\ud800")) == 16
+
+
+@given(text=st.text(max_size=80))
+def test_what_is_kept_is_one_printable_line_without_queries(text: str) -> None:
+    kept = without_queries(f"see https://a.example/x?token=hunter2&b=1 {text}")
+    assert kept.isprintable()
+    assert "hunter2" not in kept
+
+
+def test_a_path_that_looks_like_a_user_stays() -> None:
+    assert without_queries("https://me:pw@a.example/name@2x.png is 50% too wide?") == (
+        "https://a.example/name@2x.png is 50% too wide?"
+    )
