@@ -127,11 +127,9 @@ def _hear(value: object, codes: list[str], depth: int) -> str:
         return "; ".join(filter(None, (_hear(item, codes, depth - 1) for item in value[:3])))
     if not isinstance(value, Mapping):
         return ""
-    keys = {key.lower(): key for key in value}
-    codes.extend(
-        str(value[keys[name]])[:200] for name in ("type", "code") if name in keys and _is_bad(value[keys[name]])
-    )
-    places = [value[keys[name]] for name in _WORDS if name in keys]
+    facts = {key.lower(): fact for key, fact in value.items()}
+    codes.extend(str(facts[name]) for name in ("type", "code") if _is_bad(facts.get(name)))
+    places = [facts[name] for name in _WORDS if name in facts]
     # An object says more than the text beside it.
     places.sort(key=lambda it: not isinstance(it, Mapping))
     return next(filter(None, (_hear(place, codes, depth - 1) for place in places)), "")

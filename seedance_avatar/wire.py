@@ -1,8 +1,8 @@
 """The service's contract as bytes: building requests, and reading answers into models. No I/O.
 
 Whatever comes in, a reader returns a model or raises an :class:`~seedance_avatar.AvatarError`; whatever goes
-out was judged first. What the service does stands in its documentation
-(https://docs.toapis.com) and in what other people's clients recorded; where the two differ, the readers take both.
+out was judged first. The service's documentation and what other people's clients recorded differ in places:
+the readers take both.
 """
 
 from __future__ import annotations
