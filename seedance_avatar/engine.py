@@ -72,7 +72,9 @@ class Engine:
     timeouts: Timeouts
     limits: Limits
     alone: Flow
-    """The flow of all single calls: it competes with each ingest as one."""
+    """The flow of all single submissions: it competes with each ingest as one."""
+    asking: Flow
+    """The flow of all single questions: it competes with the polling of everything pending."""
     loop: asyncio.AbstractEventLoop
     pid: int
     pipelines: set[Pipeline] = attrs.field(factory=set)
@@ -118,7 +120,8 @@ class Engine:
             journals=Journals(schedule),
             timeouts=timeouts,
             limits=limits,
-            alone=Flow("single calls"),
+            alone=Flow("single submissions"),
+            asking=Flow("single questions"),
             loop=loop,
             pid=os.getpid(),
         )

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextvars import copy_context
 from itertools import islice
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
@@ -24,70 +23,74 @@ S = TypeVar("S")
 _AT_HAND: Final = (list, tuple, set, frozenset, deque, range, dict)
 """What is in memory already: reading it cannot block, so it needs no thread."""
 
-_PATIENCE: Final = 0.005
-"""Seconds after which a thread hands over what it has, so that a slow generator's first item does not wait
-for the chunk to be full."""
 
-
-Pulled: TypeAlias = tuple[list[Any], Exception | None, bool]
-"""What was read, what the iterable raised after it, and whether that was all."""
-
-
-def _pull(items: Iterator[Any], most: int) -> Pulled:
-    taken: list[Any] = []
-    until = time.monotonic() + _PATIENCE
-    try:
-        for item in islice(items, most):
-            taken.append(item)
-            if time.monotonic() >= until:
-                return taken, None, False
-    except Exception as error:  # noqa: BLE001 - it is the caller's own and is raised to them, after what was taken
-        return taken, error, True
-    return taken, None, len(taken) < most
-
-
-def _deliver(answer: asyncio.Future[Pulled], pulled: Pulled) -> None:
-    if not answer.done():
-        answer.set_result(pulled)
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class _Reader(threading.Thread):
-    """The one thread that reads one iterable, from its first item to its last.
+    """The one thread that reads one iterable, from its first item to its last, as far as it is allowed to.
 
     One thread for all of it, because a generator may hold what only its own thread may touch (an sqlite3
     connection). A daemon, because a source that blocks for ever must not keep the interpreter from ending;
-    the worker threads of the usual pools do.
+    the worker threads of the usual pools do. Each item can be taken as soon as it is read: the next one may
+    be an hour away.
     """
 
     def __init__(self, sources: Iterable[Any]) -> None:
         super().__init__(name="seedance-avatar: sources", daemon=True)
+        self.error: Exception | None = None
+        self.ended = False
         self._sources = sources
         self._loop = asyncio.get_running_loop()
-        self._asked: queue.SimpleQueue[tuple[int, asyncio.Future[Pulled]] | None] = queue.SimpleQueue()
         self._context = copy_context()
+        self._allowances: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._items: deque[Any] = deque()
+        self._ahead = 0  # allowed, and not taken yet
+        self._waiter: asyncio.Future[None] | None = None
 
     def run(self) -> None:
-        self._context.run(self._serve)
+        self._context.run(self._read)
 
-    def _serve(self) -> None:
-        items: Iterator[Any] | None = None
-        while (asked := self._asked.get()) is not None:
-            most, answer = asked
-            try:
-                items = iter(self._sources) if items is None else items
-                pulled = _pull(items, most)
-            except Exception as error:  # noqa: BLE001 - as in _pull
-                pulled = [], error, True
+    def _read(self) -> None:
+        try:
+            items = iter(self._sources)
+            while (allowed := self._allowances.get()) is not None:
+                read = 0
+                for item in islice(items, allowed):
+                    self._items.append(item)
+                    self._tell()
+                    read += 1
+                if read < allowed:
+                    break
+        except Exception as error:  # noqa: BLE001 - the caller's own: raised to them, after what was taken
+            self.error = error
+        self.ended = True
+        self._tell()
+
+    def _tell(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_deliver, answer, pulled)
+                self._loop.call_soon_threadsafe(_wake, waiter)
 
-    async def pull(self, most: int) -> Pulled:
-        answer: asyncio.Future[Pulled] = self._loop.create_future()
-        self._asked.put((most, answer))
-        return await answer
+    async def take(self, most: int) -> list[Any]:
+        if self._ahead < most:
+            self._allowances.put(most - self._ahead)
+            self._ahead = most
+        while not self._items and not self.ended:
+            waiter = self._waiter = self._loop.create_future()
+            # Something may have come between the look and the waiter's being seen by the thread.
+            if self._items or self.ended:
+                break
+            await waiter
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        self._ahead -= len(taken)
+        return taken
 
     def stop(self) -> None:
-        self._asked.put(None)
+        self._allowances.put(None)
 
 
 @attrs.define(eq=False)
@@ -138,8 +141,10 @@ class Intake(Generic[S]):
         if self._reader is None:
             self._reader = _Reader(self.sources)
             self._reader.start()
-        taken, self.error, ended = await self._reader.pull(most)
-        self.exhausted = ended and self.error is None
+        taken = await self._reader.take(most)
+        if not taken:
+            self.error = self._reader.error
+            self.exhausted = self.error is None
         return taken
 
     async def _take_async(self) -> list[S]:

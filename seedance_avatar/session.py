@@ -280,7 +280,7 @@ class AvatarSession:
         :raises ConnectionFailed: no answer came in all attempts.
         """
         engine = self._open_engine()
-        return await engine.client.call(asset_query(asset_id), read_asset, flow=engine.alone)
+        return await engine.client.call(asset_query(asset_id), read_asset, flow=engine.asking)
 
     async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
         """Wait until an asset is active, and return it.

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from .client import Client
 from .crew import Crew
-from .errors import (
-    AuthError,
-    AvatarError,
-    ConnectionFailed,
-    NotFound,
-    ProtocolError,
-    RateLimited,
-    ServerError,
-    WaitTimeout,
-)
+from .endings import missed
+from .errors import AvatarError, WaitTimeout
 from .gate import Flow
 from .polling import Schedule, Watched
 from .retrying import backoff
 from .text import safe_text
 from .wire import Answer, Request
 
-__all__ = ["NOT_FOUND_GRACE", "Pollable", "Watch"]
+__all__ = ["Pollable", "Watch"]
 
 _log = logging.getLogger("seedance_avatar")
-
-NOT_FOUND_GRACE: Final = 60.0
-"""Seconds after acceptance during which a 404 only means that not every replica knows the id yet."""
-
-_UNAUTHORIZED: Final = 401
-_MISSES_PAST_DEADLINE: Final = 3
 
 
 class Pollable(Protocol):
@@ -182,30 +168,25 @@ class Watch:
         return WaitTimeout(f"not finished {waited:.0f} s after it was accepted")
 
     def _missed(self, watched: Watched, payload: Pollable, error: AvatarError) -> None:
-        now = self.client.clock()
-        late = watched.deadline is not None and now >= watched.deadline
-        if isinstance(error, AuthError) and error.status == _UNAUTHORIZED:
-            self._end_all(error)
-        elif isinstance(error, NotFound) and now < watched.accepted_at + NOT_FOUND_GRACE:
-            if late:
-                self._end(watched, None, self._late(watched))
-            else:
+        client = self.client
+        now = client.clock()
+        meaning = missed(
+            error,
+            age=now - watched.accepted_at,
+            late=watched.deadline is not None and now >= watched.deadline,
+            misses=payload.misses,
+            attempts=client.retry.attempts,
+            out_of_patience=client.blocked_for(client.query) > client.retry.patience,
+        )
+        match meaning:
+            case "again":
                 self._defer(watched, payload, now)
-        elif isinstance(error, RateLimited):
-            # The gate's pacer keeps the brake; here only: is it being kept for too long?
-            if self.client.blocked_for(self.client.query) > self.client.retry.patience:
+            case "late":
+                self._end(watched, None, self._late(watched))
+            case "end":
                 self._end(watched, None, error)
-            else:
-                self._defer(watched, payload, now)
-        elif isinstance(error, ConnectionFailed) and not error.fatal:
-            self._defer(watched, payload, now)
-        elif isinstance(error, ProtocolError | ServerError):
-            if late and payload.misses >= _MISSES_PAST_DEADLINE:
-                self._end(watched, None, self._late(watched))
-            else:
-                self._defer(watched, payload, now)
-        else:
-            self._end(watched, None, error)
+            case "end all":
+                self._end_all(error)
 
     def _defer(self, watched: Watched, payload: Pollable, now: float) -> None:
         payload.misses += 1
