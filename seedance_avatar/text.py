@@ -17,15 +17,13 @@ __all__ = ["KeyProvider", "Secret", "safe_text", "veiled"]
 KeyProvider = Callable[[], str | Awaitable[str]]
 """A user's callable that returns the API key: sync or async, asked whenever a key is needed."""
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
 
 def safe_text(value: object, limit: int = 200) -> str:
     r"""Return ``value`` as one line of printable text, at most ``limit`` characters long.
 
-    Runs of white space (line ends included) become one space. What is not printable, and the
-    bidirectional controls, become their Python escapes (``\x1b``, ``\u202e``); printable text of
-    any script stays as it is. What was cut is marked by a closing ``…``. It never raises: a value
+    Runs of white space (line ends included) become one space. What is not printable, bidirectional
+    controls included, becomes its Python escape (``\x1b``, ``\u202e``); printable text of any script
+    stays as it is. What was cut is marked by a closing ``…``. It never raises: a value
     that cannot say what it is shows its type.
     """
     try:
@@ -35,11 +33,8 @@ def safe_text(value: object, limit: int = 200) -> str:
         text = f"<{type(value).__name__}>"
     # A service may answer with a megabyte: only as much of it is looked at as can be shown.
     text = " ".join(text[: 8 * limit].split()) + ("…" if len(text) > 8 * limit else "")
-    if not text.isprintable() or not _BIDI.isdisjoint(text):
-        text = "".join(
-            char if char.isprintable() and char not in _BIDI else char.encode("unicode_escape").decode("ascii")
-            for char in text
-        )
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -109,6 +110,15 @@ NOON_EPOCH = 1795348800
 def test_retry_after(text: str, date: str | None, seconds: float | None) -> None:
     headers = {"retry-after": text} | ({} if date is None else {"date": date})
     assert answer(b"", 429, headers).hints == RateHints(retry_after=seconds)
+
+
+def test_a_date_without_a_zone_is_not_taken_for_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Shanghai")
+        time.tzset()
+        hints = answer(b"", 429, {"date": NOON, "retry-after": "Sun, 22 Nov 2026 12:00:30 -0000"}).hints
+    time.tzset()
+    assert hints.retry_after == 30.0
 
 
 @pytest.mark.parametrize(
@@ -234,7 +244,8 @@ def test_a_field_of_a_wrong_type_is_none_and_costs_no_id(wrong: object) -> None:
     [
         b'\xef\xbb\xbf{"asset_id":"pa_1"}',
         b'{"asset_id":"pa_1","score":NaN,"size":-Infinity,"ratio":1e999}',
-        b'{"asset_id":"pa_1","name":["\\ud800","\\uDFFF"]}',
+        b'{"asset_id":"pa_1","name":["\\ud800"]}',
+        b'{"asset_id":"pa_1","name":["\\uDFFF"]}',
         b'{"asset_id":"pa_1","message":"\xb3\xc9\xb9\xa6"}',
         b'{"asset_id":"pa_1","asset_id":"pa_1"}',
         b' \r\n{"asset_id":"pa_1"}\n',
@@ -422,6 +433,7 @@ def test_an_id_that_cannot_be_used_is_no_answer(asset_id: object) -> None:
         (["m"], "", "m"),
         ("m", "", "m"),
         ("<html><head><title>\n m &amp; n </title></head><body>x</body></html>", "", "m & n"),
+        ("\ufeff<html><title>m</title></html>", "", "m"),
         ("<html><body><h1>m</h1><p>n</p></body></html>", "", "m n"),
         ("", "", "Bad Request"),
         ("{}", "", "{}"),
