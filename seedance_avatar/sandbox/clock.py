@@ -59,6 +59,8 @@ class Clock:
         if not self.stepped:
             await asyncio.sleep(seconds)
             return
+        if seconds <= 0:
+            return
         woken = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._stepped_to + seconds, next(self._ticket), woken))
         await woken

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from aiohttp import web
 
-__all__ = ["Refused", "Reply", "as_json", "refusal", "refusal_in_envelope"]
+__all__ = ["Refused", "Reply", "as_json", "hung_up", "refusal", "refusal_in_envelope"]
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -82,6 +82,13 @@ class Refused(Exception):  # noqa: N818 - it says what happened, and it never le
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.status)
         self.reply = reply
+
+
+def hung_up(end: Literal["close", "reset"] = "close") -> Reply:
+    """Return the end of a connection without an answer."""
+    reply = Reply(0, b"")
+    reply.end = end
+    return reply
 
 
 def as_json(value: Any, status: int = 200) -> Reply:  # noqa: ANN401 - any JSON value

@@ -16,7 +16,7 @@ from .faults import Fault, Faults
 from .ids import Ids
 from .ledger import Lane, Ledger
 from .limits import RateLimits
-from .replies import Refused, Reply, as_json, refusal
+from .replies import Refused, Reply, as_json, hung_up, refusal
 from .spoil import spoil
 from .table import AssetTable
 from .vintage import Vintage
@@ -220,14 +220,17 @@ class Sandbox:
         method, path = request.method, request.raw_path.partition("?")[0]
         kind = _POSTS.get(path, "other") if method == "POST" else "asset" if path.startswith(_ASSET) else "other"
         try:
+            body = await request.read() if request.body_exists else b""
             if self.latency:
                 await self._clock.sleep(self.latency)
-            body = await request.read() if request.body_exists else b""
             account = self._accounts.of_header(request.headers.get("Authorization"))
             if account is None or kind == "other":
                 reply = self._elsewhere(request, path) if kind == "other" else self._stranger(request)
             else:
                 reply = await self._answer(account, method, kind, path, body)
+        except ConnectionError:
+            # The client hung up in the middle of its request: nothing was done, nobody is there to be told.
+            reply = hung_up()
         finally:
             ledger.in_flight -= 1
         ledger.counts[method, kind, reply.status] += 1

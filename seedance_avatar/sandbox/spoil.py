@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from .accounts import no_money, unauthorized
 from .clock import Clock
 from .faults import Fault, FaultKind
-from .replies import Reply, refusal, refusal_in_envelope
+from .replies import Reply, hung_up, refusal, refusal_in_envelope
 from .vintage import Vintage
 
 __all__ = ["spoil"]
@@ -29,12 +29,6 @@ def spoil(rule: Fault, right: Reply | None, rng: random.Random, clock: Clock, vi
         right.end = "answer" if rule.kind == "slow" else "cut"
         return right
     return _SHAPES[rule.kind](rule, rng, clock, vintage)
-
-
-def _ended(rule: Fault, *_: object) -> Reply:
-    reply = Reply(0, b"")
-    reply.end = "reset" if rule.kind == "reset" else "close"
-    return reply
 
 
 def _page(rule: Fault, rng: random.Random, clock: Clock, _: Vintage) -> Reply:
@@ -77,9 +71,9 @@ _SHAPES: Final[dict[FaultKind, _Shape]] = {
     "server_error": _page,
     "unavailable": _page,
     "limiter_down": lambda *_: refusal(503, "the rate limiter cannot be reached", code="rate_limit_unavailable"),
-    "dropped": _ended,
-    "lost_answer": _ended,
-    "reset": _ended,
+    "dropped": lambda *_: hung_up(),
+    "lost_answer": lambda *_: hung_up(),
+    "reset": lambda *_: hung_up("reset"),
     "empty": lambda *_: Reply(200, b""),
     "not_json": lambda *_: Reply(200, b"upstream says hello\n", content_type="text/plain"),
     "refused": lambda *_: refusal_in_envelope(200, "the system is busy (request id: {id})"),

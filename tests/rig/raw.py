@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,3 +61,13 @@ async def sandbox_and_raw(**knobs: Any) -> AsyncIterator[tuple[Sandbox, Raw]]:
         aiohttp.ClientSession() as session,
     ):
         yield sandbox, Raw(sandbox.url, session)
+
+
+async def _a_moment() -> None:
+    await asyncio.sleep(0.001)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop run until ``true()`` is: the test's own time limit ends what never comes."""
+    while not true():
+        await _a_moment()
