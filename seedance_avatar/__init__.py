@@ -7,6 +7,7 @@ from .errors import (
     AssetFailed,
     AuthError,
     AvatarError,
+    AvatarWarning,
     ConnectionFailed,
     ContentRefused,
     GenerationFailed,
@@ -23,6 +24,7 @@ from .errors import (
     SessionStateError,
     SubmissionInDoubt,
     WaitTimeout,
+    WebhookRefused,
 )
 from .events import Event, Observer
 from .ingest import Ingest
@@ -40,11 +42,15 @@ from .outcomes import (
     Unsent,
 )
 from .session import AvatarSession
+from .video_models import VIDEO_MODELS, VideoModel
+from .video_request import GenerationRequest, Reference
+from .webhooks import WebhookEvent, verify_webhook
 from .wire import check_source
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "VIDEO_MODELS",
     "Active",
     "ApiError",
     "Asset",
@@ -54,11 +60,13 @@ __all__ = [
     "AuthError",
     "AvatarError",
     "AvatarSession",
+    "AvatarWarning",
     "ConnectionFailed",
     "ContentRefused",
     "Event",
     "Failed",
     "GenerationFailed",
+    "GenerationRequest",
     "InDoubt",
     "Ingest",
     "IngestError",
@@ -77,6 +85,7 @@ __all__ = [
     "ProtocolError",
     "QuotaExhausted",
     "RateLimited",
+    "Reference",
     "Retry",
     "ServerError",
     "SessionStateError",
@@ -84,7 +93,11 @@ __all__ = [
     "SubmissionInDoubt",
     "Timeouts",
     "Unsent",
+    "VideoModel",
     "VideoTask",
     "WaitTimeout",
+    "WebhookEvent",
+    "WebhookRefused",
     "check_source",
+    "verify_webhook",
 ]

@@ -26,6 +26,9 @@ T = TypeVar("T")
 class Passage(Protocol):
     """Who must know when a submission goes on the wire, and when it is certain that nothing came of it."""
 
+    resend: bool
+    """True when it was sent before, by an earlier run, and what came of that is in doubt."""
+
     async def leaving(self) -> None:
         """Its turn has come; the first byte leaves when this returns, and not at all when it raises."""
 

@@ -19,6 +19,7 @@ __all__ = [
     "AssetFailed",
     "AuthError",
     "AvatarError",
+    "AvatarWarning",
     "ConnectionFailed",
     "ContentRefused",
     "GenerationFailed",
@@ -259,6 +260,10 @@ class WaitTimeout(AvatarError, TimeoutError):
     def __init__(self, message: str, *, last: Asset | VideoTask | None = None, about: str | None = None) -> None:
         super().__init__(message, about=about)
         self.last = last
+
+
+class AvatarWarning(UserWarning):
+    """Something that is let through and may be a mistake: an unknown model, assets of two accounts."""
 
 
 class WebhookRefused(AvatarError):

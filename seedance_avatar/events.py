@@ -20,6 +20,7 @@ __all__ = [
     "LimitChanged",
     "Observer",
     "Outage",
+    "ReferenceRegistered",
     "RequestFinished",
     "RetryPlanned",
     "Settled",
@@ -112,6 +113,21 @@ class Accepted:
 
 
 @attrs.frozen(kw_only=True)
+class ReferenceRegistered:
+    """An image that a generation was refused for became an asset, and the generation is submitted once more.
+
+    :ivar request: the :class:`~seedance_avatar.GenerationRequest` as it was refused.
+    :ivar asset: what the image became; its ``source`` names the image.
+    :ivar error: the refusal.
+    """
+
+    at: float
+    request: Any
+    asset: Any
+    error: AvatarError
+
+
+@attrs.frozen(kw_only=True)
 class Settled:
     """A source of an ingest has its outcome.
 
@@ -137,7 +153,15 @@ class IngestEnded:
 
 
 Event: TypeAlias = (
-    RequestFinished | RetryPlanned | LimitChanged | Outage | IngestStarted | Accepted | Settled | IngestEnded
+    RequestFinished
+    | RetryPlanned
+    | LimitChanged
+    | Outage
+    | IngestStarted
+    | Accepted
+    | ReferenceRegistered
+    | Settled
+    | IngestEnded
 )
 
 

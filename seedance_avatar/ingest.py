@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import attrs
+from anyio import to_thread
 
 from .accounts import AnyOutcome
 from .client import Client, Passage
@@ -22,6 +23,7 @@ from .models import Asset, AssetGroup, AssetSource
 from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from .pipeline import Pipeline
 from .text import safe_text
+from .uploads import check_file, published
 from .wire import Answer, Request, asset_query, asset_request, check_source, is_id, read_asset
 
 __all__ = ["AssetTrade", "GroupOf", "Ingest"]
@@ -75,6 +77,8 @@ class AssetTrade:
             message = f"a source must be an AssetSource, not {type(source).__name__}: use AssetSource.image(url)"
             raise InvalidSource(message)
         check_source(source, allow_private=self.allow_private)
+        if source.path is not None:
+            await to_thread.run_sync(check_file, source)
         group = self.group
         if callable(group):
             found = group(source)
@@ -86,12 +90,14 @@ class AssetTrade:
         return source.key if source.key is not None else (place, source.asset_type, source.source_url)
 
     async def submit(self, source: AssetSource, place: str, *, client: Client, flow: Flow, passage: Passage) -> Asset:
-        """Upload the source."""
+        """Upload the source, and before it, where it is a local file, the file."""
 
         def read(answer: Answer) -> Asset:
             return read_asset(answer, source=source)
 
-        request = asset_request(source, place, allow_private=self.allow_private)
+        sent = await published(source, client=client, flow=flow, patient=True)
+        # Where the service itself has put a file, it can fetch it from.
+        request = asset_request(sent, place, allow_private=self.allow_private or sent is not source)
         return await client.call(request, read, flow=flow, patient=True, passage=passage)
 
     def question(self, item_id: str) -> Request:

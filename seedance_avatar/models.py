@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import attrs
@@ -25,6 +27,12 @@ AssetType: TypeAlias = Literal["image", "video", "audio"]
 ASSET_TYPES: Final = ("image", "video", "audio")
 
 
+_ENDINGS: Final[Mapping[str, AssetType]] = {
+    **dict.fromkeys((".mp4", ".mov", ".webm", ".m4v"), "video"),
+    **dict.fromkeys((".mp3", ".wav", ".m4a"), "audio"),
+}
+
+
 @attrs.frozen
 class AssetSource:
     """One public URL that shall become an asset.
@@ -37,6 +45,7 @@ class AssetSource:
     :ivar description: a description for the service to keep, at most 300 characters, or None.
     :ivar key: the caller's own stable name for this source (a signed URL changes at every signing). It is
         never sent; it comes back in the outcome, and two sources of one key are one upload.
+    :ivar path: the local file that is uploaded first, to be fetched from there, or None; see :meth:`from_file`.
     """
 
     source_url: str = attrs.field(repr=shown_url)
@@ -44,6 +53,27 @@ class AssetSource:
     name: str | None = None
     description: str | None = None
     key: str | None = None
+    path: Path | None = attrs.field(default=None, kw_only=True)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        asset_type: AssetType | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        key: str | None = None,
+    ) -> Self:
+        """Return a source for a local file, which is uploaded to the service before it becomes an asset.
+
+        Its ``source_url`` is a ``file:`` URL, which names it; only a source that is made here is read from the disk.
+
+        :param asset_type: what it is; by default told by the ending of its name.
+        """
+        place = Path(path).absolute()
+        told = asset_type or _ENDINGS.get(place.suffix.lower(), "image")
+        return cls(place.as_uri(), told, name, description, key, path=place)
 
     @classmethod
     def image(

@@ -9,7 +9,17 @@ import attrs
 
 from .errors import InvalidInput
 
-__all__ = ["Limits", "Polling", "Retry", "Timeouts"]
+__all__ = ["Limits", "Polling", "Retry", "Timeouts", "check_positive"]
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse an argument that is not a number of more than 0 (infinity is one: no bound).
+
+    :raises InvalidInput: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        message = f"{name} must be more than 0, not {value!r}"
+        raise InvalidInput(message)
 
 
 def _number(value: Any, name: str, low: float, *, above: bool) -> None:  # noqa: ANN401 - anything can be passed in

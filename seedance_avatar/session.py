@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
 
@@ -15,15 +15,19 @@ from .client import Passage
 from .engine import Engine
 from .errors import AssetFailed, InvalidInput, SessionStateError
 from .events import Accepted, Observer
+from .generation import GenerationTrade
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
 from .models import Asset, AssetGroup, AssetSource
-from .options import Limits, Polling, Retry, Timeouts
+from .options import Limits, Polling, Retry, Timeouts, check_positive
 from .outcomes import SessionStats
 from .recorder import Doubt
 from .single import Single
 from .text import KeyProvider, Secret
 from .transport import Transport
+from .uploads import published
+from .video_models import VIDEO_MODELS, VideoModel
+from .video_session import VideoSession
 from .waiting import wait_for
 from .wire import (
     Answer,
@@ -51,13 +55,7 @@ def _key(api_key: str | KeyProvider | None) -> Secret | KeyProvider:
     return Secret(given)
 
 
-def _positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        message = f"{name} must be more than 0, not {value!r}"
-        raise InvalidInput(message)
-
-
-class AvatarSession:
+class AvatarSession(VideoSession):
     """One account at the service: all its calls, under limits shared by every task that uses it.
 
     Keep one for the life of the process. It may be built anywhere (no loop is needed and nothing is sent) and
@@ -79,6 +77,7 @@ class AvatarSession:
     :param trust_env: True to obey the proxy variables of the environment.
     :param allow_private_sources: True to send source URLs of private hosts too, for a gateway that stands beside
         them; the service itself refuses them without a reason, so they are refused here by default.
+    :param video_models: what each video model takes, by name; a model that it does not hold goes unchecked.
     :raises InvalidInput: no key, a key or base URL that cannot be used. The key is never shown.
     """
 
@@ -96,6 +95,7 @@ class AvatarSession:
         observer: Observer | None = None,
         trust_env: bool = False,
         allow_private_sources: bool = False,
+        video_models: Mapping[str, VideoModel] = VIDEO_MODELS,
     ) -> None:
         self._key = _key(api_key)
         self._base = normalize_base(base_url or os.environ.get("TOAPIS_BASE_URL") or _BASE)
@@ -108,6 +108,7 @@ class AvatarSession:
         self._observer = observer
         self._trust_env = trust_env
         self._allow_private = allow_private_sources
+        self._trade = GenerationTrade(video_models, allow_private_sources)
         self._engine: Engine | None = None
         self._closing: asyncio.Task[None] | None = None
         self._accepted_at: dict[str, float] = {}
@@ -250,8 +251,9 @@ class AvatarSession:
         Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
         """
         engine = self._open_engine()
-        request = asset_request(source, group_id_of(group), allow_private=self._allow_private)
-        client = engine.client
+        client, group_id = engine.client, group_id_of(group)
+        sent = await published(source, client=client, flow=engine.alone)
+        request = asset_request(sent, group_id, allow_private=self._allow_private or sent is not source)
 
         def read(answer: Answer) -> Asset:
             asset = read_asset(answer, source=source)
@@ -296,7 +298,7 @@ class AvatarSession:
         Cancelled, the polling of it stops.
         """
         engine = self._open_engine()
-        _positive("timeout", timeout)
+        check_positive("timeout", timeout)
         now = engine.client.clock()
         seen = asset if isinstance(asset, Asset) else None
         asset_id = asset.asset_id if isinstance(asset, Asset) else asset
@@ -358,30 +360,33 @@ class AvatarSession:
         Entering the stream raises :class:`JournalError` when the journal is held by another process, is not a
         journal, or cannot be written.
         """
-        _positive("asset_timeout", asset_timeout)
-        _positive("max_pending", max_pending)
-        if on_failure not in {"continue", "stop"}:
-            message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
-            raise InvalidInput(message)
+        check_positive("asset_timeout", asset_timeout)
+        check_positive("max_pending", max_pending)
         if on_in_doubt not in {"hold", "resend"}:
             message = f"on_in_doubt must be 'hold' or 'resend', not {on_in_doubt!r}"
             raise InvalidInput(message)
         if not callable(group):
             group_id_of(group)
-        Intake.of(sources)
         return self._stream(
             AssetTrade(group, self._allow_private),
             sources,
             asset_timeout=asset_timeout,
             max_pending=max_pending,
-            stop_on_failure=on_failure == "stop",
+            on_failure=on_failure,
             journal=journal,
             on_in_doubt=on_in_doubt,
             retry_refused=retry_refused,
         )
 
-    def _stream(self, trade: Any, sources: Any, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are above
-        begin: Callable[[], Awaitable[Any]] = lambda: self._open_engine().begin(trade, sources, **options)  # noqa: E731 - two lines with a def say no more
+    def _stream(self, trade: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are around it
+        if on_failure not in {"continue", "stop"}:
+            message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
+            raise InvalidInput(message)
+        Intake.of(sources)
+
+        def begin() -> Awaitable[Any]:
+            return self._open_engine().begin(trade, sources, stop_on_failure=on_failure == "stop", **options)
+
         return Ingest(begin)
 
 

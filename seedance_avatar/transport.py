@@ -62,6 +62,9 @@ _WORDS: Final = (
 _FINAL: Final = 200
 """Below this there is only 101, which nobody asked for: aiohttp passes over the others."""
 
+_SLOWEST: Final = 1 << 16
+"""Bytes a second at which a streamed body has to move, on top of the time for the request."""
+
 _VERDICT: Final = 300
 """From this status on the head of an answer is the answer, and its body only adds words."""
 
@@ -304,16 +307,19 @@ class Transport:
             return failure
         response: aiohttp.ClientResponse | None = None
         read = bytearray()
+        upload = request.upload
+        headers = self._plain if request.body is None else self._json
+        slow = 0.0 if upload is None else upload.length / _SLOWEST
         try:
             response = await session.request(
                 request.method,
                 URL(self.base_url + request.path, encoded=True),
-                data=request.body,
-                headers=self._plain if request.body is None else self._json,
+                data=request.body if upload is None else upload.pieces(),
+                headers=headers if upload is None else CIMultiDict(headers, **upload.headers),
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=True,  # we ask for none; a gateway that compresses all the same is understood
-                timeout=self._timeout,
+                timeout=attrs.evolve(self._timeout, total=self.timeouts.request + slow) if slow else self._timeout,
                 middlewares=(_once,),
             )
             body = await _read(response, read)

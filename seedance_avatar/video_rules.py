@@ -14,7 +14,7 @@ from typing import Final, TypeAlias, get_args
 
 import attrs
 
-from .errors import InvalidInput, InvalidSource
+from .errors import AssetFailed, InvalidInput, InvalidSource
 from .models import Asset, AssetType
 from .refusals import is_id
 from .text import safe_text
@@ -55,7 +55,6 @@ def parts_of(request: GenerationRequest, *, allow_private: bool = False) -> tupl
     :param allow_private: accept URLs of hosts that are not public, for a gateway that stands beside them.
     :raises InvalidInput: a reference is neither an asset nor a :class:`Reference`, its role or type is not
         known, or its asset is not active; :class:`InvalidSource` where the service cannot fetch its URL.
-    :raises AssetFailed: a reference is an asset that failed.
     """
     given: list[Reference] = []
     if request.first_frame is not None:
@@ -131,7 +130,11 @@ def _url_of(reference: Reference, about: str, *, allow_private: bool) -> str:
         if medium.asset_type in ROLE_TYPES.values() and medium.asset_type != wanted:
             message = f"asset {medium.asset_id} is of type {medium.asset_type}: a {reference.role} takes type {wanted}"
             raise InvalidInput(message, about=about)
-        return medium.uri
+        try:
+            return medium.uri
+        except AssetFailed as failed:
+            message = f"{failed.message}: it can never be used"
+            raise InvalidInput(message, about=about) from None
     if str(medium).startswith(_ASSET):
         if is_id(medium.removeprefix(_ASSET)):
             return medium

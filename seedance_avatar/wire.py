@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
@@ -28,6 +28,7 @@ __all__ = [
     "About",
     "Answer",
     "Request",
+    "Streamed",
     "asset_query",
     "asset_request",
     "check_key",
@@ -70,12 +71,32 @@ def json_bytes(fields: Mapping[str, Any]) -> bytes:
 
 
 @attrs.frozen(kw_only=True)
+class Streamed:
+    """A body that is too large to hold: sent piece by piece, as many bytes as it says.
+
+    :ivar pieces: called anew for every try; returns the bytes from the first one on.
+    :ivar length: bytes in all.
+    :ivar content_type: what they are.
+    """
+
+    pieces: Callable[[], AsyncIterable[bytes]]
+    length: int
+    content_type: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with it. A length told beforehand spares it the chunks that not every gateway takes."""
+        return {"Content-Type": self.content_type, "Content-Length": str(self.length)}
+
+
+@attrs.frozen(kw_only=True)
 class Request:
     """One HTTP request as the transport needs it.
 
     :ivar lane: which of the service's limits it counts against: ``submit`` or ``query``.
     :ivar path: begins with ``/v1/``; to be put behind :func:`normalize_base`'s result as it is.
     :ivar body: JSON, or None.
+    :ivar upload: a body to be streamed in its place, or None.
     :ivar subject: what it is about, for :attr:`about`.
     :ivar repeatable: True when sending it twice does no harm.
     """
@@ -84,6 +105,7 @@ class Request:
     method: str
     path: str
     body: bytes | None = attrs.field(default=None, repr=False)
+    upload: Streamed | None = attrs.field(default=None, repr=False)
     subject: About = None
     repeatable: bool = False
 
@@ -147,7 +169,8 @@ def _flaw(name: str, text: object, most: float = math.inf) -> str | None:
 def check_source(source: AssetSource, *, allow_private: bool = False) -> None:
     """Refuse a source that the service would refuse, with the reason that the service does not give.
 
-    ``allow_private`` accepts URLs of hosts that are not public, for a gateway that stands beside them.
+    ``allow_private`` accepts URLs of hosts that are not public, for a gateway that stands beside them. A local
+    file has a URL of its own only once it was uploaded, so it is not judged by one.
 
     :raises InvalidSource: the URL is not public or not a URL, the type is none, a text is too long.
     """
@@ -157,7 +180,7 @@ def check_source(source: AssetSource, *, allow_private: bool = False) -> None:
             f"a source is of type {type(given).__name__}: make it one with AssetSource.image(url), .video or .audio"
         )
         raise InvalidSource(message)
-    flaw = judge_url(source.source_url, allow_private=allow_private)
+    flaw = None if source.path is not None else judge_url(source.source_url, allow_private=allow_private)
     if flaw is not None:
         flaw = f"the service cannot fetch this URL: {flaw}"
     elif source.asset_type not in ASSET_TYPES:
@@ -203,6 +226,9 @@ def asset_request(source: AssetSource, group_id: str, *, allow_private: bool = F
     :raises InvalidInput: ``group_id`` is no id.
     """
     check_source(source, allow_private=allow_private)
+    if source.path is not None:
+        message = "it is a local file, which the service cannot fetch: upload it first"
+        raise InvalidSource(message, about=source.label)
     fields = {
         "group_id": _checked(group_id, "a group"),
         "asset_type": source.asset_type,

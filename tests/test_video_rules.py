@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedance_avatar.errors import AssetFailed, AvatarError, InvalidInput, InvalidSource
+from seedance_avatar.errors import AvatarError, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetSource
 from seedance_avatar.video_models import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
 from seedance_avatar.video_request import GenerationRequest, Reference
@@ -188,7 +188,7 @@ def test_more_than_all_together_is_refused_where_the_model_counts_them_together(
 
 
 def test_a_failed_asset_says_why_it_failed() -> None:
-    with pytest.raises(AssetFailed, match="face not found"):
+    with pytest.raises(InvalidInput, match="failed: face not found: it can never be used"):
         check_request(request(references=[asset(status="failed", reason="face not found")]))
 
 

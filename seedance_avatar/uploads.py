@@ -1,0 +1,139 @@
+"""Local files, put where the service can fetch them: judged first, then streamed to its upload endpoints."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import attrs
+from anyio import to_thread
+
+from .answers import Answer
+from .client import Client
+from .errors import InvalidInput, InvalidSource
+from .gate import Flow
+from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
+from .models import ASSET_TYPES, AssetSource
+from .refusals import read_object
+from .text import safe_text
+from .wire import Request, Streamed, check_source
+
+__all__ = ["check_file", "published", "upload_file"]
+
+_CHUNK: Final = 1 << 18
+
+
+async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow, patient: bool = False) -> str:
+    """Upload the file at ``path`` to the service and return its URL there, which is public.
+
+    Which of the service's endpoints it goes to is told by its first bytes. It does no harm to upload a file twice,
+    so whatever breaks is tried again.
+
+    :param patient: as for :meth:`Client.call`.
+    :raises InvalidInput: there is no such file, or the service would not take it: each reason is named.
+    :raises ConnectionFailed: no answer came in all attempts.
+    :raises ApiError: the service refused.
+
+    Cancelled, it stops sending; what the service has made of it is nobody's.
+    """
+    facts = await to_thread.run_sync(probe, path)
+    name = safe_text(facts.path.name, 80)
+    problems = list(_upload_problems(facts))
+    if problems or facts.media_type is None or facts.mime_type is None:
+        message = f"the service takes no such upload: {'; '.join(problems)}"
+        raise InvalidInput(message, about=name)
+    file = await to_thread.run_sync(_opened, facts.path)
+    try:
+        request = _request(file, facts.size, f"file.{facts.media_format}", facts.mime_type, facts.media_type, name)
+        return await client.call(request, lambda answer: _read_url(answer, name), flow=flow, patient=patient)
+    finally:
+        file.close()
+
+
+def check_file(source: AssetSource) -> None:
+    """Refuse a source made of a local file that cannot become an asset. It reads the disk.
+
+    :raises InvalidSource: there is no such file, or it breaks limits of the service: each is named.
+    """
+    if source.path is None or source.asset_type not in ASSET_TYPES:
+        return
+    try:
+        facts = probe(source.path)
+    except InvalidInput as error:
+        raise InvalidSource(error.message, about=source.label) from error
+    # The same limit may be broken in both tables; once is enough.
+    problems = dict.fromkeys([*ASSET_LIMITS[source.asset_type].problems(facts), *_upload_problems(facts)])
+    if problems:
+        message = f"this file cannot become an asset of type {source.asset_type}: {'; '.join(problems)}"
+        raise InvalidSource(message, about=source.label)
+
+
+async def published(source: AssetSource, *, client: Client, flow: Flow, patient: bool = False) -> AssetSource:
+    """Return ``source`` with a URL that the service can fetch: a local file is judged and uploaded first.
+
+    :raises InvalidSource: see :func:`check_file`. What :func:`upload_file` raises, likewise.
+    """
+    check_source(source, allow_private=True)
+    if source.path is None:
+        return source
+    await to_thread.run_sync(check_file, source)
+    url = await upload_file(source.path, client=client, flow=flow, patient=patient)
+    return attrs.evolve(source, source_url=url, path=None)
+
+
+def _upload_problems(facts: MediaFacts) -> Iterator[str]:
+    if facts.media_type is None:
+        yield "its format is not known"
+    else:
+        yield from UPLOAD_LIMITS[facts.media_type].problems(facts)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        message = f"{safe_text(path)} cannot be read: {error.strerror or type(error).__name__}"
+        raise InvalidInput(message) from error
+
+
+def _request(file: IO[bytes], size: int, name: str, mime_type: str, media_type: str, about: str) -> Request:  # noqa: PLR0913, PLR0917 - the parts of one multipart body
+    boundary = secrets.token_hex(16)
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        f"Content-Type: {mime_type}\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        await to_thread.run_sync(file.seek, 0)
+        yield head
+        left = size
+        # Not one byte more than was promised, should the file be growing; one that shrinks breaks the request.
+        while left and (piece := await to_thread.run_sync(file.read, min(left, _CHUNK))):
+            left -= len(piece)
+            yield piece
+        yield tail
+
+    return Request(
+        lane="submit",
+        method="POST",
+        path=f"/v1/uploads/{media_type}s",
+        upload=Streamed(
+            pieces=pieces,
+            length=len(head) + size + len(tail),
+            content_type=f"multipart/form-data; boundary={boundary}",
+        ),
+        subject=about,
+        repeatable=True,
+    )
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("https://", "http://"))
+
+
+def _read_url(answer: Answer, about: str) -> str:
+    return str(read_object(answer, key="url", about=about, usable=_is_url)["url"])

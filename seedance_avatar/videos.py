@@ -1,0 +1,141 @@
+"""The video half of a session: one generation, its wait, its file; local files on their way up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from .client import Passage
+from .download import Download, Progress
+from .engine import Engine
+from .errors import ContentRefused
+from .events import Accepted, ReferenceRegistered
+from .exactly_once import ExactlyOnce
+from .generation import GenerationTrade, failure_of
+from .models import Asset, AssetSource, VideoTask
+from .real_person import refused_image, with_asset
+from .single import Single
+from .uploads import upload_file
+from .video_request import GenerationRequest
+from .video_wire import read_video, video_query
+from .waiting import wait_for
+
+__all__ = ["Register", "Videos"]
+
+Register = Callable[[AssetSource], Awaitable[Asset]]
+"""Makes an active asset of a source: uploads it to a group and waits for it."""
+
+_REMEMBERED: Final = 1_000
+"""Generations whose time of acceptance is kept for a later wait."""
+
+
+@attrs.define(eq=False)
+class Videos:
+    """What a session does for videos; see the methods of the same names there."""
+
+    engine: Engine
+    trade: GenerationTrade = attrs.field(factory=GenerationTrade)
+    _accepted_at: dict[str, float] = attrs.field(factory=dict)
+
+    async def generate(self, request: GenerationRequest, register: Register | None = None) -> VideoTask:
+        """Submit ``request`` exactly once, and return its task.
+
+        With ``register``, an image that is refused for showing a real person is made an asset, which takes its
+        place, and the request is submitted once more: once for each image.
+        """
+        registered: set[str] = set()
+        while True:
+            try:
+                return await self._submit(request)
+            except ContentRefused as refusal:
+                url = refused_image(refusal, request, allow_private=self.trade.allow_private)
+                if register is None or url is None or url in registered:
+                    raise
+                refused = refusal
+            registered.add(url)
+            source = AssetSource.image(url)
+            asset = await register(source)
+            client = self.engine.client
+            if client.observer is not None:
+                client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
+            request = with_asset(request, url, asset)
+
+    async def _submit(self, request: GenerationRequest) -> VideoTask:
+        engine, client = self.engine, self.engine.client
+        business_id = self.trade.admit(request)
+        once = ExactlyOnce(client, engine.alone, looks=self.trade.looks)
+        submission = self.trade.request(request, business_id)
+
+        async def call(passage: Passage) -> VideoTask:
+            task = await once.submit(submission, business_id, passage)
+            now = client.clock()
+            self._remember(task.task_id, now)
+            if client.observer is not None:
+                client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
+            return task
+
+        return await engine.finish(Single(call=call, item_id=self.trade.item_id))
+
+    def _remember(self, task_id: str, now: float) -> None:
+        self._accepted_at[task_id] = now
+        if len(self._accepted_at) > _REMEMBERED:
+            del self._accepted_at[next(iter(self._accepted_at))]
+
+    async def get(self, video: VideoTask | str) -> VideoTask:
+        """Ask for a task as it is now."""
+        return await self.engine.client.call(video_query(_id_of(video)), read_video, flow=self.engine.alone)
+
+    async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
+        """Wait until a video is finished, and return its task.
+
+        :raises GenerationFailed: there will be no video.
+        :raises WaitTimeout: not yet.
+        """
+        now = self.engine.client.clock()
+        task_id = _id_of(video)
+        accepted_at = self._accepted_at.pop(task_id, None)
+        seen = video if isinstance(video, VideoTask) else None
+        if accepted_at is None and (seen is None or not seen.is_terminal):
+            # Who knows how old it is: it may have been finished for hours, so look before scheduling looks.
+            seen = await self.get(task_id)
+        if seen is None or not seen.is_terminal:
+            seen = await wait_for(
+                self.engine.watch,
+                kind="generation",
+                question=video_query(task_id),
+                read=read_video,
+                accepted_at=now if accepted_at is None else accepted_at,
+                deadline=now + timeout,
+                last=seen,
+                teaches=accepted_at is not None,
+            )
+        if (failure := failure_of(seen)) is not None:
+            raise failure
+        return seen
+
+    async def download(
+        self, video: VideoTask | str, path: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> Path:
+        """Fetch the file of a finished video."""
+        transport = self.engine.transport
+        download = Download(
+            ask=self.get,
+            retry=self.engine.client.retry,
+            timeouts=self.engine.timeouts,
+            connector=None if transport.http is None else transport.http.connector,
+            progress=progress,
+            rng=self.engine.client.rng,
+        )
+        return await download.run(video, path)
+
+    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+        """Upload a local file, and return its public URL."""
+        return await upload_file(path, client=self.engine.client, flow=self.engine.alone)
+
+
+def _id_of(video: VideoTask | str) -> str:
+    return video.task_id if isinstance(video, VideoTask) else video
