@@ -11,6 +11,7 @@ of half its length: the plan of least mean delay lets a few wait very long where
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Self
@@ -18,6 +19,9 @@ from typing import Self
 import attrs
 
 __all__ = ["Plan"]
+
+_KNOTS_A_LOOK = 8
+_MOST_PARTS = 32  # of one bin
 
 
 @attrs.frozen(kw_only=True)
@@ -48,38 +52,47 @@ class Plan:
     def solve(cls, ages: Sequence[float], finished: Sequence[float], price: float, dread: float) -> Self:
         """Return the best plan for a law.
 
-        :param ages: the knots, seconds, rising from 0; looks are planned at knots.
-        :param finished: the chance to have finished by each knot, from 0 to (nearly) 1; even within a knot.
+        :param ages: seconds, rising from 0.
+        :param finished: the chance to have finished by each of them, from 0 to (nearly) 1; evenly in between.
         :param price: seconds of delay that one look is worth.
         :param dread: seconds; a delay of this length costs twice its length.
         """
+        ages, finished = _refined(ages, finished, price)
         last = len(ages) - 1
         # With F the law, a look at b after one at a costs the integral over (a, b) of (b-u) + (b-u)²/dread.
-        # Written out it needs F and its first two moments up to each knot.
-        first, second = [0.0], [0.0]
-        for k in range(last):
-            low, high, mass = ages[k], ages[k + 1], finished[k + 1] - finished[k]
-            first.append(first[-1] + mass * (low + high) / 2)
-            second.append(second[-1] + mass * (low * low + low * high + high * high) / 3)
+        # Multiplied out it falls into what belongs to a, to b, and two products of one each; the squares of u add
+        # up to the same whatever the plan.
         slope = [1 + 2 * age / dread for age in ages]
         height = [age + age * age / dread for age in ages]
-        remaining = [0.0] * (last + 1)
+        moments = [0.0]
+        for low, high, done, then in zip(ages, ages[1:], finished, finished[1:], strict=False):
+            moments.append(moments[-1] + (then - done) * (low + high) / 2)
         chosen = [last] * (last + 1)
-        # What stands at k alone: height[k]*F[k] - slope[k]*first[k] + second[k]/dread + remaining[k]
-        alone = [0.0] * (last + 1)
-        alone[last] = height[last] * finished[last] - slope[last] * first[last] + second[last] / dread
+        alone = [0.0] * (last + 1)  # what a look costs whatever the age from which it is planned; all end at the last
         for j in range(last - 1, -1, -1):
-            done, moment = finished[j], first[j]
-            best, best_at = float("inf"), last
-            # The cost of a look is convex in how long it is put off, so the best next look never moves back as
-            # the age moves on: nothing beyond the choice of the next older age needs trying.
+            done, moment = finished[j], moments[j]
+            least, best = math.inf, last
+            # The cost of a delay rises with its length, so the best next look never moves back as the age moves on
+            # (the costs are a Monge array): nothing beyond the choice of the next older age needs trying.
             for k in range(j + 1, chosen[j + 1] + 1):
                 cost = alone[k] - height[k] * done + slope[k] * moment
-                if cost < best:
-                    best, best_at = cost, k
-            chosen[j] = best_at
-            remaining[j] = best - second[j] / dread + price * (1 - done)
-            alone[j] = height[j] * done - slope[j] * moment + second[j] / dread + remaining[j]
+                if cost < least:
+                    least, best = cost, k
+            chosen[j] = best
+            alone[j] = least + price * (1 - done) + height[j] * done - slope[j] * moment
         looks = [ages[k] for k in chosen]
         looks[last] = ages[last] + (ages[last] - ages[last - 1])
         return cls(ages=ages, looks=looks)
+
+
+def _refined(ages: Sequence[float], finished: Sequence[float], price: float) -> tuple[list[float], list[float]]:
+    """Return the law with knots so dense that some fall between any two looks."""
+    fine, chances = [ages[0]], [finished[0]]
+    for low, high, done, then in zip(ages, ages[1:], finished, finished[1:], strict=False):
+        # Where the hazard is even, the best looks lie sqrt(2 * price / hazard) apart.
+        apart = math.sqrt((then - done) * (high - low) / (2 * price * max(1e-9, 1 - done)))
+        parts = min(_MOST_PARTS, 1 + int(_KNOTS_A_LOOK * apart))
+        for part in range(1, parts + 1):
+            fine.append(low + (high - low) * part / parts)
+            chances.append(done + (then - done) * part / parts)
+    return fine, chances

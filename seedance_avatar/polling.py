@@ -2,6 +2,10 @@
 
 ``now`` is always an argument: seconds on one monotonic clock. Nothing here sleeps, sends or draws from any
 other randomness than the one it was given.
+
+The learned schedule looks where :mod:`.planning` finds it cheapest under the law that :mod:`.learning` knows. A
+few looks are spent on learning alone: the first of some things falls anywhere before its planned age, since a
+schedule that never looks early never hears that everything has become faster.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import math
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from random import Random
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -20,8 +24,14 @@ from .planning import Plan
 
 __all__ = ["Schedule", "Watched"]
 
-_SPREAD = 0.1  # the share of a distance by which looks are strewn, so that what began at once is not looked at at once
-_OUT = math.nan  # the due time of what is not in the heap: unequal to everything, so every old entry of it is stale
+_PUT_OFF: Final = 0.1  # the share of a fixed distance by which a look may come later
+_STREWN: Final = 0.1  # the share of the distance to the look after it over which a planned look is strewn
+_EARLY: Final = 0.03  # the share of things whose first look comes early, once a law is known,
+_EARLY_AT_FIRST: Final = 0.5  # and before anything is
+_DREAD: Final = 2.0  # see Plan.solve; in distances of looks at a law of the same median with an even hazard
+_PATIENCE: Final = 10.0  # seconds that a look which finds nothing new waits for one that is sure to
+_RECONSIDERED: Final = 10_000  # how many are looked through at once when a law has moved: some 15 ms
+_OUT: Final = math.nan  # the due time of what is not in the heap: unequal to everything, so old entries of it are stale
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -31,7 +41,8 @@ class Watched:
     :ivar kind: what it is (``"image"``, ``"video"``, ``"audio"``, ``"generation"``): each has its own schedule.
     :ivar accepted_at: when the service accepted it, seconds on the schedule's clock.
     :ivar payload: the caller's own; never looked into.
-    :ivar deadline: when its time is up, or None. It is looked at once more at its deadline, never only later.
+    :ivar deadline: when its time is up, or None: it is due by then, once; when to give up is the caller's affair.
+    :ivar teaches: whether ``accepted_at`` is known well enough to learn from.
     :ivar looks: how many looks found it pending.
     :ivar last_look: when the last of them left (``accepted_at`` before the first).
     :ivar due: when it is looked at next; not a number while it is not in the schedule.
@@ -42,12 +53,14 @@ class Watched:
     accepted_at: float
     payload: Any = None
     deadline: float | None = None
-    looks: int = 0
+    teaches: bool = attrs.field(default=True, kw_only=True)
+    looks: int = attrs.field(default=0, kw_only=True)
     last_look: float = attrs.field(default=attrs.Factory(lambda self: self.accepted_at, takes_self=True), kw_only=True)
     due: float = attrs.field(default=_OUT, init=False)
     taken_at: float = attrs.field(default=-math.inf, init=False)
 
     def __lt__(self, other: Watched) -> bool:
+        """Let the older go first where a heap finds two due at once."""
         return self.accepted_at < other.accepted_at
 
 
@@ -60,11 +73,14 @@ class _Fixed:
 
     def next_look(self, watched: Watched, now: float, rng: Random) -> float:
         if watched.looks == 0:
-            return max(now, watched.accepted_at + self.first * (1 + _SPREAD * rng.random()))
-        return now + self.every * (1 + _SPREAD * rng.random())
+            return max(now, watched.accepted_at + self.first * (1 + _PUT_OFF * rng.random()))
+        return now + self.every * (1 + _PUT_OFF * rng.random())
 
-    def learn(self, watched: Watched, looked_at: float) -> None:
-        """Learn nothing: it is fixed."""
+    def gain(self, watched: Watched, now: float) -> float:  # noqa: ARG002 - one face for both schedules
+        return 0.5  # nothing is known of it
+
+    def learn(self, after: float, by: float, now: float, *, done: bool) -> bool:  # noqa: ARG002 - one face for both
+        return False
 
 
 @attrs.define(eq=False)
@@ -72,24 +88,41 @@ class _Learned:
     """Where the plan for the law of its kind says."""
 
     law: Law
-    plan: Plan
+    price: float
+    plan: Plan = attrs.field(init=False)
 
-    @classmethod
-    def of(cls, kind: str, price: float) -> Self:
-        law = Law.of(kind)
-        dread = 2 * math.sqrt(2 * price * law.ages[len(law.ages) // 2])
-        return cls(law, Plan.solve(law.ages, law.finished, price, dread))
+    def __attrs_post_init__(self) -> None:
+        self._solve()
 
     def next_look(self, watched: Watched, now: float, rng: Random) -> float:
+        if watched.looks == 0 and rng.random() < max(_EARLY, _EARLY_AT_FIRST / (1 + self.law.completed / 4)):
+            return max(now, watched.accepted_at + self.plan.next_look(0.0) * rng.random())
+        return self.planned(watched, now, rng)
+
+    def planned(self, watched: Watched, now: float, rng: Random) -> float:
         # From when it was last known to be pending: what was accepted long ago and never looked at is due at once.
         ahead = self.plan.next_look(max(0.0, watched.last_look - watched.accepted_at))
-        after = self.plan.next_look(ahead)
-        strewn = ahead + (after - ahead) * _SPREAD * rng.random()
-        return max(now, watched.accepted_at + strewn)
+        strewn = (self.plan.next_look(ahead) - ahead) * _STREWN * (rng.random() - 0.5)
+        return max(now, watched.accepted_at + ahead + strewn)
 
-    def learn(self, watched: Watched, looked_at: float) -> None:
-        """Take in that ``watched`` finished between its last look and ``looked_at``."""
-        self.law.observe(watched.last_look - watched.accepted_at, looked_at - watched.accepted_at)
+    def gain(self, watched: Watched, now: float) -> float:
+        """Return the chance that a look now finds it finished."""
+        before = self.law.finished_by(watched.last_look - watched.accepted_at)
+        return (self.law.finished_by(now - watched.accepted_at) - before) / max(1e-9, 1 - before)
+
+    def learn(self, after: float, by: float, now: float, *, done: bool) -> bool:
+        """Take in a look, see :meth:`Law.observe`. Return whether what is scheduled should be reconsidered."""
+        self.law.observe(after, by, done=done)
+        if not self.law.wants_refit(now):
+            return False
+        moved = self.law.refit(now)
+        self._solve()
+        return moved
+
+    def _solve(self) -> None:
+        law = self.law
+        dread = _DREAD * math.sqrt(2 * self.price * law.median)
+        self.plan = Plan.solve(law.ages, law.finished, self.price, dread)
 
 
 @attrs.define(eq=False)
@@ -97,14 +130,17 @@ class Schedule:
     """Everything pending in a session, and when to look at each. Build it by :meth:`build`.
 
     What is popped is out until :meth:`still_pending`, :meth:`defer` or :meth:`add` puts it back, or
-    :meth:`finished`, :meth:`failed` or :meth:`discard` ends it.
+    :meth:`finished`, :meth:`failed` or :meth:`discard` ends it. A step costs some microseconds; now and then, at
+    most ten times in the median time to finish, one costs some milliseconds, when a law is fitted anew.
     """
 
     _default: Polling
-    _overrides: Mapping[str, Polling]
     _rng: Random
+    _overrides: Mapping[str, Polling]
     _paces: dict[str, _Fixed | _Learned] = attrs.field(factory=dict, init=False)
+    _earlier: dict[str, Any] = attrs.field(factory=dict, init=False)
     _heap: list[tuple[float, Watched]] = attrs.field(factory=list, init=False)
+    _ready: list[tuple[float, float, Watched]] = attrs.field(factory=list, init=False)
     _live: int = attrs.field(default=0, init=False)
 
     @classmethod
@@ -115,7 +151,7 @@ class Schedule:
         :param rng: strews the looks.
         :param overrides: by kind.
         """
-        return cls(polling, dict(overrides or {}), rng)
+        return cls(polling, rng, dict(overrides or {}))
 
     def __len__(self) -> int:
         """How many are in the schedule; what is popped is not."""
@@ -126,33 +162,52 @@ class Schedule:
         self._place(watched, self._pace(watched.kind).next_look(watched, now, self._rng), now)
 
     def next_due(self) -> float | None:
-        """Return when something is next due (possibly in the past), or None when nothing is pending."""
+        """Return when something is next due (in the past, when it is overdue), or None when nothing is pending."""
         self._drop_stale()
+        if self._ready:
+            return self._ready[0][1]
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now: float) -> Watched | None:
-        """Return the most worthwhile of what is due at ``now``, or None; it is out until it is put back."""
+        """Return the most worthwhile of what is due at ``now``, or None; it is out until it is put back.
+
+        Where more is due than may be looked at, what is likelier to have finished goes first, but nothing waits
+        longer than ten seconds for what became due after it.
+        """
         self._drop_stale()
-        if not self._heap or self._heap[0][0] > now:
-            return None
-        _, watched = heappop(self._heap)
-        watched.due, watched.taken_at = _OUT, now
-        self._live -= 1
-        return watched
+        heap, ready = self._heap, self._ready
+        if heap and heap[0][0] <= now:
+            due, watched = heappop(heap)
+            self._drop_stale()
+            if not ready and (not heap or heap[0][0] > now):
+                return self._taken(watched, now)  # nothing to choose from, as nearly always
+            while True:
+                rank = due - _PATIENCE * self._pace(watched.kind).gain(watched, now)
+                heappush(ready, (rank, due, watched))
+                self._drop_stale()
+                if not heap or heap[0][0] > now:
+                    break
+                due, watched = heappop(heap)
+        return self._taken(heappop(ready)[2], now) if ready else None
 
     def still_pending(self, watched: Watched, now: float, *, looked_at: float | None = None) -> None:
         """Put ``watched`` back: a look that left at ``looked_at`` found it pending; the answer came at ``now``.
 
         :param looked_at: seconds; when None, the time it was popped.
         """
+        before = watched.last_look
         watched.looks += 1
-        watched.last_look = max(watched.last_look, watched.taken_at if looked_at is None else looked_at)
-        self._place(watched, self._pace(watched.kind).next_look(watched, now, self._rng), now)
+        watched.last_look = max(before, watched.taken_at if looked_at is None else looked_at)
+        pace = self._learned(watched, before, watched.last_look, now, done=False)
+        self._place(watched, pace.next_look(watched, now, self._rng), now)
 
     def finished(self, watched: Watched, now: float, *, looked_at: float | None = None) -> None:
-        """Learn that ``watched`` became active between its last look and ``looked_at``, and forget it."""
-        self._pace(watched.kind).learn(watched, now if looked_at is None else looked_at)
+        """Learn that ``watched`` became active between its last look and ``looked_at``, and forget it.
+
+        :param looked_at: seconds; when None, ``now``.
+        """
         self.discard(watched)
+        self._learned(watched, watched.last_look, now if looked_at is None else looked_at, now, done=True)
 
     def failed(self, watched: Watched) -> None:
         """Forget ``watched``: it failed. The law of the time to active learns nothing from that."""
@@ -170,44 +225,85 @@ class Schedule:
             self._compact()
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what was learned, as JSON can hold it."""
-        return {}
+        """Return what was learned of each kind, now or in the runs restored from, as JSON can hold it."""
+        learned = {
+            kind: pace.law.snapshot()
+            for kind, pace in self._paces.items()
+            if isinstance(pace, _Learned) and pace.law.completed
+        }
+        return {**self._earlier, **learned}
 
     def restore(self, state: object) -> None:
-        """Take up what an earlier :meth:`snapshot` learned; what cannot be used is ignored."""
+        """Take up what an earlier :meth:`snapshot` learned, of kinds that nothing was learned of yet.
+
+        What cannot be used of it is ignored.
+        """
+        if not isinstance(state, dict):
+            return
+        for kind, earlier in state.items():
+            law = Law.restored(earlier)
+            pace = self._paces.get(kind)
+            if law is None or (isinstance(pace, _Learned) and pace.law.completed):
+                continue
+            self._earlier[kind] = law.snapshot()
+            self._paces.pop(kind, None)
 
     def _pace(self, kind: str) -> _Fixed | _Learned:
         pace = self._paces.get(kind)
         if pace is None:
             polling = self._overrides.get(kind, self._default)
             if polling.first is None or polling.every is None:
-                pace = _Learned.of(kind, polling.price)
+                pace = _Learned(Law.restored(self._earlier.get(kind)) or Law.of(kind), polling.price)
             else:
                 pace = _Fixed(polling.first, polling.every)
             self._paces[kind] = pace
         return pace
 
+    def _learned(self, watched: Watched, after: float, by: float, now: float, *, done: bool) -> _Fixed | _Learned:
+        pace = self._pace(watched.kind)
+        if watched.teaches and pace.learn(after - watched.accepted_at, by - watched.accepted_at, now, done=done):
+            self._reconsider(watched.kind, now)
+        return pace
+
+    def _reconsider(self, kind: str, now: float) -> None:
+        """Bring forward what a law that has moved wants to be looked at much earlier."""
+        pace = self._pace(kind)
+        for due, watched in self._heap[:_RECONSIDERED]:
+            # What was deferred has to wait all the same: it was tried since its last look.
+            if watched.kind == kind and due == watched.due and watched.taken_at <= watched.last_look:
+                sooner = pace.next_look(watched, now, self._rng)
+                if sooner < now + 0.9 * (due - now):
+                    watched.due = sooner
+                    heappush(self._heap, (sooner, watched))
+        self._compact()
+
     def _place(self, watched: Watched, due: float, seen: float) -> None:
         """Set the due time and push. ``seen`` is when it was last seen pending, or tried."""
         deadline = watched.deadline
-        if (
-            deadline is not None
-            and watched.taken_at < deadline
-            and not (watched.looks and watched.last_look >= deadline)
-        ):
-            due = min(due, max(deadline, seen))
+        if deadline is not None and watched.taken_at < deadline:
+            looked_past_it = watched.looks and watched.last_look >= deadline
+            due = due if looked_past_it else min(due, max(deadline, seen))
         if math.isnan(watched.due):
             self._live += 1
         watched.due = due
         heappush(self._heap, (due, watched))
 
+    def _taken(self, watched: Watched, now: float) -> Watched:
+        watched.due, watched.taken_at = _OUT, now
+        self._live -= 1
+        return watched
+
     def _drop_stale(self) -> None:
-        heap = self._heap
+        heap, ready = self._heap, self._ready
         while heap and heap[0][0] != heap[0][1].due:
             heappop(heap)
+        while ready and ready[0][1] != ready[0][2].due:
+            heappop(ready)
 
     def _compact(self) -> None:
         """Drop the entries of what was discarded once they are the most: the heap follows what is pending."""
-        if len(self._heap) > 2 * self._live + 64:
+        if len(self._heap) + len(self._ready) > 2 * self._live + 64:
             self._heap = [entry for entry in self._heap if entry[0] == entry[1].due]
+            self._ready = [entry for entry in self._ready if entry[1] == entry[2].due]
             heapify(self._heap)
+            heapify(self._ready)
