@@ -324,7 +324,9 @@ class Pipeline:
     def _watch(self, job: Job, *, deadline: float) -> None:
         self._polling += 1
         kind = self.trade.polling_kind(job.source)
-        job.watched = Watched(kind=kind, accepted_at=job.accepted_at, deadline=deadline, payload=job)
+        job.watched = Watched(
+            kind=kind, accepted_at=job.accepted_at, deadline=deadline, payload=job, teaches=job.teaches
+        )
         self.watch.add(job.watched)
 
     # Ending

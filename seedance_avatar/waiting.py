@@ -74,7 +74,7 @@ async def wait_for(  # noqa: PLR0913 - facts of one wait, all by keyword
     """
     result: asyncio.Future[A] = asyncio.get_running_loop().create_future()
     waiter: _Waiter[A] = _Waiter(question, read, result, last, teaches)
-    watched = Watched(kind=kind, accepted_at=accepted_at, deadline=deadline, payload=waiter)
+    watched = Watched(kind=kind, accepted_at=accepted_at, deadline=deadline, payload=waiter, teaches=teaches)
     watch.add(watched)
     try:
         return await result
