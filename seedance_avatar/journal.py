@@ -141,11 +141,7 @@ class Journal:
         return self._writer.unwritten
 
     def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
-        """Return the 16 bytes that identify a thing: by its ``key`` where it has one, else by group, kind and URL.
-
-        A keyed BLAKE2b hash: what a signed URL's query says cannot be read out of it. For a generation ``url``
-        is whatever text tells two requests apart.
-        """
+        """Return the 16 bytes that name a thing: a keyed hash of its ``key``, or else of its group, kind and URL."""
         return records.fingerprint(self._hasher, kind=kind, group_id=group_id, url=url, key=key)
 
     def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
@@ -188,10 +184,11 @@ class Journal:
         :param resend: also send what is in doubt, at the risk of a duplicate.
         :raises JournalError: it could not be written, or it is in no state from which it may be sent.
         """
+        change = self._change("sending", fingerprint, allowed=RESEND if resend else None)
         try:
-            await self._write("sending", fingerprint, allowed=RESEND if resend else ALLOWED["sending"])
+            await self._write(change)
         except asyncio.CancelledError:
-            self._queue("planned", fingerprint)
+            self._later((self._change("planned", fingerprint), None))
             self._flush()  # the loop may be about to end
             raise
 
@@ -200,7 +197,7 @@ class Journal:
 
         What is not ``sending`` any more, or not yet, stays as it is.
         """
-        await self._write("planned", fingerprint)
+        await self._write(self._change("planned", fingerprint))
 
     async def accepted(self, fingerprint: bytes, remote_id: str) -> None:
         """Record the service's id of it (asset, task or group). Once this returns that is on disk.
@@ -209,22 +206,23 @@ class Journal:
 
         :raises JournalError: it could not be written yet: it is kept, tried again, and in :attr:`unwritten`.
         """
-        await self._write("accepted", fingerprint, remote_id=records.printable(remote_id, "id"))
+        await self._write(self._change("accepted", fingerprint, remote_id=records.printable(remote_id, "id")))
 
     async def refused(self, fingerprint: bytes, error: AvatarError | str) -> None:
         """Record that nothing of it exists, and why: the service said no, or this library before sending."""
-        await self._write("refused", fingerprint, error=records.error_line(error))
+        await self._write(self._change("refused", fingerprint, error=records.error_line(error)))
 
     async def in_doubt(self, fingerprint: bytes, error: AvatarError | str) -> None:
         """Record that it was sent and its answer lost; the error's evidence and request id are kept too."""
-        await self._write("in_doubt", fingerprint, error=records.error_line(error))
+        await self._write(self._change("in_doubt", fingerprint, error=records.error_line(error)))
 
     def ended(self, fingerprint: bytes, state: Literal["active", "failed"], reason: str | None = None) -> None:
         """Note the end of what was accepted. Returns at once; it is written soon, at the latest on closing.
 
         A kill in between costs one more status request in the next run.
         """
-        self._queue(state, fingerprint, error=None if reason is None else records.error_line(reason))
+        error = None if reason is None else records.error_line(reason)
+        self._later((self._change(state, fingerprint, error=error), None))
 
     def note(self, values: Mapping[str, float]) -> None:
         """Note one point of some time series (a rate, a limit) for the report. Returns at once."""
@@ -291,7 +289,13 @@ class Journal:
             raise JournalError(message, about=f"journal {self.path}")
 
     def _change(
-        self, state: State, fingerprint: bytes, allowed: int | None, remote_id: str | None, error: str | None
+        self,
+        state: State,
+        fingerprint: bytes,
+        *,
+        allowed: int | None = None,
+        remote_id: str | None = None,
+        error: str | None = None,
     ) -> Change:
         self._check_writable()
         return Change(
@@ -303,22 +307,10 @@ class Journal:
             error=error,
         )
 
-    async def _write(
-        self,
-        state: State,
-        fingerprint: bytes,
-        *,
-        allowed: int | None = None,
-        remote_id: str | None = None,
-        error: str | None = None,
-    ) -> None:
-        change = self._change(state, fingerprint, allowed, remote_id, error)
+    async def _write(self, change: Change) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._soon((change, waiter))
         await waiter
-
-    def _queue(self, state: State, fingerprint: bytes, *, error: str | None = None) -> None:
-        self._later((self._change(state, fingerprint, None, None, error), None))
 
     async def _ask(self, question: Callable[[Store], _T]) -> _T:
         self._check()

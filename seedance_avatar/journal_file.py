@@ -47,7 +47,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             doubted_at INTEGER,
             error TEXT
         ) STRICT""",
-        "CREATE INDEX item_unfinished ON item (state) WHERE state IN (1, 2, 6)",
         "CREATE TABLE run (id INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, ended_at INTEGER) STRICT",
         "CREATE TABLE learned (kind TEXT PRIMARY KEY, facts TEXT NOT NULL) STRICT",
         "CREATE TABLE sample (at INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL) STRICT",

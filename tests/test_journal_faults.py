@@ -214,7 +214,7 @@ async def main():
     journal = await Journal.open(sys.argv[1])
     entry = journal.entry(kind="image", group_id="pg_1", url="https://cdn.example.com/0.jpg")
     await journal.claim([entry])
-    journal._writer.put([(journal._change("refused", entry.fingerprint, None, None, None), None)])
+    journal._writer.put([(journal._change("refused", entry.fingerprint), None)])
 
 asyncio.run(main())
 """
