@@ -37,7 +37,7 @@ def test_what_is_printed_above_scrolls_and_stays(monkeypatch: pytest.MonkeyPatch
     terminal = Terminal(monkeypatch, rows=5)
     screen = Screen(terminal)
     for number in range(9):
-        screen.draw([Text("frame"), Text("foot")], above=f"line {number}\r\n")
+        screen.draw([Text("frame"), Text("foot")], above=f"line {number}\n")
     assert terminal.lines == ["line 7", "line 8", "frame", "foot"]
 
 

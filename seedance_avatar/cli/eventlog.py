@@ -29,9 +29,9 @@ class EventLog:
         kind = "".join(f"_{char.lower()}" if char.isupper() else char for char in type(event).__name__).strip("_")
         self.write(kind, **{field.name: getattr(event, field.name) for field in attrs.fields(type(event))})
 
-    def write(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - facts are of every type
-        """Write one object of ``kind`` with ``facts``."""
-        self._stream.write(json.dumps({"event": kind} | {name: plain(fact) for name, fact in facts.items()}) + "\n")
+    def write(self, event: str, /, **facts: Any) -> None:  # noqa: ANN401 - facts are of every type
+        """Write one object of the kind ``event`` with ``facts``."""
+        self._stream.write(json.dumps({"event": event} | {name: plain(fact) for name, fact in facts.items()}) + "\n")
         self._stream.flush()
 
 

@@ -20,6 +20,7 @@ _HIDE_CURSOR: Final = "\x1b[?25l"
 _SHOW_CURSOR: Final = "\x1b[?25h"
 _BEGIN: Final = "\x1b[?2026h\x1b[?7l"  # synchronised update; no automatic wrapping while a frame is drawn
 _END: Final = "\x1b[?7h\x1b[?2026l"
+_ERASE: Final = "\x1b[K"
 _WIDEST: Final = 100
 """Columns that a frame uses at most: what is no wider than the window is left alone when it is resized."""
 
@@ -63,17 +64,18 @@ class Screen:
         for line in shown:
             line.truncate(columns - 1, overflow="ellipsis")
         out = [_HIDE_CURSOR, self._to_top(columns)]
-        if above:
-            out += ["\x1b[J", above]
-        out.append(_BEGIN)
-        out += [f"{self._rendered(line)}\x1b[K\r\n" for line in shown]
+        # Line by line: some terminals keep what a whole screen held when all of it is erased at once.
+        out += [above.replace("\n", f"{_ERASE}\r\n"), _BEGIN]
+        out += [f"{self._rendered(line)}{_ERASE}\r\n" for line in shown]
         out += ["\x1b[J", _END]
         self._widths = [line.cell_len for line in shown]
         self._write("".join(out))
 
     def clear(self) -> None:
         """Take the last frame away and give the cursor back."""
-        self._write(f"{self._to_top(terminal_size(self._stream)[0])}\x1b[J{_SHOW_CURSOR}")
+        to_top = self._to_top(terminal_size(self._stream)[0])
+        erased = f"{_ERASE}\r\n" * len(self._widths)
+        self._write(f"{to_top}{erased}\x1b[J{to_top}{_SHOW_CURSOR}")
         self._widths = []
 
     def _to_top(self, columns: int) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
-from typing import Final
+from contextvars import ContextVar
+from typing import Any, Final, TextIO
 
 import attrs
 from rich.console import Console
 from rich.text import Text
 
+from seedance_avatar import AvatarError
 from seedance_avatar.text import safe_text
 
+from .eventlog import EventLog
 from .meter import Histogram, Meter
 from .tally import Tally
 from .words import duration, number, plural
 
-__all__ = ["Summary", "go_on", "print_summary"]
+__all__ = ["INVOCATION", "Summary", "advice", "command_line", "plain_console", "print_summary", "summary_facts", "tell"]
+
+INVOCATION: ContextVar[Sequence[str]] = ContextVar("INVOCATION", default=())
+"""The arguments of the command that is running."""
 
 _ROWS: Final = (
     ("active", "green", ""),
@@ -45,6 +52,19 @@ class Summary:
     advice: Sequence[str] = ()
 
 
+def tell(summary: Summary, log: EventLog | None) -> None:
+    """Print ``summary`` on standard error, or write it to ``log`` as an event."""
+    if log is not None:
+        log.write("summary", **summary_facts(summary))
+    else:
+        print_summary(plain_console(sys.stderr), summary)
+
+
+def plain_console(stream: TextIO) -> Console:
+    """Return a console that takes text as it is: no markup, no emoji, no numbers made blue, no lines broken."""
+    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
 def print_summary(console: Console, summary: Summary) -> None:
     """Print ``summary``; nothing in it is read as markup."""
     tally, meter = summary.tally, summary.meter
@@ -60,7 +80,10 @@ def print_summary(console: Console, summary: Summary) -> None:
     lines += _reasons(tally)
     if summary.files:
         lines += [Text(), Text("Files", style="bold")]
-        lines += [Text(f"  {safe_text(path)}  ").append(safe_text(what), style="dim") for path, what in summary.files]
+        width = max(len(path) for path, _ in summary.files)
+        lines += [
+            Text(f"  {safe_text(path):<{width}}  ").append(safe_text(what), style="dim") for path, what in summary.files
+        ]
     if summary.advice:
         lines += [Text(), Text("Next", style="bold")]
         lines += [Text(f"  {line}") for line in summary.advice]
@@ -87,9 +110,13 @@ def _speed(meter: Meter) -> list[Text]:
     return lines
 
 
+def _shares(histogram: Histogram) -> dict[str, float | None]:
+    return {name: histogram.percentile(share) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
+
+
 def _percentiles(histogram: Histogram) -> str:
-    found = [(name, histogram.percentile(share)) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))]
-    return "   ".join(f"{name} {duration(seconds)}" for name, seconds in found if seconds is not None)
+    found = _shares(histogram)
+    return "   ".join(f"{name} {duration(seconds)}" for name, seconds in found.items() if seconds is not None)
 
 
 def _reasons(tally: Tally) -> list[Text]:
@@ -106,6 +133,57 @@ def _reasons(tally: Tally) -> list[Text]:
     return lines
 
 
-def go_on(arguments: Sequence[str]) -> str:
-    """Return the command line with ``arguments``, as it can be pasted into a shell."""
-    return shlex.join(["seedance-avatar", *arguments])
+def summary_facts(summary: Summary) -> dict[str, Any]:
+    """Return the same as facts."""
+    tally, meter = summary.tally, summary.meter
+    return {
+        "title": summary.title,
+        "elapsed": summary.elapsed,
+        "counts": {name: tally.counts[name] for name, *_ in _ROWS} | {"rejected": tally.rejected},
+        "time_to_active": _shares(meter.to_active),
+        "submission": _shares(meter.submission),
+        "requests": meter.requests,
+        "throttled": meter.throttled,
+        "repeated": meter.repeated,
+        "reasons": [attrs.asdict(reason) for reason in tally.top_reasons(20)],
+        "files": [path for path, _ in summary.files],
+        "next": list(summary.advice),
+    }
+
+
+def command_line() -> str:
+    """Return the command that is running, as it can be pasted into a shell."""
+    return shlex.join(["seedance-avatar", *INVOCATION.get()])
+
+
+def advice(  # noqa: PLR0913 - the facts that decide it
+    tally: Tally,
+    *,
+    command: str,
+    journal: str | None,
+    interrupted: bool,
+    rejects: str,
+    error: AvatarError | None = None,
+) -> list[str]:
+    """Return what to do next, line by line; empty when there is nothing to do.
+
+    :param error: what ended the run apart from its outcomes, or None.
+    """
+    lines: list[str] = []
+    stopped = tally.refused or error
+    if stopped is not None:
+        lines.append(f"{stopped.describe()}" + (f"; {stopped.hint}" if stopped.hint else ""))
+    if tally.unfinished or interrupted:
+        if journal is not None:
+            lines += ["go on where this ended, nothing is sent twice:", "", f"    {command}", ""]
+        else:
+            lines.append(
+                "no journal was kept, so this run cannot be resumed: ingest again only what the results do not show as "
+                "active, and add --journal run.db"
+            )
+    if tally.counts["in_doubt"]:
+        how = "; with --on-in-doubt resend they are, which may make duplicates" if journal is not None else ""
+        lines.append(f"what is in doubt may exist at the service and is not sent again by itself{how}")
+    if tally.rejected:
+        lines.append(f"correct the rejected rows ({rejects}) and ingest them by themselves")
+    return lines

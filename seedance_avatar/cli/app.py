@@ -1,0 +1,92 @@
+"""The tree of commands, a module for each, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError
+
+from seedance_avatar import AvatarError, __version__
+from seedance_avatar.text import safe_text
+
+from .arguments import hide_dashes, show_dashes
+from .demo import demo
+from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
+from .ingest import ingest
+from .results import Unwritable
+from .sandbox import sandbox
+from .summary import INVOCATION
+
+__all__ = ["app", "run"]
+
+_HELP: Final = """Turn public URLs of images, videos and voices into active assets that
+Seedance 2 can generate videos with.
+
+Try it without a key, against a local copy of the service:
+
+    seedance-avatar demo
+
+Then with your own manifest (CSV with a header, JSON Lines, Parquet, or text
+with one URL a line):
+
+    export TOAPIS_API_KEY=sk-...
+    seedance-avatar ingest sources.csv --dry-run
+    seedance-avatar ingest sources.csv --group-name brand-avatar \\
+        --journal run.db --out results.jsonl
+
+Killed in the middle? Run the same line again: the journal knows what was sent.
+"""
+
+_EPILOGUE: Final = f"""{EXIT_CODES}
+
+Any command takes --debug: the traceback of an error instead of one line."""
+
+app = App(
+    name="seedance-avatar",
+    version=__version__,
+    help=_HELP,
+    help_epilogue=_EPILOGUE,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    result_action="return_value",
+)
+for command in (demo, ingest, sandbox):
+    app.command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command in ``arguments`` and return its exit code; an error is one line on standard error.
+
+    With ``--debug`` among them an unexpected error leaves as it is.
+    """
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
+    INVOCATION.set(arguments)
+    try:
+        code = app(hide_dashes(arguments), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _told(f"{show_dashes(str(error)).rstrip('.')}; see seedance-avatar --help", Exit.USAGE)
+    except KeyboardInterrupt:
+        return _told("interrupted", exit_for_signal(2))
+    except Exception as error:
+        if debug:
+            raise
+        return _told(str(error) if isinstance(error, AvatarError | Unwritable) else _fault(error), _code(error))
+    return int(code) if isinstance(code, int) else Exit.DONE
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, AvatarError):
+        return exit_for_error(error)
+    return Exit.UNWRITABLE if isinstance(error, Unwritable) else Exit.BROKEN
+
+
+def _fault(error: Exception) -> str:
+    return f"a fault in this program: {type(error).__name__}: {error}; run the same with --debug for its traceback"
+
+
+def _told(message: str, code: int) -> int:
+    sys.stderr.write(f"seedance-avatar: {safe_text(message, 700)}\n")
+    return code

@@ -1,0 +1,140 @@
+"""One ingest as a person runs it: shown while it lasts, written down, stopped in order by a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import attrs
+
+from seedance_avatar import AssetSource, AvatarSession, Event, IngestStats, Observer
+
+from .eventlog import EventLog
+from .meter import Meter
+from .progress import JsonView, LiveView, PlainView, Snapshot, View, keep_showing
+from .results import Results
+from .signals import Interrupts
+from .tally import Tally
+
+__all__ = ["DRAIN", "Run", "choose_view", "fan_out"]
+
+DRAIN: Final = 10.0
+"""Seconds that what is on the wire gets to come home after the first signal."""
+
+
+def choose_view(*, as_json: bool) -> tuple[View, EventLog | None]:
+    """Return what shows a run on standard error: events, a live frame on a terminal, or plain lines."""
+    if as_json:
+        log = EventLog(sys.stderr)
+        return JsonView(log), log
+    if sys.stderr.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}:
+        return LiveView(sys.stderr, colour=not os.environ.get("NO_COLOR")), None
+    return PlainView(sys.stderr), None
+
+
+def fan_out(*observers: Observer | None) -> Observer:
+    """Return one observer that hands every event to each of ``observers``."""
+    watching = [observer for observer in observers if observer is not None]
+
+    def observe(event: Event) -> None:
+        for observer in watching:
+            observer(event)
+
+    return observe
+
+
+@attrs.define(eq=False)
+class Run:
+    """Runs one ingest and keeps what it came to.
+
+    :ivar title: what is being done, for progress and summary.
+    :ivar view: where progress is shown.
+    :ivar meter: what the session's events add up to (an observer of the session).
+    :ivar results: where outcomes are written, or None.
+    :ivar total: sources there are in all, or None where that cannot be known.
+    :ivar rejected: returns how many rows were rejected so far.
+    """
+
+    title: str
+    view: View
+    meter: Meter
+    results: Results | None = None
+    total: int | None = None
+    rejected: Callable[[], int] = int
+    tally: Tally = attrs.field(factory=Tally)
+    elapsed: float = 0.0
+    _trouble: str = ""
+    _session: AvatarSession | None = None
+    _stop: Callable[[], None] | None = None
+    _draining: asyncio.Task[None] | None = None
+    _main: asyncio.Task[Any] | None = None
+
+    def interrupts(self, last_words: Callable[[], object]) -> Interrupts:
+        """Return the guard that lets the first signal drain this run, or cancel what comes before it."""
+        self._main = asyncio.current_task()
+
+        def last() -> None:
+            self.view.close()
+            if self.results is not None:
+                self.results.abandon()
+            last_words()
+
+        return Interrupts(self._interrupted, last)
+
+    def _interrupted(self, signum: int) -> None:
+        del signum
+        if self._session is None:
+            if self._main is not None:
+                self._main.cancel()
+            return
+        self._trouble = "stopping: what is on the wire comes home (10 s at most); Ctrl-C again ends at once"
+        self.view.say(self._trouble)
+        self._draining = asyncio.ensure_future(self._session.drain(DRAIN))
+
+    def halt(self) -> None:
+        """Take no more sources; what was accepted is followed to its end."""
+        if self._stop is not None:
+            self._stop()
+
+    async def follow(self, session: AvatarSession, sources: Iterable[AssetSource], **options: Any) -> None:  # noqa: ANN401 - those of session.ingest
+        """Ingest ``sources`` and return when each has its outcome.
+
+        :raises Unwritable: the results could not be written; the run was stopped in order.
+        """
+        loop = asyncio.get_running_loop()
+        async with session.ingest(sources, **options) as stream:
+            self._session, self._stop = session, stream.stop
+            showing = loop.create_task(keep_showing(self.view, lambda: self._snapshot(stream.stats(), session)))
+            try:
+                async for outcome in stream.outcomes():
+                    self.tally.add(outcome)
+                    if self.results is not None:
+                        await self.results.put(outcome)
+            finally:
+                showing.cancel()
+                await asyncio.wait([showing])
+                self._session = self._stop = None
+                self.elapsed = stream.stats().elapsed
+                self.tally.rejected = self.rejected()
+        if self._draining is not None:
+            await self._draining
+
+    def _snapshot(self, stats: IngestStats, session: AvatarSession) -> Snapshot:
+        meter, now = self.meter, asyncio.get_running_loop().time()
+        done = stats.active + stats.failed + stats.pending + stats.in_doubt + stats.unsent
+        trouble = self._trouble or (f"the service cannot be reached: {meter.down}" if meter.down else "")
+        return Snapshot(
+            title=self.title,
+            total=self.total,
+            stats=stats,
+            session=session.stats(),
+            rate=meter.accepted.rate(now),
+            eta=None if self.total is None else meter.eta(self.total - done, now),
+            throttled_ago=None if meter.throttled_at is None else now - meter.throttled_at,
+            trouble=trouble,
+            last_error=self.tally.last_error or meter.trouble,
+            rejected=self.rejected(),
+        )
