@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 
 import attrs
 
-from .errors import JournalError
+from .errors import InvalidInput, JournalError
 from .journal_file import Lock, connect, look, prepare, read_version, unusable
 from .journal_records import KINDS, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary, misuse
 
@@ -142,7 +142,11 @@ class Store:
         """Open the journal at ``path``, making it unless ``readonly``; ``died`` is the error of what is recovered.
 
         :raises JournalError: not a journal, another version, held by another process, not writable.
+        :raises InvalidInput: ``durability`` is no word of :data:`Durability`.
         """
+        if durability not in _SYNCHRONOUS:
+            message = f"durability must be 'power' or 'process', not {durability!r}"
+            raise InvalidInput(message)
         path = path.resolve()
         try:
             # Looked at before a lock is made beside it: what is not ours is not touched in any way.

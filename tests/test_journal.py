@@ -10,6 +10,7 @@ from rig.journals import entry_of, known, names_in, planned
 
 from seedance_avatar.errors import (
     AvatarError,
+    InvalidInput,
     InvalidRequest,
     JournalError,
     ProtocolError,
@@ -277,3 +278,10 @@ async def test_a_closed_journal_says_so_and_closes_again_quietly(tmp_path: Path)
     with pytest.raises(SessionStateError, match="is closed"):
         journal.ended(name, "active")
     assert names_in(tmp_path) == ["run.db"]
+
+
+@pytest.mark.asyncio
+async def test_a_durability_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="'power' or 'process', not 'FULL'"):
+        await Journal.open(tmp_path / "run.db", durability="FULL")  # type: ignore[arg-type]  # which is the point
+    assert names_in(tmp_path) == []
