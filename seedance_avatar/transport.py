@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import aiohttp
 import attrs
 from aiohttp import hdrs
 from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -95,24 +95,25 @@ class AnswerLost(AvatarError):  # noqa: N818 - like its siblings it says what ha
         self.request_id = None if request_id is None else safe_text(request_id, 128)
 
 
-class _Pool(aiohttp.TCPConnector):
-    """Connections that carry nothing of the past.
+class _Broken(aiohttp.ClientConnectionError):
+    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
+
+
+class _Unclean(aiohttp.ClientConnectionError):
+    """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that leaves only on a connection that holds nothing of the past.
 
     aiohttp reuses an idle connection on which the server has said something unasked (some say 408 there before
     they close it), and reads that as the answer to the next request: a wrong id for an asset.
     """
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
-    ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        while connection.protocol is None or connection.protocol.should_close:
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-        return connection
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        if conn.protocol is None or conn.protocol.should_close:
+            raise _Unclean
+        return super().send(conn)
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -129,10 +130,6 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         lost = _Broken(_words(error))
     raise lost
-
-
-class _Broken(aiohttp.ClientConnectionError):
-    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
 
 
 async def _read(response: aiohttp.ClientResponse, read: bytearray) -> bytes:
@@ -192,13 +189,18 @@ class Transport:
     _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
     _pid: int = attrs.field(init=False, default=0)
     _closed: bool = attrs.field(init=False, default=False)
+    _origin: URL = attrs.field(init=False)
+    _prefix: str = attrs.field(init=False)
     _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
+    _middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = attrs.field(init=False, default=(_once,))
     _secret: Secret | None = attrs.field(init=False, default=None)
     _echo: bytes = attrs.field(init=False, default=b"")
     _plain: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
     _json: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
 
     def __attrs_post_init__(self) -> None:
+        base = URL(self.base_url, encoded=True)
+        self._origin, self._prefix = base.origin(), base.raw_path.rstrip("/")
         # A request's end that comes before the connection's would be told as a lost answer: nothing was sent.
         connect = min(self.timeouts.connect, 0.9 * self.timeouts.request)
         self._timeout = aiohttp.ClientTimeout(
@@ -230,15 +232,20 @@ class Transport:
             self._session = self.http
         else:
             self._session = aiohttp.ClientSession(
-                connector=_Pool(
+                connector=aiohttp.TCPConnector(
                     limit=self.pool,
                     keepalive_timeout=_KEEP_ALIVE,
                     ttl_dns_cache=_DNS_CACHE,
                     resolver=aiohttp.ThreadedResolver(),  # the system's own: aiodns, where installed, caches failures
                 ),
+                request_class=_Request,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
+            if hasattr(self._session, "_retry_connection"):
+                # The switch is aiohttp's own, for its tests; it saves what the middleware costs in every request.
+                self._session._retry_connection = False  # noqa: SLF001 - where there is none, the middleware stays
+                self._middlewares = ()
         self._loop = loop
         self._pid = os.getpid()
 
@@ -260,15 +267,15 @@ class Transport:
     def _bound(self) -> aiohttp.ClientSession:
         """Return the session, if it is open and belongs to this loop and process."""
         session = self._session
-        if session is None and not self._closed:
-            message = "not open: use it in `async with`, or await open() first"
-        elif self._closed or session is None:
+        if self._closed:
             message = "closed: nothing more can be sent"
+        elif session is None:
+            message = "not open: use it in `async with`, or await open() first"
         elif os.getpid() != self._pid:
             message = "opened in another process: open one after the fork"
         elif asyncio.get_running_loop() is not self._loop:
             message = "opened in another event loop: a session belongs to the loop that it was opened in"
-        elif session.closed:
+        elif self.http is not None and session.closed:
             message = "the borrowed aiohttp session is closed"
         else:
             return session
@@ -307,21 +314,26 @@ class Transport:
             return failure
         response: aiohttp.ClientResponse | None = None
         read = bytearray()
-        upload = request.upload
-        headers = self._plain if request.body is None else self._json
-        slow = 0.0 if upload is None else upload.length / _SLOWEST
+        headers, timeout = self._plain if request.body is None else self._json, self._timeout
+        if (upload := request.upload) is not None:
+            headers = CIMultiDict(headers, **upload.headers)
+            timeout = attrs.evolve(timeout, total=self.timeouts.request + upload.length / _SLOWEST)
         try:
-            response = await session.request(
-                request.method,
-                URL(self.base_url + request.path, encoded=True),
-                data=request.body if upload is None else upload.pieces(),
-                headers=headers if upload is None else CIMultiDict(headers, **upload.headers),
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,  # we ask for none; a gateway that compresses all the same is understood
-                timeout=attrs.evolve(self._timeout, total=self.timeouts.request + slow) if slow else self._timeout,
-                middlewares=(_once,),
-            )
+            while response is None:
+                try:
+                    response = await session.request(
+                        request.method,
+                        self._origin.with_path(self._prefix + request.path, encoded=True),
+                        data=request.body if upload is None else upload.pieces(),
+                        headers=headers,
+                        allow_redirects=False,
+                        raise_for_status=False,
+                        auto_decompress=True,  # we ask for none; who compresses all the same is understood
+                        timeout=timeout,
+                        middlewares=self._middlewares,
+                    )
+                except _Unclean:
+                    continue
             body = await _read(response, read)
         except _NOT_SENT as error:
             return self._not_sent(error, request)
@@ -374,7 +386,7 @@ class Transport:
         """Return the failure with its reason, and with whether another try can help."""
         timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
         words = f"no connection within {self._timeout.connect:g} s" if timed_out else _words(error)
-        message = f"cannot connect to {URL(self.base_url).host}: {words}"
+        message = f"cannot connect to {self._origin.host}: {words}"
         return ConnectionFailed(message, about=request.about, fatal=isinstance(error, _FATAL))
 
     def _lost(

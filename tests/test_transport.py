@@ -18,6 +18,7 @@ from rig.rude import (
     Cut,
     Drip,
     Endless,
+    Late,
     Reset,
     RudeServer,
     Silence,
@@ -266,8 +267,15 @@ async def test_a_request_cut_on_its_way_is_lost(how: str) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["closed", "reset"])
 @pytest.mark.parametrize("request_", [get(), post()], ids=["get", "post"])
-async def test_a_stale_connection_costs_one_request_and_no_silent_second(request_: Request, end: Close | Reset) -> None:
-    async with RudeServer(OK, end, OK) as server, opened(server.url) as transport:
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
+async def test_a_stale_connection_costs_one_request_and_no_silent_second(
+    request_: Request, end: Close | Reset, *, borrowed: bool
+) -> None:
+    async with (
+        RudeServer(OK, end, OK) as server,
+        aiohttp.ClientSession() as http,
+        opened(server.url, http=http if borrowed else None) as transport,
+    ):
         await transport.send(request_)
         with pytest.raises(AnswerLost):
             await transport.send(request_)
@@ -344,6 +352,25 @@ async def test_proxy_variables_are_obeyed_only_when_asked_for(
     assert len(server.requests) == (0 if obeyed else 1)
 
 
+@pytest.mark.asyncio
+async def test_a_proxy_that_refuses_the_way_means_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with RudeServer(json_answer({}, 407)) as proxy, RudeServer(OK) as server:
+        https = server.url.replace("http:", "https:")
+        for where, words in ((proxy.port, "the proxy refused"), (unused_port(), "Connect call failed")):
+            monkeypatch.setenv("https_proxy", f"http://me:CANARY@127.0.0.1:{where}")
+            async with opened(https, trust_env=True) as transport:
+                with pytest.raises(ConnectionFailed, match=words) as caught:
+                    await transport.send(post())
+            assert not caught.value.fatal
+            assert "CANARY" not in str(caught.value)
+    assert [seen.method for seen in proxy.requests] == ["CONNECT"]
+    assert "sk-canary" not in str(proxy.requests)
+    assert server.connections == 0
+
+
 # --- what leaves ------------------------------------------------------------------------------------------
 
 
@@ -364,9 +391,13 @@ async def test_a_request_says_what_it_must_and_no_more() -> None:
 
 
 @pytest.mark.asyncio
-async def test_many_at_once_share_the_pool() -> None:
-    async with RudeServer(OK) as server, no_leaks(), opened(server.url, pool=4) as transport:
-        answers = await asyncio.gather(*(transport.send(post()) for _ in range(40)))
+async def test_as_many_as_the_pool_holds_are_on_the_wire_at_once() -> None:
+    hold = asyncio.Event()
+    async with RudeServer(Late(OK, hold)) as server, no_leaks(), opened(server.url, pool=4) as transport:
+        tasks = [asyncio.create_task(transport.send(post())) for _ in range(40)]
+        await until(lambda: len(server.requests) == 4)
+        hold.set()
+        answers = await asyncio.gather(*tasks)
     assert {answer.status for answer in answers} == {200}
     assert len(server.applied) == 40
-    assert server.connections <= 4
+    assert server.connections == 4

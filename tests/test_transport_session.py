@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import os
 import socket
 
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 from rig.leaks import no_leaks
 from rig.proxy import FaultProxy, black_hole
-from rig.rude import Drip, Late, RudeServer, Silence, json_answer, until
+from rig.rude import Drip, Late, RudeServer, Silence, json_answer, raw_answer, until
 from rig.trips import KEY, get, opened, post
 
 from seedance_avatar.errors import InvalidInput, SessionStateError
@@ -134,6 +135,23 @@ async def test_closing_tells_who_waits_and_who_is_on_the_wire() -> None:
         with pytest.raises(SessionStateError, match="nothing was sent"):
             await waiting
     assert len(server.requests) == 1
+
+
+@pytest.mark.asyncio
+async def test_closing_tells_who_waits_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def stall(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", stall)
+    async with no_leaks():
+        async with opened("http://slow.invalid") as transport:
+            waiting = asyncio.create_task(transport.send(post()))
+            await asked.wait()
+        with pytest.raises(SessionStateError, match="nothing was sent"):
+            await waiting
 
 
 @pytest.mark.asyncio
@@ -320,7 +338,8 @@ async def test_the_habits_of_a_borrowed_session_are_not_taken_over() -> None:
 
     traces.on_request_start.append(started)
     refusal = json_answer({"message": "no"}, 403)
-    async with RudeServer(refusal, Drip(OK, every=0.02, size=20)) as server:
+    packed = raw_answer(gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+    async with RudeServer(refusal, Drip(packed, every=0.02, size=20)) as server:
         http = aiohttp.ClientSession(
             raise_for_status=True,
             auto_decompress=False,
@@ -330,7 +349,7 @@ async def test_the_habits_of_a_borrowed_session_are_not_taken_over() -> None:
         )
         async with http, opened(server.url, http=http) as transport:
             assert (await transport.send(post())).status == 403
-            assert (await transport.send(post())).status == 200
+            assert (await transport.send(post())).body == b"{}"
     assert tried == ["trace", "trace"]
     assert len(server.requests) == 2
 
