@@ -41,7 +41,7 @@ HOLD: Final = 14  # requests at an even pace after the first refusal, so that th
 ENOUGH: Final = 12  # let through between two refusals: fewer measure nothing
 EDGE: Final = 0.02  # of the measured rate: how far the pace moves around it
 CALM: Final = 80.0  # requests from a cut to the measured rate, at the best of times
-CALM_MOST: Final = 12.0  # times longer at the worst
+CALM_MOST: Final = 4.0  # times longer at the worst
 TARGET: Final = 0.0025  # the share of refusals that is aimed at
 SLOWEST: Final = 0.05  # requests a second: found by itself, the pace never falls below
 PROBE: Final = 0.1  # seconds from a second refusal in a row to the next try, doubled each time,
@@ -117,19 +117,23 @@ class Finder:
     _goal: float = 0.0  # the rate around which the pace moves,
     _known: float = 0.0  # and the last one that was measured
     _hit: float = 0.0  # the rate at the last refusal that counted
+    _proven: float = 0.0  # and the last one measured over a long cycle
     _edge: float = EDGE
     _calm: float = 0.0
     _seeking: bool = True  # no measure yet: upwards until the next refusal
     _steps: int = 0  # let through since the cut while the pace was what held them back
     _settled: bool = True  # something that left after the cut was let through
     _short: int = 0  # cycles in a row that measured nothing
+    _believed: bool = False  # the documented rate has been tried
     _guesses: int = 0  # times in a row that a shallow bucket was guessed
     _streak: int = 0  # refusals in a row with nothing let through between
     _stuck_at: float = 0.0  # when the second of them left
+    _stuck_for: float = 0.0  # seconds, the last time
     _pause: float = 0.0  # seconds that the service asked for in this cycle, and how it usually is
     _usual_pause: float = 0.0
     _freed_at: float | None = None  # when a closed door opened the last time, and what was let through since
     _freed_ok: int = 0
+    _freed_mark: float = -math.inf
 
     @classmethod
     def start(cls, prior: Prior) -> Finder:
@@ -168,6 +172,8 @@ class Finder:
         self.cut_at = now
         self._settled = False
         self._streak += 1
+        if self._streak == 1 and self._ajar():
+            self._streak = 3
         if self._streak > 1:
             if self._streak == 2:  # noqa: PLR2004 - the second in a row
                 self._stuck_at = left_at
@@ -229,6 +235,9 @@ class Finder:
     def _measure(self, trail: Trail, span: float, hit: float) -> None:
         """Set the goal by what was let through from one refusal to the next, the last at the rate ``hit``."""
         measure = trail.total / span
+        if self._known > measure and self._pause > 0.2 * span:
+            # Mostly a pause, in which a shallow bucket overflowed: this alone is no reason to fall far.
+            measure = max(measure, min(0.93 * self._known, trail.total / max(span - self._pause, 1e-3)))
         top = max(hit, measure)
         limit = _first(measure, top, lambda rate: trail.depth(rate) <= max(2.0, self._opening_depth(rate) + 0.3))
         guess = 0.95 * top
@@ -238,13 +247,21 @@ class Finder:
                 limit, self._guesses = guess, self._guesses + 1
         if trail.total > 100:  # noqa: PLR2004 - a cycle that long was no wrong guess
             self._guesses = 0
+        documented = 0.97 * self.prior.rate
+        if not self._believed and 0.75 * documented < limit < documented:
+            limit, self._believed = documented, True  # so near to what is documented that this is meant: tried once
         self._known = self._goal = limit
         self._seeking = False
         self._edge = max(EDGE, 1.0 / trail.total)
         self._calm = 30.0
         if trail.total >= 20:  # noqa: PLR2004 - to 5 %: a measure to stay with
             share = self._refusals / (self._answers + 20.0 * limit + 100.0)
-            patient = min(4.0 ** min(share / TARGET, 10.0), CALM_MOST)
+            plenty = limit > 2.0 * self.prior.rate
+            patient = min(4.0 ** min(share / TARGET, 10.0), CALM_MOST if plenty else 1.5 * CALM_MOST)
+            if trail.total >= 60:  # noqa: PLR2004 - to 2 %
+                self._proven = limit
+            elif plenty:  # still rough: look a little above it soon
+                patient = min(patient, 2.0)
             self._calm = max(CALM * patient, (4.0 + 30.0 * self._usual_pause) * limit)
 
     def _settle(self, left_at: float) -> None:
@@ -259,14 +276,25 @@ class Finder:
         self._steps = 0
         self._move()
 
+    def _ajar(self) -> bool:
+        """Tell whether a door that was closed for long has let only a few through since."""
+        return self._freed_mark == self._mark and self._trail.total < 4 and self._stuck_for > 1.0  # noqa: PLR2004 - few
+
     def _freed(self, left_at: float) -> None:
         """Go on after a closed door: as before, unless doors close so often that they are windows."""
-        if self._freed_at is not None and left_at > self._freed_at:
+        self._stuck_for = left_at - self._stuck_at
+        self._mark = self._freed_mark = left_at
+        self._trail, self._pause = Trail(), 0.0
+        if self._stuck_for > 1.0:
+            self._goal = max(self._goal, self._proven)  # it was the door that refused last, not the limit
+        if self._freed_at is not None:
+            if self._freed_ok < ENOUGH:
+                return
             cycle = left_at - self._freed_at
-            if left_at - self._stuck_at > 0.2 * cycle:
-                self._goal = max(SLOWEST, min(self._goal, self._freed_ok / cycle))
+            if self._stuck_for > 0.2 * cycle:
+                self._goal = self._proven = max(SLOWEST, min(self._goal, self._freed_ok / cycle))
+                self._seeking, self._calm = False, CALM
         self._freed_at, self._freed_ok = left_at, 0
-        self._mark, self._trail, self._pause = left_at, Trail(), 0.0
 
     def _move(self) -> None:
         if self._mark is None:

@@ -37,16 +37,20 @@ class Announced:
 
     What the header means by its limit and its reset is told nowhere, so neither is believed. What remains, and
     how it changes between two answers beyond what was used, tells how fast the allowance is refilled, and that is
-    the same for buckets, windows and an allowance that others use too.
+    the same for buckets, windows and an allowance that others use too. Where it jumps up, a window has turned.
 
     :ivar ceiling: requests a second; infinite while nothing usable was announced.
     """
 
     ceiling: float = math.inf
-    _at: float | None = None
-    _left: int = 0
+    _at: float = -math.inf
+    _then_left: int = 0
     _used: int = 0
-    _refill: float | None = None
+    _left: int = 0
+    _flow: float | None = None  # what comes back steadily, a second
+    _turned_at: float = -math.inf
+    _turn_used: int = 0
+    _turn: float = 0.0  # what comes back at the turns of a window, a second
 
     def note(self, now: float, hints: RateHints, *, throttled: bool) -> None:
         """Learn from the headers of an answer."""
@@ -54,25 +58,27 @@ class Announced:
         if limit is None or left is None or limit < 10 or not 0 <= left <= limit:  # noqa: PLR2004 - too coarse to steer by
             return
         self._used += not throttled
-        if self._at is None or now < self._at:
-            self._at, self._left, self._used = now, left, 0
+        self._turn_used += not throttled
+        turned = 2 * (left - self._left) > limit
+        self._left = left
         elapsed = now - self._at
-        if elapsed >= 0.25 and (self._used >= 8 or elapsed >= 2.0):  # noqa: PLR2004 - enough to tell a rate by
-            refilled = left - self._left + self._used
-            if left >= limit - 1:
-                self._refill = None  # full: it may have overflowed
-            elif 2 * refilled <= limit or elapsed > 5.0:  # noqa: PLR2004 - more at once is the turn of a window
-                rate = max(0.0, refilled / elapsed)
-                self._refill = rate if self._refill is None else 0.5 * (self._refill + rate)
-            self._at, self._left, self._used = now, left, 0
-        if self._refill is None:
-            self.ceiling = math.inf
+        if turned or elapsed == math.inf:
+            self._turn = self._turn_used / (now - self._turned_at) if now > self._turned_at else 0.0
+            self._turned_at, self._turn_used = now, 0
+            self._at, self._then_left, self._used = now, left, 0
+        elif elapsed >= 0.25 and (self._used >= 8 or elapsed >= 2.0):  # noqa: PLR2004 - enough to tell a rate by
+            rate = max(0.0, (left - self._then_left + self._used) / elapsed)
+            self._flow = rate if self._flow is None else 0.5 * (self._flow + rate)
+            self._at, self._then_left, self._used = now, left, 0
+        if left >= limit - 1 or self._flow is None:
+            self.ceiling = math.inf  # full: it overflows, and tells nothing of how fast it fills
             return
-        spare = left - min(0.25 * limit, 2.0 + 0.05 * self._refill)
+        refill = max(self._flow, self._turn)
         spread = 3.0
-        if hints.reset is not None and self._refill * hints.reset < 0.1 * limit:
+        if hints.reset is not None and self._flow * hints.reset < 0.1 * limit:
             spread = max(spread, min(hints.reset, 60.0))  # nothing comes back before the reset: make it last
-        self.ceiling = max(0.2, 0.9 * self._refill, self._refill + spare / spread)
+        spare = left - min(0.25 * limit, 2.0 + 0.05 * refill)
+        self.ceiling = max(0.2, 0.95 * refill, self._flow + spare / spread)
 
 
 @attrs.define(eq=False)
@@ -92,7 +98,7 @@ class Pacer:
     _probe_gap: float = 0.0  # while nothing is let through: seconds from one try to the next
     _probe_at: float = -math.inf
     _busy: bool = False
-    _early: int | None = 0  # left before the first answer came, or None when it has
+    _early: int | None = None  # left before the first answer came; None when it has, or does not matter
     _left_at: float = -math.inf
     _told: float = 0.0  # the rate that was last told of
     _last_ok: float | None = None
@@ -117,6 +123,7 @@ class Pacer:
             burst=burst,
             finder=finder,
             rng=rng or random.Random(),  # noqa: S311 - jitter is no secret
+            early=None if finder is None else 0,
             told=given if finder is None else finder.rate,
         )
 
