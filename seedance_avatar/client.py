@@ -159,7 +159,7 @@ class Client:
     def _verdict(self, error: AvatarError, request: Request) -> AvatarError:
         if isinstance(error, AnswerLost):
             if request.repeatable:
-                return ConnectionFailed(error.message, about=request.about)
+                return ConnectionFailed(error.message, about=request.about, answer_lost=True)
             return SubmissionInDoubt(
                 error.message, about=request.about, evidence=error.evidence, request_id=error.request_id
             )

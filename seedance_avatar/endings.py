@@ -37,6 +37,8 @@ def ending(error: AvatarError) -> tuple[NotAccepted, bool]:
     match error:
         case SubmissionInDoubt():
             return InDoubt, False
+        case ConnectionFailed(answer_lost=True):
+            return Unsent, False
         case AuthError() | QuotaExhausted() | ConnectionFailed() | RateLimited() | JournalError():
             return Unsent, True
         case ServerError():

@@ -109,13 +109,17 @@ class ConnectionFailed(AvatarError):
     """The service was not reached: nothing was sent, or (for a question) no answer came in all attempts.
 
     :ivar fatal: True when another try cannot help (the service's certificate is not trusted).
+    :ivar answer_lost: True when a question (or what does no harm twice) was sent, and no whole answer came.
     """
 
     hint = "check the network and the base URL, then try again"
 
-    def __init__(self, message: str, *, about: str | None = None, fatal: bool = False) -> None:
+    def __init__(
+        self, message: str, *, about: str | None = None, fatal: bool = False, answer_lost: bool = False
+    ) -> None:
         super().__init__(message, about=about)
         self.fatal = fatal
+        self.answer_lost = answer_lost
 
 
 class SubmissionInDoubt(AvatarError):

@@ -64,7 +64,8 @@ def pause_before_retry(
         base = retry.throttle_base if asked is None else retry.base
         return backoff(attempt, base=base, cap=retry.cap, rng=rng)
     if isinstance(error, ConnectionFailed):
-        if error.fatal or (not patient and attempt >= retry.attempts):
+        # The service is there when only answers are lost: that may never end, so patience is not for it.
+        if error.fatal or ((not patient or error.answer_lost) and attempt >= retry.attempts):
             return None
         return backoff(attempt, base=retry.base, cap=retry.cap, rng=rng)
     # A submission never gets here with these: doubt() has made them SubmissionInDoubt.

@@ -20,6 +20,7 @@ from seedance_avatar import (
     InvalidRequest,
     InvalidSource,
     ProtocolError,
+    Unsent,
 )
 
 
@@ -155,6 +156,22 @@ async def test_an_ingest_uploads_files_first_and_names_what_cannot_become_an_ass
         "https://files.example.com/1",
     ]
     assert len(service.uploads) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_file_whose_answers_are_lost_for_ever_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    file = AssetSource.from_file(put(tmp_path, "her.png", png(400, 400)))
+    urls = [AssetSource.image(f"https://cdn.example.com/{number}.jpg") for number in range(3)]
+    script: list[Any] = ["lose answer"] * 100
+    async with (
+        studio(upload_script=script) as service,
+        quick(service.url) as session,
+        session.ingest([file, *urls], group="pg_1") as stream,
+    ):
+        outcomes = {outcome.source: outcome async for outcome in stream.outcomes()}
+    assert isinstance(outcomes[file], Unsent)
+    assert all(isinstance(outcomes[url], Active) for url in urls)
+    assert len(service.uploads) == 4
 
 
 @pytest.mark.asyncio
