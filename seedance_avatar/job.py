@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ class Job:
 
     def saw(self, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
         """Take note of a status that is not the end."""
-        self.status = thing.status
+        self.status = sys.intern(thing.status)  # one string for a hundred thousand that are pending
 
     def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
         """Hand the end to the pipeline."""

@@ -305,7 +305,8 @@ class Pipeline:
     async def _accepted(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
         now = self.client.clock()
         job.on_wire = False
-        job.accepted_at, job.status = now, thing.status
+        job.accepted_at = now
+        job.saw(thing)
         if self.client.observer is not None:
             self.client.observer(Accepted(at=now, ingest=self.number, source=job.source, asset=thing))
         if self.recorder is not None:
