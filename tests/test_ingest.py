@@ -374,7 +374,7 @@ async def test_a_source_that_raises_gives_outcomes_first_and_then_its_own_except
         yield from sources(10)
         raise Broken
 
-    async def async_items() -> AsyncIterator[AssetSource]:
+    async def async_items() -> AsyncIterator[AssetSource]:  # noqa: ASYNC900 - a user's own source
         for source in sources(10):
             yield source
         raise Broken
@@ -520,7 +520,7 @@ async def test_sources_are_taken_no_faster_than_they_are_handled() -> None:
 async def test_an_async_generator_is_closed_when_the_ingest_is_left() -> None:
     closed = asyncio.Event()
 
-    async def items() -> AsyncIterator[AssetSource]:
+    async def items() -> AsyncIterator[AssetSource]:  # noqa: ASYNC900 - a user's own source
         try:
             number = 0
             while True:
