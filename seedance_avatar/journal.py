@@ -28,10 +28,11 @@ import json
 import os
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from . import journal_records as records
 from .errors import AvatarError, JournalError, SessionStateError
@@ -45,6 +46,31 @@ _T = TypeVar("_T")
 _LAZY: Final = 0.05
 _PAGE: Final = 1000
 _DIED = "the process that sent it ended before the answer was recorded"
+
+
+class _Pages(Generic[_T]):
+    """An async iterator over rows that are read a page at a time; a class, so that nothing is left to close."""
+
+    def __init__(
+        self,
+        ask: Callable[[Callable[[Store], list[tuple[int, _T]]]], Awaitable[list[tuple[int, _T]]]],
+        page: Callable[[Store, int], list[tuple[int, _T]]],
+    ) -> None:
+        self._ask = ask
+        self._read = page
+        self._after = 0
+        self._rows: deque[tuple[int, _T]] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _T:
+        if not self._rows:
+            self._rows.extend(await self._ask(lambda store: self._read(store, self._after)))
+        if not self._rows:
+            raise StopAsyncIteration
+        self._after, row = self._rows.popleft()
+        return row
 
 
 class Journal:
@@ -230,13 +256,9 @@ class Journal:
         now, text = self._now(), json.dumps(dict(values), allow_nan=False)
         self._later((lambda store: store.note(now, text), None))
 
-    async def samples(self) -> AsyncIterator[Sample]:
+    def samples(self) -> AsyncIterator[Sample]:
         """Iterate over all points noted, oldest first."""
-        after = 0
-        while page := await self._ask(functools.partial(Store.samples, after=after, limit=_PAGE)):
-            after = page[-1][0]
-            for _, sample in page:
-                yield sample
+        return _Pages(self._ask, functools.partial(Store.samples, limit=_PAGE))
 
     async def save_learned(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Keep what was learned of this ``kind`` (anything JSON can hold) for the next run."""
@@ -248,19 +270,17 @@ class Journal:
         """Return what earlier runs learned, by kind."""
         return await self._ask(Store.learned)
 
-    async def records(
-        self, *, states: Sequence[State] = STATES, kinds: Sequence[Kind] = KINDS
-    ) -> AsyncIterator[Record]:
+    def records(self, *, states: Sequence[State] = STATES, kinds: Sequence[Kind] = KINDS) -> AsyncIterator[Record]:
         """Iterate over what is known, oldest first, of these states and kinds.
 
         It is read in pages, so it is neither one moment's picture nor ever in memory as a whole.
         """
-        after = 0
-        read = functools.partial(Store.records, limit=_PAGE, states=states, kinds=kinds)
-        while page := await self._ask(functools.partial(read, after=after)):
-            after = page[-1].row
-            for record in page:
-                yield record
+
+        def page(store: Store, after: int) -> list[tuple[int, Record]]:
+            found = store.records(after=after, limit=_PAGE, states=states, kinds=kinds)
+            return [(record.row, record) for record in found]
+
+        return _Pages(self._ask, page)
 
     async def summary(self) -> Summary:
         """Return the journal in figures."""
