@@ -2,7 +2,54 @@
 
 The signature is HMAC-SHA256, in hex, over ``id + "." + timestamp + "." + body`` with the body as it arrived:
 hand over the raw bytes, never JSON that was parsed and written again. The service delivers at least once, so
-keep the ids that were handled (for as long as ``tolerance``, at least) and skip what comes again.
+keep the ids that were handled and skip what comes again; answer soon, and do the work (a download takes long)
+elsewhere. An aiohttp service::
+
+    import asyncio, os, time
+    from aiohttp import web
+    from seedance_avatar import VideoTask, WebhookRefused, verify_webhook
+
+    SECRETS = os.environ["TOAPIS_WEBHOOK_SECRETS"].split(",")
+    handled: set[str] = set()  # for more than one process: a table with a unique column
+    finished: asyncio.Queue[VideoTask] = asyncio.Queue()
+
+    async def hook(request: web.Request) -> web.Response:
+        try:
+            event = verify_webhook(request.headers, await request.read(), SECRETS, now=time.time())
+        except WebhookRefused:
+            return web.Response(status=400)
+        if event.event_id not in handled:
+            handled.add(event.event_id)
+            finished.put_nowait(event.task)
+        return web.Response(status=204)
+
+    app = web.Application(client_max_size=1 << 20)
+    app.router.add_post("/toapis", hook)
+
+And an ASGI service, here with Starlette::
+
+    import asyncio, os, time
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+    from seedance_avatar import VideoTask, WebhookRefused, verify_webhook
+
+    SECRETS = os.environ["TOAPIS_WEBHOOK_SECRETS"].split(",")
+    handled: set[str] = set()  # for more than one process: a table with a unique column
+    finished: asyncio.Queue[VideoTask] = asyncio.Queue()
+
+    async def hook(request: Request) -> Response:
+        try:
+            event = verify_webhook(request.headers, await request.body(), SECRETS, now=time.time())
+        except WebhookRefused:
+            return Response(status_code=400)
+        if event.event_id not in handled:
+            handled.add(event.event_id)
+            finished.put_nowait(event.task)
+        return Response(status_code=204)
+
+    app = Starlette(routes=[Route("/toapis", hook, methods=["POST"])])
 """
 
 from __future__ import annotations
