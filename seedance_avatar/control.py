@@ -118,6 +118,7 @@ class Finder:
     _known: float = 0.0  # and the last one that was measured
     _hit: float = 0.0  # the rate at the last refusal that counted
     _proven: float = 0.0  # and the last one measured over a long cycle
+    _lowest_hit: float = math.inf  # of the refusals since the last long cycle: the limit is below it
     _edge: float = EDGE
     _calm: float = 0.0
     _seeking: bool = True  # no measure yet: upwards until the next refusal
@@ -202,7 +203,7 @@ class Finder:
         trail.end = left_at
         self._last, self._last_mark = trail, -math.inf if self._mark is None else self._mark
         if self._mark is None:
-            self._opening = trail
+            self._opening, self._lowest_hit = trail, hit
             self._goal = min(self._first_floor(hit), 0.7 * hit)
             return
         span = max(left_at - self._mark, 1e-3)
@@ -211,6 +212,7 @@ class Finder:
             self._measure(trail, span, hit)
             return
         self._short += 1
+        self._lowest_hit = min(self._lowest_hit, hit)
         if self._short == 1 and self._known:
             self._goal = 0.97 * min(hit, self._known)
         else:
@@ -238,15 +240,15 @@ class Finder:
         if self._known > measure and self._pause > 0.2 * span:
             # Mostly a pause, in which a shallow bucket overflowed: this alone is no reason to fall far.
             measure = max(measure, min(0.93 * self._known, trail.total / max(span - self._pause, 1e-3)))
-        top = max(hit, measure)
+        top = max(measure, min(hit, self._lowest_hit))
         limit = _first(measure, top, lambda rate: trail.depth(rate) <= max(2.0, self._opening_depth(rate) + 0.3))
         guess = 0.95 * top
         if self._guesses < 3 and guess > limit:  # noqa: PLR2004 - each wrong guess costs a refusal
             depth = self._opening_depth(guess)
             if depth < (3.0 if top > 2 * self.prior.rate else 1.8) and trail.depth(guess) < depth + 1.0:
                 limit, self._guesses = guess, self._guesses + 1
-        if trail.total > 100:  # noqa: PLR2004 - a cycle that long was no wrong guess
-            self._guesses = 0
+        if trail.total > 100:  # noqa: PLR2004 - a cycle that long was no wrong guess, and the limit may be another
+            self._guesses, self._lowest_hit = 0, math.inf
         documented = 0.97 * self.prior.rate
         if not self._believed and 0.75 * documented < limit < documented:
             limit, self._believed = documented, True  # so near to what is documented that this is meant: tried once

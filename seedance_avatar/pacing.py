@@ -49,7 +49,6 @@ class Announced:
     _left: int = 0
     _flow: float | None = None  # what comes back steadily, a second
     _turned_at: float = -math.inf
-    _turn_used: int = 0
     _turn: float = 0.0  # what comes back at the turns of a window, a second
 
     def note(self, now: float, hints: RateHints, *, throttled: bool) -> None:
@@ -58,13 +57,12 @@ class Announced:
         if limit is None or left is None or limit < 10 or not 0 <= left <= limit:  # noqa: PLR2004 - too coarse to steer by
             return
         self._used += not throttled
-        self._turn_used += not throttled
         turned = 2 * (left - self._left) > limit
         self._left = left
         elapsed = now - self._at
         if turned or elapsed == math.inf:
-            self._turn = self._turn_used / (now - self._turned_at) if now > self._turned_at else 0.0
-            self._turned_at, self._turn_used = now, 0
+            self._turn = limit / (now - self._turned_at) if now > self._turned_at else 0.0
+            self._turned_at = now
             self._at, self._then_left, self._used = now, left, 0
         elif elapsed >= 0.25 and (self._used >= 8 or elapsed >= 2.0):  # noqa: PLR2004 - enough to tell a rate by
             rate = max(0.0, (left - self._then_left + self._used) / elapsed)
