@@ -242,12 +242,13 @@ class Finder:
             measure = max(measure, min(0.93 * self._known, trail.total / max(span - self._pause, 1e-3)))
         top = max(measure, min(hit, self._lowest_hit))
         limit = _first(measure, top, lambda rate: trail.depth(rate) <= max(2.0, self._opening_depth(rate) + 0.3))
+        long = trail.total > 100  # noqa: PLR2004 - to 1 %, and what was guessed then does not matter any more
         guess = 0.95 * top
-        if self._guesses < 3 and guess > limit:  # noqa: PLR2004 - each wrong guess costs a refusal
+        if self._guesses < 3 and guess > limit and not (long and self._known):  # noqa: PLR2004 - each wrong one costs
             depth = self._opening_depth(guess)
             if depth < (3.0 if top > 2 * self.prior.rate else 1.8) and trail.depth(guess) < depth + 1.0:
                 limit, self._guesses = guess, self._guesses + 1
-        if trail.total > 100:  # noqa: PLR2004 - a cycle that long was no wrong guess, and the limit may be another
+        if long:
             self._guesses, self._lowest_hit = 0, math.inf
         documented = 0.97 * self.prior.rate
         if not self._believed and 0.75 * documented < limit < documented:

@@ -21,8 +21,9 @@ def main() -> None:
     parser.add_argument("--each", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--aside", type=int, default=40, help="scenarios drawn that nothing was tuned on")
+    parser.add_argument("--draw", type=int, default=2026, help="the seed that those are drawn with")
     told = parser.parse_args()
-    scenarios = [*tuned(), *kept_aside(2026, told.aside)]
+    scenarios = [*tuned(), *kept_aside(told.draw, told.aside)]
     if told.quick:
         scenarios, told.seeds = scenarios[::3], 1
     rows: dict[str, list[tuple[float, float, float, int]]] = defaultdict(list)
