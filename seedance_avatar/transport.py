@@ -2,33 +2,28 @@
 
 Nothing here decides whether to repeat. What it promises to those who decide: one call of
 :meth:`Transport.send` puts at most one request on the wire, and when no whole answer came, the type of the
-error says whether the service can have seen the request. What aiohttp does in each fault was measured
-with 3.14.5 and is held by the tests on real sockets.
+error says whether the service can have seen the request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import attrs
 from aiohttp import hdrs
-from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
 from .errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
+from .faults import FATAL, MAX_BODY, NOT_SENT, CleanRequest, UncleanError, once, read_body, words_for
 from .options import Timeouts
 from .text import KeyProvider, Secret, safe_text, veiled
 from .wire import Answer, Request, check_key, read_head
 
-__all__ = ["MAX_BODY", "AnswerLost", "Transport"]
-
-MAX_BODY: Final = 1 << 20
-"""Bytes of an answer that are read at most: a real one has a few hundred, a bomb has a gigabyte."""
+__all__ = ["AnswerLost", "Transport"]
 
 _KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept: below every server's own idle limit, since a submission that meets
@@ -36,31 +31,6 @@ a connection in the moment of its closing is in doubt."""
 
 _DNS_CACHE: Final = 10
 """Seconds that an address is believed: a failover of the service is followed within them."""
-
-_NOT_SENT: Final = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.InvalidURL,
-)
-"""What aiohttp raises before the first byte of a request leaves: all come from making the connection."""
-
-_FATAL: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch, aiohttp.InvalidURL)
-
-
-_WORDS: Final = (
-    (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the one that was pinned"),
-    (aiohttp.ClientHttpProxyError, "the proxy refused"),
-    (aiohttp.InvalidURL, "the base URL cannot be used"),
-    (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
-    (aiohttp.ClientPayloadError, "the answer broke off"),
-    (aiohttp.ClientResponseError, "what came back is not HTTP"),
-)
-"""Our words where aiohttp's own quote headers, URLs or what the other side wrote."""
-
-_FINAL: Final = 200
-"""Below this there is only 101, which nobody asked for: aiohttp passes over the others."""
 
 _SLOWEST: Final = 1 << 16
 """Bytes a second at which a streamed body has to move, on top of the time for the request."""
@@ -95,72 +65,10 @@ class AnswerLost(AvatarError):  # noqa: N818 - like its siblings it says what ha
         self.request_id = None if request_id is None else safe_text(request_id, 128)
 
 
-class _Broken(aiohttp.ClientConnectionError):
-    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
-
-
-class _Unclean(aiohttp.ClientConnectionError):
-    """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request that leaves only on a connection that holds nothing of the past.
-
-    aiohttp reuses an idle connection on which the server has said something unasked (some say 408 there before
-    they close it), and reads that as the answer to the next request: a wrong id for an asset.
-    """
-
-    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
-        if conn.protocol is None or conn.protocol.should_close:
-            raise _Unclean
-        return super().send(conn)
-
-
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send ``request`` once: aiohttp repeats a GET by itself when a connection breaks, uncounted by any limit.
-
-    It knows by their types what it may repeat and has no switch for it (aiohttp issue 10790), so those types
-    leave here as another. A borrowed session's cookies are none of the service's business.
-    """
-    request.headers.pop(hdrs.COOKIE, None)
-    try:
-        return await handler(request)
-    except _NOT_SENT:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        lost = _Broken(_words(error))
-    raise lost
-
-
-async def _read(response: aiohttp.ClientResponse, read: bytearray) -> bytes:
-    """Return the whole body; where it cannot be had, raise, and leave in ``read`` what there is of it."""
-    if response.status < _FINAL:
-        message = "the service left HTTP"
-        raise _Broken(message)
-    content = response.content
-    body = await content.readany()
-    if content.at_eof() and len(body) <= MAX_BODY:
-        return body
-    read += body
-    while len(read) <= MAX_BODY and not content.at_eof():
-        read += await content.readany()
-    if len(read) > MAX_BODY:
-        message = f"the answer is longer than {MAX_BODY} bytes"
-        raise _Broken(message)
-    return bytes(read)
-
-
-def _words(error: Exception) -> str:
-    """Return what happened, in words that hold no header, no URL and nothing that the other side wrote."""
-    for kind, words in _WORDS:
-        if isinstance(error, kind):
-            return words
-    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientConnectorError):
-        return f"the connection broke: {error.strerror if error.errno else 'closed while sending'}"
-    if isinstance(error, _Broken):
-        return str(error)
-    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
-    return f"{type(cause).__name__}: {cause}"
+def _cancelled() -> bool:
+    """Tell whether it is the running task that is cancelled, not something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @attrs.define(eq=False, repr=False)
@@ -192,7 +100,7 @@ class Transport:
     _origin: URL = attrs.field(init=False)
     _prefix: str = attrs.field(init=False)
     _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
-    _middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = attrs.field(init=False, default=(_once,))
+    _middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = attrs.field(init=False, default=(once,))
     _secret: Secret | None = attrs.field(init=False, default=None)
     _echo: bytes = attrs.field(init=False, default=b"")
     _plain: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
@@ -238,7 +146,7 @@ class Transport:
                     ttl_dns_cache=_DNS_CACHE,
                     resolver=aiohttp.ThreadedResolver(),  # the system's own: aiodns, where installed, caches failures
                 ),
-                request_class=_Request,
+                request_class=CleanRequest,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
@@ -299,10 +207,9 @@ class Transport:
         except asyncio.CancelledError as error:
             # The frames below hold the headers, and a traceback may be shown with its locals.
             error.__traceback__ = None
-            task = asyncio.current_task()
-            if not self._closed or (task is not None and task.cancelling()):
+            if _cancelled():
                 raise
-            # A closing connector cancels who waits for a connection; that is no cancellation of the caller.
+            # A connector that is closed cancels who waits for a connection; the caller was not cancelled by that.
             outcome = SessionStateError("closed while waiting for a connection: nothing was sent", about=request.about)
         if isinstance(outcome, AvatarError):
             raise outcome
@@ -332,10 +239,10 @@ class Transport:
                         timeout=timeout,
                         middlewares=self._middlewares,
                     )
-                except _Unclean:
+                except UncleanError:
                     continue
-            body = await _read(response, read)
-        except _NOT_SENT as error:
+            body = await read_body(response, read)
+        except NOT_SENT as error:
             return self._not_sent(error, request)
         except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied
             if response is None or response.status < _VERDICT:
@@ -355,6 +262,10 @@ class Transport:
                 async with asyncio.timeout(self.timeouts.request):
                     key = await key
             check_key(key)
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+            return ConnectionFailed("the key provider was cancelled")
         except InvalidInput as error:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True)
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
@@ -385,16 +296,16 @@ class Transport:
     def _not_sent(self, error: Exception, request: Request) -> ConnectionFailed:
         """Return the failure with its reason, and with whether another try can help."""
         timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
-        words = f"no connection within {self._timeout.connect:g} s" if timed_out else _words(error)
+        words = f"no connection within {self._timeout.connect:g} s" if timed_out else words_for(error)
         message = f"cannot connect to {self._origin.host}: {words}"
-        return ConnectionFailed(message, about=request.about, fatal=isinstance(error, _FATAL))
+        return ConnectionFailed(message, about=request.about, fatal=isinstance(error, FATAL))
 
     def _lost(
         self, error: Exception, request: Request, response: aiohttp.ClientResponse | None, read: bytearray
     ) -> AnswerLost:
         """Return the loss with what is known of the answer."""
         timed_out = isinstance(error, TimeoutError)
-        words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else _words(error)
+        words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else words_for(error)
         if response is None:
             return AnswerLost(words, about=request.about)
         return AnswerLost(

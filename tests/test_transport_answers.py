@@ -13,7 +13,8 @@ from rig.proxy import FaultProxy
 from rig.rude import Act, Bytes, Cut, Drip, Endless, RudeServer, Seen, gzip_bomb, json_answer, raw_answer, until
 from rig.trips import get, opened, post
 
-from seedance_avatar.transport import MAX_BODY, AnswerLost
+from seedance_avatar.faults import MAX_BODY
+from seedance_avatar.transport import AnswerLost
 from seedance_avatar.wire import Answer
 
 SMALL = raw_answer(b'{"asset_id":"pa_1"}', headers={"Content-Type": "a/b"})

@@ -191,6 +191,19 @@ async def test_a_key_provider_that_hangs_is_given_up() -> None:
     assert server.connections == 0
 
 
+@pytest.mark.asyncio
+async def test_a_key_provider_that_waits_for_something_cancelled_cancels_nobody() -> None:
+    async def provider() -> str:
+        shared: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        shared.cancel()
+        return await shared
+
+    async with RudeServer(OK) as server, opened(server.url, key=provider) as transport:
+        with pytest.raises(ConnectionFailed, match="the key provider was cancelled"):
+            await transport.send(post())
+    assert server.connections == 0
+
+
 # --- a borrowed session -----------------------------------------------------------------------------------
 
 

@@ -323,6 +323,22 @@ async def test_a_borrowed_session_that_is_closed_says_so() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_borrowed_session_that_closes_under_a_wait_cancels_nobody() -> None:
+    async with RudeServer(Silence()) as server, no_leaks():
+        http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        async with http, opened(server.url, http=http) as transport:
+            on_the_wire = asyncio.create_task(transport.send(post()))
+            await until(lambda: server.requests)
+            waiting = asyncio.create_task(transport.send(post()))
+            await asyncio.sleep(0.02)
+            await http.close()
+            with pytest.raises(SessionStateError, match="nothing was sent"):
+                await waiting
+            with pytest.raises(AnswerLost):
+                await on_the_wire
+
+
+@pytest.mark.asyncio
 async def test_the_habits_of_a_borrowed_session_are_not_taken_over() -> None:
     tried: list[str] = []
 

@@ -1,0 +1,116 @@
+"""What aiohttp does when a round trip breaks: which of its errors mean *not sent*, and what it must not do.
+
+Each rule was measured with aiohttp 3.14.5 and is held by a test on a real socket; where a later version
+behaves otherwise, the test says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.connector import Connection
+
+__all__ = ["FATAL", "MAX_BODY", "NOT_SENT", "CleanRequest", "UncleanError", "once", "read_body", "words_for"]
+
+MAX_BODY: Final = 1 << 20
+"""Bytes of an answer that are read at most: a real one has a few hundred, a bomb has a gigabyte."""
+
+NOT_SENT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
+"""What aiohttp raises before the first byte of a request leaves: all come from making the connection."""
+
+FATAL: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch, aiohttp.InvalidURL)
+"""Those of them that another try will meet again."""
+
+_WORDS: Final = (
+    (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the one that was pinned"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused"),
+    (aiohttp.InvalidURL, "the base URL cannot be used"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
+    (aiohttp.ClientPayloadError, "the answer broke off"),
+    (aiohttp.ClientResponseError, "what came back is not HTTP"),
+)
+"""Our words where aiohttp's own quote headers, URLs or what the other side wrote."""
+
+_FINAL: Final = 200
+"""Below this there is only 101, which nobody asked for: aiohttp passes over the others."""
+
+
+class BrokenError(aiohttp.ClientConnectionError):
+    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
+
+
+class UncleanError(aiohttp.ClientConnectionError):
+    """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
+
+
+class CleanRequest(aiohttp.ClientRequest):
+    """A request that leaves only on a connection that holds nothing of the past.
+
+    aiohttp reuses an idle connection on which the server has said something unasked (some say 408 there before
+    they close it), and reads that as the answer to the next request: a wrong id for an asset.
+    """
+
+    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Send on ``conn``; raise :class:`UncleanError` where that cannot be trusted."""
+        if conn.protocol is None or conn.protocol.should_close:
+            raise UncleanError
+        return super().send(conn)
+
+
+async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send ``request`` once: aiohttp repeats a GET by itself when a connection breaks, uncounted by any limit.
+
+    It knows by their types what it may repeat and has no switch for it (aiohttp issue 10790), so those types
+    leave here as another. A borrowed session's cookies are none of the service's business.
+    """
+    request.headers.pop(hdrs.COOKIE, None)
+    try:
+        return await handler(request)
+    except NOT_SENT:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        lost = BrokenError(words_for(error))
+    raise lost
+
+
+async def read_body(response: aiohttp.ClientResponse, read: bytearray) -> bytes:
+    """Return the whole body, decompressed.
+
+    :raises Exception: it cannot be had, or is over :data:`MAX_BODY`; ``read`` then holds what there was of it.
+    """
+    if response.status < _FINAL:
+        message = "the service left HTTP"
+        raise BrokenError(message)
+    content = response.content
+    body = await content.readany()
+    if content.at_eof() and len(body) <= MAX_BODY:
+        return body
+    read += body
+    while len(read) <= MAX_BODY and not content.at_eof():
+        read += await content.readany()
+    if len(read) > MAX_BODY:
+        message = f"the answer is longer than {MAX_BODY} bytes"
+        raise BrokenError(message)
+    return bytes(read)
+
+
+def words_for(error: Exception) -> str:
+    """Return what happened, in words that hold no header, no URL and nothing that the other side wrote."""
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientConnectorError):
+        return f"the connection broke: {error.strerror if error.errno else 'closed while sending'}"
+    if isinstance(error, BrokenError):
+        return str(error)
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    return f"{type(cause).__name__}: {cause}"
