@@ -5,8 +5,9 @@ from __future__ import annotations
 from .accounts import Account
 from .fates import Fate
 from .faults import Fault, Faults
-from .ledger import Group, Ledger, Upload
+from .ledger import Ledger
 from .limits import Bucket, RateLimits, Window
+from .records import Delivery, Download, FileUpload, Generation, Group, Upload
 from .server import Sandbox
 from .serving import serve
 from .vintage import Vintage
@@ -14,9 +15,13 @@ from .vintage import Vintage
 __all__ = [
     "Account",
     "Bucket",
+    "Delivery",
+    "Download",
     "Fate",
     "Fault",
     "Faults",
+    "FileUpload",
+    "Generation",
     "Group",
     "Ledger",
     "RateLimits",

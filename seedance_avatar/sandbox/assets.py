@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 from typing import Any, Final
@@ -14,8 +15,10 @@ from seedance_avatar.models import ASSET_TYPES
 from .accounts import Account
 from .clock import Clock
 from .fates import Fates
+from .files import Files
 from .ids import Ids
-from .ledger import Group, Ledger
+from .ledger import Ledger
+from .records import Group
 from .replies import Refused, Reply, as_json, refusal, refusal_in_envelope
 from .table import AssetTable
 from .vintage import Vintage
@@ -45,17 +48,18 @@ def is_public(url: str) -> bool:
     """Tell whether the service would fetch ``url``: public ``http`` or ``https`` only; no name is resolved."""
     try:
         parts = urlsplit(url)
-        host = parts.hostname or ""
         parts.port  # noqa: B018 - raises when it is none
+        return parts.scheme in {"http", "https"} and _is_public_host(parts.hostname or "")
     except ValueError:
         return False
-    if parts.scheme not in {"http", "https"} or not host:
-        return False
+
+
+@functools.lru_cache(1024)
+def _is_public_host(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_global
     except ValueError:
-        pass
-    labels = host.rstrip(".").split(".")
+        labels = host.rstrip(".").split(".")
     # 2130706433 and 0x7f.1 are ways to write an address, and no public name ends in a number.
     if len(labels) < 2 or labels[-1][:1].isdigit():  # noqa: PLR2004 - a name and a domain
         return False
@@ -87,8 +91,8 @@ class Assets:
     fates: Fates
     vintage: Vintage
     group_ids: Ids
+    files: Files
     allow_private: bool
-    own_host: str = ""
 
     def create_group(self, account: Account, body: bytes) -> Reply:
         """Answer ``POST …/groups``."""
@@ -160,7 +164,7 @@ class Assets:
         self.table.answered[number] = 1
 
     def _may_fetch(self, url: str) -> bool:
-        return self.allow_private or (bool(self.own_host) and url.startswith(self.own_host)) or is_public(url)
+        return self.allow_private or self.files.has(url) or is_public(url)
 
     def _answer(self, number: int, now: float, url: str | None, group_id: str, name: str | None) -> Reply:
         table, vintage = self.table, self.vintage

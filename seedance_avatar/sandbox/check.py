@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seedance_avatar.errors import AssetFailed
 from seedance_avatar.text import safe_text
 from seedance_avatar.urls import shown_url
 
-if TYPE_CHECKING:
-    from .ledger import Upload
+from .records import Upload
 
 __all__ = ["disagreements"]
 

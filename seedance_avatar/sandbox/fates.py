@@ -27,6 +27,7 @@ TYPICAL: Final[Mapping[str, ProcessingTime]] = {
     "image": lambda rng: 13.0 * math.exp(rng.gauss(0.0, 0.12)),
     "video": lambda rng: rng.uniform(18.0, 27.0),
     "audio": lambda rng: 10.0 * math.exp(rng.gauss(0.0, 0.15)),
+    "generation": lambda rng: rng.uniform(60.0, 300.0),
 }
 
 
@@ -68,6 +69,9 @@ class Fate:
         return cls("refused", reason, None, http_status, code)
 
 
+_ACTIVE: Final = Fate()
+
+
 @attrs.define(eq=False, kw_only=True)
 class Fates:
     """Decides the fate of every source. The same seed and source meet the same fate in any order of arrival.
@@ -104,5 +108,10 @@ class Fates:
         law: Any = self.processing[asset_type]
         return fate, (law(rng) if callable(law) else law) * self.time_scale
 
-
-_ACTIVE: Final = Fate()
+    def generation_takes(self, fate: Fate, number: int) -> float:
+        """Return how many seconds generation ``number`` takes to its ``fate``, ``time_scale`` included."""
+        rng = self._rng
+        rng.seed(self.seed * 1_000_003 + number)
+        law: Any = fate.after if fate.after is not None else self.processing["generation"]
+        seconds: float = law(rng) if callable(law) else law
+        return seconds * self.time_scale

@@ -5,59 +5,20 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from seedance_avatar.models import ASSET_TYPES
-from seedance_avatar.urls import shown_url
 
 from .check import disagreements
+from .records import Delivery, Download, FileUpload, Generation, Group, Upload
 from .table import AssetTable
 
-__all__ = ["Group", "Ledger", "Upload"]
+__all__ = ["Lane", "Ledger"]
 
 Lane: TypeAlias = Literal["submit", "query"]
-
-
-@attrs.frozen(kw_only=True)
-class Group:
-    """A group that was made. ``at`` is in seconds on the sandbox's clock."""
-
-    group_id: str
-    number: int
-    name: str
-    description: str | None
-    account: str
-    at: float
-
-
-@attrs.frozen(kw_only=True)
-class Upload:
-    """A POST of an asset that was applied: the asset exists, whether or not anybody was told.
-
-    :ivar at: when it was accepted, seconds on the sandbox's clock; ``ready_at`` when it ends.
-    :ivar fate: ``active`` or ``failed``: what it ends as; ``reason`` why, where there is a reason.
-    :ivar status: what it is at the time of asking.
-    :ivar answered: True when the answer was written whole to an open connection.
-    :ivar looks: how often its status was asked for.
-    """
-
-    asset_id: str
-    source_url: str = attrs.field(repr=shown_url)
-    group_id: str
-    asset_type: str
-    name: str | None
-    description: str | None
-    account: str
-    at: float
-    ready_at: float
-    fate: str
-    reason: str | None
-    status: str
-    answered: bool
-    looks: int
 
 
 @attrs.define(eq=False)
@@ -68,6 +29,9 @@ class Ledger:
         connection ended without an answer. Kinds: ``groups``, ``assets``, ``asset``, ``generations``,
         ``generation``, ``uploads``, ``files``, ``other``.
     :ivar groups: the groups by their ids.
+    :ivar files: the local files that were uploaded.
+    :ivar downloads: what was asked of the files host.
+    :ivar deliveries: the attempts to deliver webhooks.
     :ivar in_flight: requests being answered now; ``peak`` the most there ever were at one time.
     """
 
@@ -76,6 +40,10 @@ class Ledger:
     _keep_times: bool
     counts: Counter[tuple[str, str, int]] = attrs.field(init=False, factory=Counter)
     groups: dict[str, Group] = attrs.field(init=False, factory=dict)
+    files: list[FileUpload] = attrs.field(init=False, factory=list)
+    downloads: list[Download] = attrs.field(init=False, factory=list)
+    deliveries: list[Delivery] = attrs.field(init=False, factory=list)
+    _generations: Callable[[], list[Generation]] = attrs.field(init=False, default=list)
     in_flight: int = attrs.field(init=False, default=0)
     peak: int = attrs.field(init=False, default=0)
     _group_ids: list[str] = attrs.field(init=False, factory=list)
@@ -135,6 +103,20 @@ class Ledger:
         """Return the upload that made ``asset_id``, or None."""
         number = self.table.find(asset_id)
         return None if number is None else self.upload(number)
+
+    def show_generations(self, view: Callable[[], list[Generation]]) -> None:
+        """Let ``view`` tell of the generations; the sandbox calls this."""
+        self._generations = view
+
+    @property
+    def generations(self) -> list[Generation]:
+        """The applied generations, in the order in which they arrived."""
+        return self._generations()
+
+    @property
+    def leaks(self) -> list[Download]:
+        """The downloads that carried an ``Authorization`` header, which none may."""
+        return [download for download in self.downloads if download.authorized]
 
     def _index(self) -> dict[str, list[int]]:
         urls = self.table.urls
@@ -218,6 +200,10 @@ class Ledger:
             "unanswered": len(table) - sum(table.answered),
             "duplicates": None if table.urls is None else len(self.duplicates()),
             "looks": sum(table.looks),
+            "files": len(self.files),
+            "generations": len(self.generations),
+            "downloads": len(self.downloads),
+            "leaks": len(self.leaks),
             "throttled": self.throttled,
             "peak": self.peak,
             "requests": {

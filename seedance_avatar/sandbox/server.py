@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from email.utils import formatdate
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from aiohttp import web
 
-from .accounts import Account, Accounts, unauthorized
+from .accounts import Account, Accounts
 from .assets import Assets
 from .clock import Clock
 from .fates import TYPICAL, Fate, Fates, ProcessingTime
 from .faults import Fault, Faults
-from .ids import Ids
-from .ledger import Lane, Ledger
+from .files import Files
+from .front import Front
+from .ids import Ids, IdStyle
+from .ledger import Ledger
 from .limits import RateLimits
-from .replies import Refused, Reply, as_json, hung_up, refusal
-from .spoil import spoil
 from .table import AssetTable
+from .uploads import Uploads
+from .videos import Videos
 from .vintage import Vintage
+from .webhooks import Webhooks
 
 __all__ = ["Sandbox"]
 
-PREFIX: Final = "/v1/videos/doubao-seedance-2-0/private-avatar"
-_ASSET: Final = f"{PREFIX}/assets/"
-_POSTS: Final = {f"{PREFIX}/groups": "groups", f"{PREFIX}/assets": "assets"}
-_HELLO: Final = """A local ToAPIs for the Seedance 2 private-avatar API. Nothing here leaves this machine.
-  POST {prefix}/groups          {{"name": "my-avatar"}}
-  POST {prefix}/assets          {{"group_id": "…", "asset_type": "image", "source_url": "https://…"}}
-  GET  {prefix}/assets/<id>
-  GET  /sandbox/ledger                                                   what truly arrived
-Every call under /v1 needs the header  Authorization: Bearer <key>
-"""
+
+def _says_real_person(url: str) -> bool:
+    return "real-person" in url
 
 
 class Sandbox:
@@ -54,14 +49,21 @@ class Sandbox:
     :param port: the port; 0 takes a free one.
     :param seed: what the processing times, the failures and the faults are drawn from.
     :param time_scale: factor on all processing times: 0.02 makes 13 seconds of an image 0.26 seconds.
-    :param processing: seconds until an asset is active by asset type, as a number or a function that draws it from a
-        ``random.Random``; by default about 13 s for an image, 18 to 27 s for a video, about 10 s for audio.
+    :param processing: seconds until an asset is active by asset type, and ``generation`` for a video, each a number
+        or a function that draws it from a ``random.Random``; by default about 13 s for an image, 18 to 27 s for a
+        video, about 10 s for audio, and 1 to 5 minutes for a generation.
     :param fail_rate: the share of sources that fail while processing, within 1 to 4 s. The same sources in every run.
     :param immediate: the share of sources that are active at once.
     :param fates: called with source URL and asset type, returns the :class:`Fate` or None for chance.
     :param limits: the rate limits of each account, or None for none; see :class:`RateLimits`.
     :param quota: what each account may spend, or None for no end: an upload costs 1, a video 10.
     :param latency: seconds that every answer takes.
+    :param videos: called with the body of a generation, returns its :class:`Fate` or None for *completed*.
+    :param real_person: tells whether the image at a plain URL shows a real person, for which a generation is
+        refused; by default when the URL contains ``real-person``.
+    :param url_lives: seconds, before ``time_scale``, for which the URL of a video is good; a fresh look at its task
+        gives a fresh one, until the video is gone 24 hours after it was finished.
+    :param webhook_secrets: what webhooks are signed with; each signs.
     :param faults: the faults to begin with; see :class:`Faults`.
     :param vintage: how the answers are dressed; see :class:`Vintage`.
     :param allow_private: accept source URLs that are not public, which the service refuses.
@@ -85,6 +87,10 @@ class Sandbox:
         limits: RateLimits | None = None,
         quota: float | None = None,
         latency: float = 0.0,
+        videos: Callable[[Mapping[str, Any]], Fate | None] | None = None,
+        real_person: Callable[[str], bool] = _says_real_person,
+        url_lives: float = 86_400.0,
+        webhook_secrets: Sequence[str] = ("whsec-sandbox",),
         faults: Faults | Iterable[Fault] = (),
         vintage: Vintage | None = None,
         allow_private: bool = False,
@@ -92,13 +98,10 @@ class Sandbox:
         clock: Callable[[], float] | None = None,
         stepped: bool = False,
     ) -> None:
-        self.faults = faults if isinstance(faults, Faults) else Faults(faults, seed=seed)
-        self.latency = latency
-        self._host, self._port = host, port
+        self._host, self._port, self._files_port = host, port, 0
+        vintage = vintage or Vintage()
         self._clock = Clock(clock, stepped)
-        self._now = self._clock.now
         self._accounts = Accounts(keys, limits=limits, quota=quota)
-        self._vintage = vintage or Vintage()
         self._fates = Fates(
             seed=seed,
             time_scale=time_scale,
@@ -107,21 +110,56 @@ class Sandbox:
             processing={**TYPICAL, **(processing or {})},
             decide=fates,
         )
-        style, keep = self._vintage.ids, ledger == "all"
-        table = AssetTable(Ids(style, short="pa", dated="asset", seed=seed), self._clock, [] if keep else None)
-        self.ledger = Ledger(table, [account.name for account in self._accounts.all], keep)
+
+        def ids(short: str, dated: str, style: IdStyle = vintage.ids) -> Ids:
+            return Ids(style, short=short, dated=dated, seed=seed)
+
+        table = AssetTable(ids("pa", "asset"), self._clock, [] if ledger == "all" else None)
+        self.ledger = Ledger(table, [account.name for account in self._accounts.all], ledger == "all")
+        self._files = Files(self._clock, url_lives * time_scale, seed)
         self._assets = Assets(
             clock=self._clock,
             table=table,
             ledger=self.ledger,
             fates=self._fates,
-            vintage=self._vintage,
-            group_ids=Ids(style, short="pg", dated="group", seed=seed),
+            vintage=vintage,
+            group_ids=ids("pg", "group"),
+            files=self._files,
             allow_private=allow_private,
         )
-        self._runner: web.ServerRunner | None = None
-        self._requests = 0
-        self._date = (-1, "")
+        generations = Videos(
+            clock=self._clock,
+            table=table,
+            fates=self._fates,
+            files=self._files,
+            ids=ids("task", "cgt"),
+            vintage=vintage,
+            allow_private=allow_private,
+            decide=videos,
+            shows_real_person=real_person,
+        )
+        self.ledger.show_generations(generations.view)
+        self._webhooks = Webhooks(
+            clock=self._clock,
+            ledger=self.ledger,
+            videos=generations,
+            secrets=webhook_secrets,
+            time_scale=time_scale,
+        )
+        generations.accepted = self._webhooks.owe
+        self._front = Front(
+            clock=self._clock,
+            accounts=self._accounts,
+            ledger=self.ledger,
+            faults=faults if isinstance(faults, Faults) else Faults(faults, seed=seed),
+            vintage=vintage,
+            assets=self._assets,
+            videos=generations,
+            uploads=Uploads(clock=self._clock, ledger=self.ledger, files=self._files, ids=ids("file", "file", "ulid")),
+            files=self._files,
+            latency=latency,
+        )
+        self._runners: list[web.ServerRunner] = []
 
     # Its life
 
@@ -130,32 +168,47 @@ class Sandbox:
         """The base URL, as ``AvatarSession(base_url=…)`` takes it; known once it was started."""
         return f"http://{self._host}:{self._port}"
 
+    @property
+    def files_url(self) -> str:
+        """The base URL of the host where videos and uploaded files are fetched; known once it was started."""
+        return f"http://{self._host}:{self._files_port}"
+
     async def start(self) -> Self:
         """Listen; return the sandbox.
 
         :raises OSError: the port is taken.
         :raises RuntimeError: it is running already.
         """
-        if self._runner is not None:
+        if self._runners:
             message = "this sandbox is running already"
             raise RuntimeError(message)
-        server = web.Server(cast("Any", self._handle), access_log=None, tcp_keepalive=False)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port, reuse_address=True, backlog=1024).start()
+            self._port = await self._listen(self._front.answer, self._port)
+            self._files_port = await self._listen(self._front.answer_file, self._files_port)
         except BaseException:
-            await runner.cleanup()
+            await self._stop_listening()
             raise
-        self._port = runner.addresses[0][1]
-        self._runner = runner
+        self._files.base = self.files_url
+        self._webhooks.open()
         return self
+
+    async def _listen(self, handler: Any, port: int) -> int:  # noqa: ANN401 - Reply is what aiohttp's server asks of an answer
+        runner = web.ServerRunner(web.Server(handler, access_log=None, tcp_keepalive=False), shutdown_timeout=0.1)
+        self._runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, self._host, port, reuse_address=True, backlog=1024).start()
+        listening_on: int = runner.addresses[0][1]
+        return listening_on
+
+    async def _stop_listening(self) -> None:
+        runners, self._runners = self._runners, []
+        for runner in runners:
+            await runner.cleanup()
 
     async def aclose(self) -> None:
         """Stop listening and end all connections; what it knows, it keeps. May be called twice."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        await self._webhooks.aclose()
+        await self._stop_listening()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -164,6 +217,24 @@ class Sandbox:
         await self.aclose()
 
     # What can be changed while it runs
+
+    @property
+    def faults(self) -> Faults:
+        """The faults: add rules, take them away."""
+        return self._front.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._front.faults = faults
+
+    @property
+    def latency(self) -> float:
+        """Seconds that every answer takes."""
+        return self._front.latency
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._front.latency = seconds
 
     def fail(self, source_url: str, *, reason: str | None = None, after: float | None = None) -> None:
         """Let ``source_url`` fail with ``reason``, ``after`` seconds (times ``time_scale``) from its acceptance."""
@@ -186,7 +257,7 @@ class Sandbox:
     @property
     def now(self) -> float:
         """Seconds on the sandbox's clock, as the ledger writes them."""
-        return self._now()
+        return self._clock.now()
 
     def account(self, key: str = "sk-sandbox") -> Account:
         """Return the account behind ``key``, whose limits and credits can be changed; KeyError for an unknown key."""
@@ -208,89 +279,3 @@ class Sandbox:
     def revoke(self, key: str) -> None:
         """Refuse ``key`` from now on."""
         self._accounts.revoke(key)
-
-    # What happens to a request
-
-    async def _handle(self, request: web.BaseRequest) -> Reply:
-        ledger = self.ledger
-        self._requests += 1
-        number = self._requests
-        ledger.in_flight += 1
-        ledger.peak = max(ledger.peak, ledger.in_flight)
-        method, path = request.method, request.raw_path.partition("?")[0]
-        kind = _POSTS.get(path, "other") if method == "POST" else "asset" if path.startswith(_ASSET) else "other"
-        try:
-            body = await request.read() if request.body_exists else b""
-            if self.latency:
-                await self._clock.sleep(self.latency)
-            account = self._accounts.of_header(request.headers.get("Authorization"))
-            if account is None or kind == "other":
-                reply = self._elsewhere(request, path) if kind == "other" else self._stranger(request)
-            else:
-                reply = await self._answer(account, method, kind, path, body)
-        except ConnectionError:
-            # The client hung up in the middle of its request: nothing was done, nobody is there to be told.
-            reply = hung_up()
-        finally:
-            ledger.in_flight -= 1
-        ledger.counts[method, kind, reply.status] += 1
-        reply.request_id = f"{self._stamp()}{number:012d}"
-        if reply.status != 200 and b"{id}" in reply.body:  # noqa: PLR2004 - an HTTP status
-            reply.body = reply.body.replace(b"{id}", reply.request_id.encode())
-        return reply
-
-    async def _answer(self, account: Account, method: str, kind: str, path: str, body: bytes) -> Reply:
-        headers = ""
-        limits = account.limits
-        lane: Lane = "submit" if method == "POST" else "query"
-        if limits is None:
-            self.ledger.note(account.name, lane, self._now(), refused=False)
-        elif gates := limits.submits if lane == "submit" else limits.queries:
-            now = self._now()
-            headers, refused = limits.pass_or_refuse(gates, now, self._clock.wall_at(now))
-            self.ledger.note(account.name, lane, now, refused=refused is not None)
-            if refused is not None:
-                refused.headers = headers + self._dated()
-                return refused
-        rule = self.faults.strike(method, kind) if self.faults else None
-        if rule is not None:
-            reply = await self._misbehave(rule, account, kind, path, body)
-        else:
-            reply = self._do(account, kind, path, body)
-        reply.headers += headers + self._dated()
-        return reply
-
-    async def _misbehave(self, rule: Fault, account: Account, kind: str, path: str, body: bytes) -> Reply:
-        if rule.kind == "slow":
-            await self._clock.sleep(rule.delay)
-        right = self._do(account, kind, path, body) if self.faults.applies(rule) else None
-        return spoil(rule, right, self.faults.rng, self._clock, self._vintage)
-
-    def _do(self, account: Account, kind: str, path: str, body: bytes) -> Reply:
-        try:
-            if kind == "asset":
-                return self._assets.look(account, path[len(_ASSET) :])
-            if kind == "assets":
-                return self._assets.create(account, body)
-            return self._assets.create_group(account, body)
-        except Refused as refused:
-            return refused.reply
-
-    def _stranger(self, request: web.BaseRequest) -> Reply:
-        return unauthorized(request.headers.get("Authorization"))
-
-    def _elsewhere(self, request: web.BaseRequest, path: str) -> Reply:
-        if path == "/":
-            return Reply(200, _HELLO.format(prefix=PREFIX).encode(), content_type="text/plain; charset=utf-8")
-        if path == "/sandbox/ledger":
-            return as_json(self.ledger.summary())
-        return refusal(404, f"Invalid URL ({request.method} {path})")
-
-    def _dated(self) -> str:
-        second = int(self._clock.wall())
-        if second != self._date[0]:
-            self._date = (second, f"Date: {formatdate(second, usegmt=True)}\r\n")
-        return self._date[1]
-
-    def _stamp(self) -> str:
-        return f"{int(self._clock.wall()):d}"

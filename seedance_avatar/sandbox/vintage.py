@@ -12,6 +12,7 @@ from .ids import IdStyle
 __all__ = ["Vintage"]
 
 ReasonField: TypeAlias = Literal["reason", "message", "fail_reason", "error", "error_object", "detail", "none", "mixed"]
+_OLDER = {"queued": "submitted", "in_progress": "processing", "completed": "succeeded", "failed": "failure"}
 _MIXED = ("reason", "message", "fail_reason", "error", "error_object", "detail")
 
 
@@ -27,6 +28,8 @@ class Vintage:
     :ivar extra: add keys that no page speaks of.
     :ivar bare: give nothing but the id and the status.
     :ivar lag: seconds after acceptance for which an asset is answered with 404 (replication).
+    :ivar tasks: the words of a generation: ``documented`` or ``older`` (``submitted``, ``processing``, ``succeeded``,
+        ``failure``, ``"10%"``, ``fail_reason``, and 400 ``task_not_exist``).
     :ivar money: the status of an answer that speaks of money, 402 as documented or 403 as the engine does.
     """
 
@@ -38,11 +41,16 @@ class Vintage:
     extra: bool = False
     bare: bool = False
     lag: float = 0.0
+    tasks: Literal["documented", "older"] = "documented"
     money: Literal[402, 403] = 402
 
     def status(self, word: str) -> str:
         """Return ``word`` in this fashion's casing."""
         return word if self.casing == "lower" else word.title() if self.casing == "title" else word.upper()
+
+    def task_status(self, word: str) -> str:
+        """Return the status ``word`` of a generation in this fashion."""
+        return self.status(word if self.tasks == "documented" else _OLDER[word])
 
     def put_reason(self, data: dict[str, Any], reason: str, number: int) -> None:
         """Add why asset ``number`` failed to its answer."""

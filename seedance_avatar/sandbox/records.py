@@ -1,0 +1,117 @@
+"""The entries of the ledger: frozen facts. Times are seconds on the sandbox's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from seedance_avatar.urls import shown_url
+
+__all__ = ["Delivery", "Download", "FileUpload", "Generation", "Group", "Upload"]
+
+
+@attrs.frozen(kw_only=True)
+class Group:
+    """A group that was made."""
+
+    group_id: str
+    number: int
+    name: str
+    description: str | None
+    account: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Upload:
+    """A POST of an asset that was applied: the asset exists, whether or not anybody was told.
+
+    :ivar at: when it was accepted; ``ready_at`` when it ends.
+    :ivar fate: ``active`` or ``failed``: what it ends as; ``reason`` why, where there is a reason.
+    :ivar status: what it is at the time of asking.
+    :ivar answered: True when the answer was written whole to an open connection.
+    :ivar looks: how often its status was asked for.
+    """
+
+    asset_id: str
+    source_url: str = attrs.field(repr=shown_url)
+    group_id: str
+    asset_type: str
+    name: str | None
+    description: str | None
+    account: str
+    at: float
+    ready_at: float
+    fate: str
+    reason: str | None
+    status: str
+    answered: bool
+    looks: int
+
+
+@attrs.frozen(kw_only=True)
+class Generation:
+    """A POST of a generation that was applied: the task exists, and was paid for.
+
+    :ivar request: its body.
+    :ivar at: when it was accepted; ``ready_at`` when it ends.
+    :ivar fate: ``completed`` or ``failed``: what it ends as; ``reason`` why, where there is a reason.
+    :ivar status: what it is at the time of asking.
+    :ivar repeats: how often the same ``client_business_id`` was posted again, and answered with this task.
+    :ivar looks: how often it was asked for.
+    """
+
+    task_id: str
+    client_business_id: str | None
+    request: Mapping[str, Any] = attrs.field(repr=False)
+    account: str
+    at: float
+    ready_at: float
+    fate: str
+    reason: str | None
+    status: str
+    repeats: int
+    looks: int
+
+
+@attrs.frozen(kw_only=True)
+class FileUpload:
+    """A local file that was uploaded, whole."""
+
+    file_id: str
+    url: str
+    mime_type: str
+    size: int
+    sha256: str
+    account: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Download:
+    """A request to the files host.
+
+    :ivar authorized: True when it carried an ``Authorization`` header. It must not: the key is none of that host's
+        business.
+    :ivar ranged: its ``Range`` header, or None.
+    """
+
+    path: str
+    status: int
+    authorized: bool
+    ranged: str | None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Delivery:
+    """One attempt to deliver a webhook; ``status`` is None when nobody answered."""
+
+    event_id: str
+    task_id: str
+    url: str = attrs.field(repr=shown_url)
+    attempt: int
+    status: int | None
+    at: float

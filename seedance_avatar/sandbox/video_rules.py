@@ -1,0 +1,129 @@
+"""Is this a generation that the service accepts: every rule of its page, in the order of the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from .replies import Refused, refusal
+
+__all__ = ["Medium", "media_of"]
+
+MEDIA: Final = ("image", "video", "audio")
+_FRAMES: Final = ("first_frame", "last_frame")
+_RATIOS: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16", "adaptive")
+_RESOLUTIONS: Final = ("480p", "720p", "1080p", "4k")
+_SHORTEST: Final = 4
+_AUTO: Final = (0, -1)
+
+
+@attrs.frozen
+class _Model:
+    longest: int = 15
+    auto: bool = True
+    most: Mapping[str, int] = {"image": 9, "video": 3, "audio": 3}
+    in_all: int | None = None
+    audio_alone: bool = False
+
+
+_MODELS: Final = {
+    "seedance-2": _Model(),
+    "seedance-2-fast": _Model(),
+    "seedance-2-mini": _Model(auto=False),
+    "seedance-2-5": _Model(30, True, {"image": 30, "video": 10, "audio": 10}, 50, True),  # noqa: FBT003 - a row of a table
+    "doubao-seedance-2-0": _Model(),
+    "doubao-seedance-2-0-fast": _Model(),
+}
+
+
+@attrs.frozen
+class Medium:
+    """One picture, video or sound that a generation refers to."""
+
+    kind: str
+    url: str
+    role: str
+
+
+def _refuse(message: str, *, code: str = "InvalidParameter") -> NoReturn:
+    raise Refused(refusal(400, f"{message} (request id: {{id}})", code=code))
+
+
+def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> list[Medium]:
+    """Return what the body of a generation refers to, images first, then videos, then audios.
+
+    A field called ``ratio`` is ignored, as the service ignores it.
+
+    :param may_fetch: whether the service could fetch a URL.
+    :raises Refused: the body breaks a rule.
+    """
+    model = _MODELS.get(wanted["model"]) if isinstance(wanted.get("model"), str) else None
+    if model is None:
+        _refuse("model is missing or not known", code="model_not_found")
+    if not isinstance(wanted.get("prompt", ""), str):
+        _refuse("prompt must be a string")
+    _check_scalars(wanted, model)
+    media = [medium for kind in MEDIA for medium in _read(wanted, kind)]
+    for medium in media:
+        if not medium.url.startswith("asset://") and not may_fetch(medium.url):
+            _refuse(f"{medium.kind} url must be a public https URL or asset://<asset_id>")
+    if not media and not wanted.get("prompt", "").strip():
+        _refuse("prompt is required")
+    _check_roles(media, model)
+    return media
+
+
+def _check_scalars(wanted: Mapping[str, Any], model: _Model) -> None:
+    duration = wanted.get("duration")
+    if duration is not None:
+        whole = isinstance(duration, int) and not isinstance(duration, bool)
+        if not whole or not (_SHORTEST <= duration <= model.longest or (duration in _AUTO and model.auto)):
+            auto = ", or 0 or -1 for auto" if model.auto else ""
+            _refuse(f"duration must be {_SHORTEST} to {model.longest} seconds{auto}")
+    for field, allowed in (("aspect_ratio", _RATIOS), ("resolution", _RESOLUTIONS)):
+        if wanted.get(field) is not None and wanted[field] not in allowed:
+            _refuse(f"{field} must be one of {', '.join(allowed)}")
+    for field in ("generate_audio", "return_last_frame"):
+        if not isinstance(wanted.get(field), bool | None):
+            _refuse(f"{field} must be a boolean")
+    if isinstance(wanted.get("seed"), bool) or not isinstance(wanted.get("seed"), int | None):
+        _refuse("seed must be an integer")
+    for field in ("callback_url", "client_business_id"):
+        if not isinstance(wanted.get(field), str | None) or wanted.get(field) == "":
+            _refuse(f"{field} must be a string")
+
+
+def _read(wanted: Mapping[str, Any], kind: str) -> Iterator[Medium]:
+    field = f"{kind}_with_roles"
+    entries = wanted.get(field) or []
+    plain = (wanted.get("image_urls") or []) if kind == "image" else []
+    if entries and plain:
+        _refuse("image_urls and image_with_roles must not be given together")
+    if not isinstance(entries, list) or not isinstance(plain, list):
+        _refuse(f"{field} must be an array")
+    roles = (*_FRAMES, "reference_image") if kind == "image" else (f"reference_{kind}",)
+    for entry in [*entries, *({"url": url, "role": "reference_image"} for url in plain)]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("url"), str) or entry.get("role") not in roles:
+            _refuse(f"each of {field} needs a url and a role of {', '.join(roles)}")
+        yield Medium(kind, entry["url"], entry["role"])
+
+
+def _check_roles(media: list[Medium], model: _Model) -> None:
+    frames = [medium.role for medium in media if medium.role in _FRAMES]
+    references = [medium.kind for medium in media if medium.role not in _FRAMES]
+    for role in _FRAMES:
+        if frames.count(role) > 1:
+            _refuse(f"at most one {role}")
+    if "last_frame" in frames and "first_frame" not in frames:
+        _refuse("last_frame needs a first_frame")
+    if frames and references:
+        _refuse("first_frame and last_frame cannot be mixed with references")
+    for kind, most in model.most.items():
+        if references.count(kind) > most:
+            _refuse(f"at most {most} reference_{kind}")
+    if model.in_all is not None and len(references) > model.in_all:
+        _refuse(f"at most {model.in_all} references in all")
+    if references and set(references) == {"audio"} and not model.audio_alone:
+        _refuse("reference_audio needs an image or a video")

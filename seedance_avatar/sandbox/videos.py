@@ -1,0 +1,234 @@
+"""Video generations: accepted, queued, in progress, and a finished video on the files host."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+from urllib.parse import unquote
+
+import attrs
+
+from seedance_avatar.models import ASSET_TYPES
+
+from .accounts import Account
+from .assets import is_public, json_object
+from .clock import Clock
+from .fates import Fate, Fates
+from .files import Files
+from .ids import Ids
+from .mp4 import make_mp4, make_png, size_for
+from .records import Generation
+from .replies import Refused, Reply, as_json, refusal
+from .table import AssetTable
+from .video_rules import Medium, media_of
+from .vintage import Vintage
+
+__all__ = ["PREFIX", "Task", "Videos"]
+
+PREFIX: Final = "/v1/videos/generations"
+PRICE: Final = 10.0
+_DAY: Final = 86_400.0
+_QUEUED: Final = 0.1  # the share of its time that a task is queued
+_STICKS_AT: Final = 10
+_REAL_PERSON: Final = "InputImageSensitiveContentDetected.PrivacyInformation"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Task:
+    """A generation as the service keeps it; what its status is follows from the time of asking."""
+
+    task_id: str
+    number: int
+    account: Account
+    request: Mapping[str, Any]
+    at: float
+    ready_at: float
+    fate: Fate
+    path: str = ""
+    last_frame_path: str = ""
+    gone_at: float = 0.0
+    repeats: int = 0
+    looks: int = 0
+
+    @property
+    def business_id(self) -> str | None:
+        """The caller's own id of it."""
+        found = self.request.get("client_business_id")
+        return found if isinstance(found, str) else None
+
+    def status(self, now: float) -> str:
+        """Return ``queued``, ``in_progress``, ``completed`` or ``failed``."""
+        if now >= self.ready_at:
+            return "failed" if self.fate.status == "failed" else "completed"
+        return "queued" if now < self.at + _QUEUED * (self.ready_at - self.at) else "in_progress"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Videos:
+    """The generations of all accounts.
+
+    :ivar decide: called with the body of a generation, returns its fate or None for *completed*.
+    :ivar shows_real_person: whether the image at a plain URL is refused for showing a real person.
+    :ivar accepted: called with each new task that asks for a webhook.
+    """
+
+    clock: Clock
+    table: AssetTable
+    fates: Fates
+    files: Files
+    ids: Ids
+    vintage: Vintage
+    allow_private: bool
+    decide: Callable[[Mapping[str, Any]], Fate | None] | None
+    shows_real_person: Callable[[str], bool]
+    accepted: Callable[[Task], None] = attrs.field(default=lambda _: None)
+    _tasks: list[Task] = attrs.field(init=False, factory=list)
+    _by_business_id: dict[tuple[int, str], Task] = attrs.field(init=False, factory=dict)
+
+    def create(self, account: Account, body: bytes) -> Reply:
+        """Answer ``POST /v1/videos/generations``.
+
+        :raises Refused: it breaks a rule, an asset is not active, a real person is shown, the money is gone.
+        """
+        wanted = json_object(body)
+        business_id = wanted.get("client_business_id")
+        known = self._by_business_id.get((account.number, business_id)) if isinstance(business_id, str) else None
+        if known is not None:
+            known.repeats += 1
+            return self._answer(known)
+        media = media_of(wanted, may_fetch=self._may_fetch)
+        for at, medium in enumerate(media, 1):
+            self._check_medium(account, medium, at)
+        fate = self.decide(wanted) if self.decide is not None else None
+        if fate is not None and fate.status == "refused":
+            raise Refused(refusal(fate.http_status, fate.reason or "refused", code=fate.code))
+        account.charge(PRICE, self.vintage.money)
+        task = self._add(account, wanted, fate or Fate())
+        return self._answer(task)
+
+    def look(self, account: Account, name: str) -> Reply:
+        """Answer ``GET /v1/videos/generations/{name}``, where the name is a task id or a ``client_business_id``.
+
+        :raises Refused: this account has no such task.
+        """
+        name = unquote(name)
+        number = self.ids.number_of(name)
+        task = self._tasks[number] if number is not None and number < len(self._tasks) else None
+        if task is None or task.task_id != name or task.account is not account:
+            task = self._by_business_id.get((account.number, name))
+        if task is None:
+            status, code = (404, "task_not_found") if self.vintage.tasks == "documented" else (400, "task_not_exist")
+            raise Refused(refusal(status, "the task does not exist (request id: {id})", code=code))
+        task.looks += 1
+        return self._answer(task)
+
+    def view(self) -> list[Generation]:
+        """Return the ledger's entries."""
+        now = self.clock.now()
+        return [
+            Generation(
+                task_id=task.task_id,
+                client_business_id=task.business_id,
+                request=task.request,
+                account=task.account.name,
+                at=task.at,
+                ready_at=task.ready_at,
+                fate="failed" if task.fate.status == "failed" else "completed",
+                reason=task.fate.reason,
+                status=task.status(now),
+                repeats=task.repeats,
+                looks=task.looks,
+            )
+            for task in self._tasks
+        ]
+
+    def _may_fetch(self, url: str) -> bool:
+        return self.allow_private or self.files.has(url) or is_public(url)
+
+    def _check_medium(self, account: Account, medium: Medium, at: int) -> None:
+        """Check what content[at] refers to; content[0] is the text."""
+        if not medium.url.startswith("asset://"):
+            if medium.kind == "image" and self.shows_real_person(medium.url):
+                message = f"the input image content[{at}] may contain real person (request id: {{id}})"
+                raise Refused(refusal(422, message, code=_REAL_PERSON, kind="content_policy_violation"))
+            return
+        number = self.table.find(medium.url.removeprefix("asset://"))
+        if number is None or self.table.account[number] != account.number:
+            raise Refused(refusal(400, f"content[{at}]: the asset does not exist", code="InvalidParameter"))
+        if ASSET_TYPES[self.table.type[number]] != medium.kind:
+            raise Refused(refusal(400, f"content[{at}]: the asset is no {medium.kind}", code="InvalidParameter"))
+        if self.table.status(number, self.clock.now()) != "active":
+            raise Refused(refusal(400, f"content[{at}]: the asset is not active", code="InvalidParameter"))
+
+    def _add(self, account: Account, wanted: Mapping[str, Any], fate: Fate) -> Task:
+        now, number = self.clock.now(), len(self._tasks)
+        takes = self.fates.generation_takes(fate, number)
+        task = Task(
+            task_id=self.ids.mint(number, self.clock.wall_at(now)),
+            number=number,
+            account=account,
+            request=wanted,
+            at=now,
+            ready_at=now + takes,
+            fate=fate,
+        )
+        self._tasks.append(task)
+        if task.business_id is not None:
+            self._by_business_id[account.number, task.business_id] = task
+        if fate.status == "active":
+            self._offer(task)
+        if isinstance(wanted.get("callback_url"), str):
+            self.accepted(task)
+        return task
+
+    def _offer(self, task: Task) -> None:
+        """Put the video where it will be fetched: nothing is made before somebody does."""
+        wanted = task.request
+        width, height = size_for(wanted.get("aspect_ratio") or "adaptive")
+        seconds = wanted.get("duration") or 5
+        look = zlib.crc32(f"{wanted.get('prompt')}/{wanted.get('seed')}".encode())
+        task.gone_at = task.ready_at + _DAY * self.fates.time_scale
+        task.path = f"/videos/{task.task_id}.mp4"
+        video = partial(make_mp4, width, height, 5 if seconds < 0 else seconds, look)
+        self.files.put(task.path, video, "video/mp4", gone_at=task.gone_at)
+        if wanted.get("return_last_frame"):
+            task.last_frame_path = f"/videos/{task.task_id}.png"
+            self.files.put(
+                task.last_frame_path, partial(make_png, width, height, look), "image/png", gone_at=task.gone_at
+            )
+
+    def outcome(self, task: Task) -> dict[str, Any]:
+        """Return what a finished task adds to its answer, by polling and by webhook alike."""
+        wall = self.clock.wall_at
+        if task.fate.status == "failed":
+            reason = task.fate.reason or "the generation failed"
+            if self.vintage.tasks == "older":
+                return {"fail_reason": reason}
+            return {"error": {"code": "generation_failed", "message": reason}}
+        video = {"url": self.files.url(task.path), "format": "mp4"}
+        if task.last_frame_path:
+            video["last_frame_url"] = self.files.url(task.last_frame_path)
+        return {
+            "completed_at": int(wall(task.ready_at)),
+            "expires_at": int(wall(task.gone_at)),
+            "result": {"type": "video", "data": [video]},
+        }
+
+    def _answer(self, task: Task) -> Reply:
+        status = task.status(self.clock.now())
+        progress = {"queued": 0, "in_progress": _STICKS_AT}.get(status, 100)
+        data: dict[str, Any] = {
+            "id": task.task_id,
+            "object": "generation.task",
+            "model": task.request["model"],
+            "status": self.vintage.task_status(status),
+            "progress": progress if self.vintage.tasks == "documented" else f"{progress}%",
+            "created_at": int(self.clock.wall_at(task.at)),
+        }
+        if task.business_id is not None:
+            data["client_business_id"] = task.business_id
+        if status in {"completed", "failed"}:
+            data |= self.outcome(task)
+        return as_json(data)
