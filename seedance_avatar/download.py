@@ -24,6 +24,7 @@ import aiohttp
 import anyio
 import attrs
 from anyio import to_thread
+from yarl import URL
 
 from .errors import (
     ApiError,
@@ -193,8 +194,13 @@ class Download:
             connector_owner=self.connector is None,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            requote_redirect_url=False,
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self.timeouts.connect, sock_read=self.timeouts.request
+                total=None,
+                # It counts the wait for a connection of a shared pool, too, which may well be busy with other files.
+                connect=self.timeouts.connect if self.connector is None else None,
+                sock_connect=self.timeouts.connect,
+                sock_read=self.timeouts.request,
             ),
         )
 
@@ -233,7 +239,8 @@ class Download:
         if part.size and self._validator:
             headers |= {"Range": f"bytes={part.size}-", "If-Range": self._validator}
         try:
-            async with http.get(url, headers=headers, max_redirects=5) as response:
+            # Byte for byte: a signed URL that is encoded anew is a broken one.
+            async with http.get(URL(url, encoded=url.isascii()), headers=headers, max_redirects=5) as response:
                 body = self._judged(response, part.size, about)
                 if body.start != part.size:
                     await to_thread.run_sync(part.rewind)

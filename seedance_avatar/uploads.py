@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -16,7 +17,7 @@ from .client import Client
 from .errors import InvalidInput, InvalidSource
 from .gate import Flow
 from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
-from .models import ASSET_TYPES, AssetSource
+from .models import AssetSource
 from .refusals import read_object
 from .text import safe_text
 from .wire import Request, Streamed, check_source
@@ -45,8 +46,9 @@ async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flo
     if problems or facts.media_type is None or facts.mime_type is None:
         message = f"the service takes no such upload: {'; '.join(problems)}"
         raise InvalidInput(message, about=name)
-    file = await to_thread.run_sync(_opened, facts.path)
+    file = _Reader(facts.path)
     try:
+        await to_thread.run_sync(file.open)
         request = _request(file, facts.size, f"file.{facts.media_format}", facts.mime_type, facts.media_type, name)
         return await client.call(request, lambda answer: _read_url(answer, name), flow=flow, patient=patient)
     finally:
@@ -54,11 +56,11 @@ async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flo
 
 
 def check_file(source: AssetSource) -> None:
-    """Refuse a source made of a local file that cannot become an asset. It reads the disk.
+    """Refuse a source made of a local file that cannot become an asset of its type. It reads the disk.
 
     :raises InvalidSource: there is no such file, or it breaks limits of the service: each is named.
     """
-    if source.path is None or source.asset_type not in ASSET_TYPES:
+    if source.path is None:
         return
     try:
         facts = probe(source.path)
@@ -91,15 +93,44 @@ def _upload_problems(facts: MediaFacts) -> Iterator[str]:
         yield from UPLOAD_LIMITS[facts.media_type].problems(facts)
 
 
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        message = f"{safe_text(path)} cannot be read: {error.strerror or type(error).__name__}"
-        raise InvalidInput(message) from error
+@attrs.define(eq=False)
+class _Reader:
+    """A file that is read in threads.
+
+    A cancelled caller does not wait for its thread, so the lock keeps the closing behind what that still does.
+    """
+
+    path: Path
+    _file: IO[bytes] | None = None
+    _over: bool = False
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def open(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            try:
+                self._file = self.path.open("rb")
+            except OSError as error:
+                message = f"{safe_text(self.path)} cannot be read: {error.strerror or type(error).__name__}"
+                raise InvalidInput(message) from error
+
+    def read(self, start: int, length: int) -> bytes:
+        with self._lock:
+            if self._file is None:
+                return b""
+            self._file.seek(start)
+            return self._file.read(length)
+
+    def close(self) -> None:
+        with self._lock:
+            self._over = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
 
-def _request(file: IO[bytes], size: int, name: str, mime_type: str, media_type: str, about: str) -> Request:  # noqa: PLR0913, PLR0917 - the parts of one multipart body
+def _request(file: _Reader, size: int, name: str, mime_type: str, media_type: str, about: str) -> Request:  # noqa: PLR0913, PLR0917 - the parts of one multipart body
     boundary = secrets.token_hex(16)
     head = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
@@ -108,12 +139,11 @@ def _request(file: IO[bytes], size: int, name: str, mime_type: str, media_type: 
     tail = f"\r\n--{boundary}--\r\n".encode()
 
     async def pieces() -> AsyncIterator[bytes]:
-        await to_thread.run_sync(file.seek, 0)
         yield head
-        left = size
+        sent = 0
         # Not one byte more than was promised, should the file be growing; one that shrinks breaks the request.
-        while left and (piece := await to_thread.run_sync(file.read, min(left, _CHUNK))):
-            left -= len(piece)
+        while sent < size and (piece := await to_thread.run_sync(file.read, sent, min(size - sent, _CHUNK))):
+            sent += len(piece)
             yield piece
         yield tail
 

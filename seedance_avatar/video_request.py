@@ -75,11 +75,14 @@ class Reference:
         return cls(medium, "last_frame")
 
 
-def _listed(references: Iterable[Asset | Reference] | Asset | Reference | str) -> tuple[Asset | Reference, ...]:
-    if isinstance(references, Asset | Reference):
-        return (references,)
-    # A string is an iterable of its letters: kept whole, so that the check can name what was meant.
-    return (references,) if isinstance(references, str) else tuple(references)  # type: ignore[return-value]  # judged later
+def _listed(references: Iterable[Asset | Reference] | Asset | Reference) -> tuple[Asset | Reference, ...]:
+    # What stands alone is kept whole, and so is what is none (a URL, an iterable of its letters): it is judged later.
+    alone = isinstance(references, Asset | Reference | str) or not isinstance(references, Iterable)
+    return (references,) if alone else tuple(references)  # type: ignore[return-value, arg-type]  # as said
+
+
+def _several(tools: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
+    return None if tools is None else tuple(tools)
 
 
 @attrs.frozen
@@ -120,7 +123,9 @@ class GenerationRequest:
     seed: int | None = attrs.field(default=None, kw_only=True)
     return_last_frame: bool | None = attrs.field(default=None, kw_only=True)
     callback_url: str | None = attrs.field(default=None, repr=_shown, kw_only=True)
-    tools: tuple[Mapping[str, Any], ...] | None = attrs.field(default=None, kw_only=True)
+    tools: tuple[Mapping[str, Any], ...] | None = attrs.field(
+        default=None, converter=_several, hash=False, kw_only=True
+    )
     client_business_id: str | None = attrs.field(default=None, kw_only=True)
     key: str | None = attrs.field(default=None, kw_only=True)
 

@@ -101,7 +101,7 @@ class VideoSession(abc.ABC):
             seed=seed,
             return_last_frame=return_last_frame,
             callback_url=callback_url,
-            tools=None if tools is None else tuple(tools),
+            tools=tools,
             client_business_id=client_business_id,
         )
         if register_refused is None:

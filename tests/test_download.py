@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from seedance_avatar.download import Download
+from seedance_avatar.download import Download, _Part
 from seedance_avatar.errors import ApiError, ConnectionFailed, InvalidInput, NotFound, ProtocolError, RateLimited
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Retry, Timeouts
@@ -407,6 +409,34 @@ async def test_what_the_progress_callback_raises_ends_the_download(tmp_path: Pat
         with pytest.raises(KeyError):
             await download(progress=stop).run(task(url), tmp_path / "v.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_signed_url_is_asked_for_byte_for_byte(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        asked.append(request.raw_path)
+        if len(asked) == 1:
+            return web.Response(status=302, headers={"Location": "/v%2D2.mp4?s=c%2Fd+e%3D"})
+        return await file()(request)
+
+    async with host(serve) as (url, _):
+        odd = url.partition("/video")[0] + "/v%2D1.mp4?s=a%2Fb+c%3D%20~"
+        await download().run(task(odd), tmp_path / "v.mp4")
+    assert asked == ["/v%2D1.mp4?s=a%2Fb+c%3D%20~", "/v%2D2.mp4?s=c%2Fd+e%3D"]
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(part: _Part, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_Part, "write", full)
+    async with host(file()) as (url, seen):
+        with pytest.raises(OSError, match="No space left"):
+            await download().run(task(url), tmp_path / "v.mp4")
+    assert (list(tmp_path.iterdir()), len(seen)) == ([], 1)
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import warnings
 from pathlib import Path
@@ -23,6 +24,7 @@ from seedance_avatar import (
     GenerationFailed,
     InvalidInput,
     NotFound,
+    Polling,
     QuotaExhausted,
     Reference,
     SessionStateError,
@@ -30,6 +32,7 @@ from seedance_avatar import (
     VideoModel,
     VideoTask,
     WaitTimeout,
+    videos,
 )
 from seedance_avatar.events import Accepted, ReferenceRegistered
 
@@ -256,6 +259,21 @@ async def test_what_is_finished_already_is_not_asked_for() -> None:
         done = VideoTask(task_id="tsk_9", status="completed", url="https://files.example.com/v.mp4")
         assert await avatars.wait_for_video(done) is done
     assert service.asked == []
+
+
+@pytest.mark.asyncio
+async def test_what_was_accepted_long_ago_is_looked_at_before_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(videos, "_REMEMBERED", 1)
+    async with studio(looks=0) as service, session(service, video_polling=Polling.fixed(30, 30)) as avatars:
+        first = await avatars.generate("She waves.")
+        await avatars.generate("She waves back.")
+        # Forgotten, it may be old: the first look does not wait for the schedule.
+        assert (await avatars.wait_for_video(first)).is_completed
+
+
+def test_the_schedule_of_videos_is_the_documented_one() -> None:
+    assert AvatarSession("sk-x")._video_polling == Polling.fixed(5, 10)
+    assert inspect.signature(AvatarSession.wait_for_video).parameters["timeout"].default == 600
 
 
 @pytest.mark.asyncio

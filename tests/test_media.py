@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,28 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
     assert (
         len(list(ASSET_LIMITS["image"].problems(facts(media_format="png", size=40 * MB, width=100, height=100)))) == 3
     )
+
+
+def test_what_a_library_cannot_read_is_left_unsaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise KeyError(name)
+
+    (tmp_path / "a.png").write_bytes(png(10, 10))
+    (tmp_path / "a.wav").write_bytes(wav(3))
+    monkeypatch.setattr(media, "_optional", lambda _: Broken())
+    image, audio = probe(tmp_path / "a.png"), probe(tmp_path / "a.wav")
+    assert (image.width, image.height, audio.duration) == (None, None, None)
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / "a.png").write_bytes(png(10, 10))
+    monkeypatch.setattr(Path, "open", locked)
+    with pytest.raises(InvalidInput, match=r"a\.png cannot be read: Permission denied"):
+        probe(tmp_path / "a.png")
 
 
 def test_what_is_no_file_is_refused_with_its_name(tmp_path: Path) -> None:

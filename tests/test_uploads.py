@@ -21,7 +21,9 @@ from seedance_avatar import (
     InvalidSource,
     ProtocolError,
     Unsent,
+    uploads,
 )
+from seedance_avatar.media import probe
 
 
 def put(folder: Path, name: str, data: bytes) -> Path:
@@ -91,6 +93,18 @@ async def test_what_cannot_be_uploaded_is_never_sent(tmp_path: Path) -> None:
             with pytest.raises(InvalidInput, match=words):
                 await session.upload_file(path)
     assert service.uploads == []
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_vanishes_after_it_was_judged_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = probe(put(tmp_path, "a.png", png(400, 400)))
+    facts.path.unlink()
+    monkeypatch.setattr(uploads, "probe", lambda _: facts)
+    async with studio() as service, quick(service.url) as session:
+        with pytest.raises(InvalidInput, match=r"a\.png cannot be read: No such file"):
+            await session.upload_file(facts.path)
 
 
 @pytest.mark.asyncio

@@ -107,6 +107,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "url: an asset URI has nothing else": ({"first_frame": "asset://pa_1/../x"}, "is no asset URI"),
     "a URL tells no type": ({"references": [URL]}, "reference 1 is of type str: pass an active Asset, or say what"),
     "a URL alone tells no type": ({"references": URL}, "reference 1 is of type str"),
+    "nothing of the kind": ({"references": 7}, "reference 1 is of type int"),
     "a source is not yet an asset": ({"references": [AssetSource.image(URL)]}, "reference 1 is of type AssetSource"),
     "an asset of unknown type": ({"references": [asset(None)]}, "does not tell whether it is an image"),
     "an asset of another type": (

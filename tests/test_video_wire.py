@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,9 +50,10 @@ def test_the_body_is_what_the_service_documents() -> None:
         seed=0,
         return_last_frame=True,
         callback_url="https://example.com/hook?t=1",
-        tools=({"type": "web_search"},),
+        tools=[{"type": "web_search"}],
         key="not sent",
     )
+    assert hash(request) == hash(attrs.evolve(request))
     assert body(request) == {
         "model": "seedance-2-5",
         "prompt": "Hello",
