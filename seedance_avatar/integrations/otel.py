@@ -1,0 +1,152 @@
+"""OpenTelemetry: a span for each request and each asset, and metrics, by today's semantic conventions.
+
+.. code-block:: python
+
+    session = AvatarSession(observer=OpenTelemetryObserver())      # pip install 'seedance-avatar[otel]'
+
+It is an observer like any other, so it costs nothing when it is not used. No attribute holds a key or a URL's
+query: sources appear by their label, requests by a template of their path. Request spans and
+``http.client.request.duration`` follow the HTTP conventions (stable since 1.23); what is about assets has the
+prefix ``avatar.``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from typing import Any, Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+
+from seedance_avatar.events import Accepted, Event, LimitChanged, RequestFinished, RetryPlanned, Settled
+from seedance_avatar.outcomes import Active
+
+__all__ = ["OpenTelemetryObserver"]
+
+_NAME: Final = "seedance_avatar"
+_KEPT: Final = 20_000
+"""Things whose request spans are remembered for the links of their own span; the oldest are forgotten first."""
+_LINKS: Final = 128
+_ID: Final = re.compile(r"(/assets/|/generations/)[^/]+$")
+_SECONDS: Final = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+_ACTIVATION: Final = [1, 2.5, 5, 7.5, 10, 15, 20, 30, 45, 60, 120, 300, 600]
+
+
+class OpenTelemetryObserver:
+    """Turns events into spans and metrics.
+
+    :param tracer_provider: by default the global one.
+    :param meter_provider: by default the global one.
+    """
+
+    def __init__(
+        self, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
+    ) -> None:
+        self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+        self._requests = meter.create_histogram(
+            "http.client.request.duration",
+            unit="s",
+            description="Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=_SECONDS,
+        )
+        self._activation = meter.create_histogram(
+            "avatar.asset.activation.duration",
+            unit="s",
+            description="From acceptance to the answer that told the end.",
+            explicit_bucket_boundaries_advisory=_ACTIVATION,
+        )
+        self._outcomes = meter.create_counter(
+            "avatar.outcomes", unit="{source}", description="Sources by how they ended."
+        )
+        self._retries = meter.create_counter("avatar.retries", unit="{request}", description="Repeats of requests.")
+        self._limit = meter.create_gauge("avatar.limit", unit="{request}/s", description="The rate held to, by lane.")
+        self._contexts: OrderedDict[str, list[SpanContext]] = OrderedDict()
+
+    def __call__(self, event: Event, /) -> None:
+        """Record ``event``."""
+        match event:
+            case RequestFinished():
+                self._request(event)
+            case Accepted():
+                self._accepted(event)
+            case Settled():
+                self._settled(event)
+            case RetryPlanned():
+                self._retries.add(1, {"avatar.lane": event.lane, "error.type": type(event.error).__name__})
+            case LimitChanged():
+                if event.rate is not None:
+                    self._limit.set(event.rate, {"avatar.lane": event.lane})
+            case _:
+                pass
+
+    def _request(self, event: RequestFinished) -> None:
+        template = _ID.sub(r"\1{id}", event.path)
+        facts: dict[str, str | int] = {"http.request.method": event.method, "url.template": template}
+        if event.status is not None:
+            facts["http.response.status_code"] = event.status
+        if event.error is not None:
+            facts["error.type"] = type(event.error).__name__
+        self._requests.record(event.elapsed, facts)
+        span = self._span(f"{event.method} {template}", SpanKind.CLIENT, event.elapsed, facts, ())
+        if event.attempt > 1:
+            span.set_attribute("http.request.resend_count", event.attempt - 1)
+        if event.request_id is not None:
+            span.set_attribute("avatar.request_id", event.request_id)
+        if event.error is not None:
+            span.set_status(Status(StatusCode.ERROR, str(event.error)))
+        span.end()
+        if event.about is not None:
+            self._remember(event.about, [span.get_span_context()])
+
+    def _remember(self, about: str, contexts: list[SpanContext]) -> None:
+        known = self._contexts.setdefault(about, [])
+        known.extend(contexts[: _LINKS - len(known)])
+        if len(self._contexts) > _KEPT:
+            self._contexts.popitem(last=False)
+
+    def _accepted(self, event: Accepted) -> None:
+        # Questions are about the id, the submission was about the source: from here on they are one.
+        self._remember(_id_of(event.asset), self._contexts.pop(event.source.label, []))
+
+    def _settled(self, event: Settled) -> None:
+        outcome = event.outcome
+        thing = getattr(outcome, "asset", None)
+        facts: dict[str, str | int] = {"avatar.outcome": type(outcome).__name__.lower()}
+        kind = getattr(outcome.source, "asset_type", None)
+        if isinstance(kind, str):
+            facts["avatar.asset.type"] = kind
+        if not isinstance(outcome, Active):
+            facts["error.type"] = type(outcome.error).__name__
+        self._outcomes.add(1, facts)
+        if event.active_after is not None:
+            self._activation.record(event.active_after, facts)
+        label = getattr(outcome.source, "label", type(outcome.source).__name__)
+        contexts = self._contexts.pop(label, []) + ([] if thing is None else self._contexts.pop(_id_of(thing), []))
+        lasted = (event.accepted_after or 0.0) + (event.active_after or 0.0)
+        span = self._span("avatar.asset", SpanKind.INTERNAL, lasted, facts, contexts)
+        span.set_attribute("avatar.source", label)
+        if thing is not None:
+            span.set_attribute("avatar.asset.id", _id_of(thing))
+        if not isinstance(outcome, Active):
+            span.set_status(Status(StatusCode.ERROR, str(outcome.error)))
+        span.end()
+
+    def _span(
+        self,
+        name: str,
+        kind: SpanKind,
+        lasted: float,
+        facts: dict[str, str | int],
+        contexts: list[SpanContext] | tuple[()],
+    ) -> Span:
+        start = time.time_ns() - int(lasted * 1e9)
+        links = [Link(context) for context in contexts]
+        return self._tracer.start_span(name, kind=kind, start_time=start, attributes=facts, links=links)
+
+
+def _id_of(thing: Any) -> str:  # noqa: ANN401 - an Asset or a VideoTask
+    return str(getattr(thing, "asset_id", None) or thing.task_id)
