@@ -116,11 +116,11 @@ class Finder:
     _last_mark: float = -math.inf
     _goal: float = 0.0  # the rate around which the pace moves,
     _known: float = 0.0  # and the last one that was measured
+    _proven: float = 0.0  # and the last one over a long cycle
     _hit: float = 0.0  # the rate at the last refusal that counted
-    _proven: float = 0.0  # and the last one measured over a long cycle
     _lowest_hit: float = math.inf  # of the refusals since the last long cycle: the limit is below it
-    _edge: float = EDGE
-    _calm: float = 0.0
+    _edge: float = EDGE  # how far around the goal, as a share of it,
+    _calm: float = 0.0  # and how many requests from the cut to the goal
     _seeking: bool = True  # no measure yet: upwards until the next refusal
     _steps: int = 0  # let through since the cut while the pace was what held them back
     _settled: bool = True  # something that left after the cut was let through
@@ -130,11 +130,11 @@ class Finder:
     _streak: int = 0  # refusals in a row with nothing let through between
     _stuck_at: float = 0.0  # when the second of them left
     _stuck_for: float = 0.0  # seconds, the last time
-    _pause: float = 0.0  # seconds that the service asked for in this cycle, and how it usually is
+    _pause: float = 0.0  # seconds of this cycle without work or asked for by the service, and what it usually asks
     _usual_pause: float = 0.0
     _freed_at: float | None = None  # when a closed door opened the last time, and what was let through since
     _freed_ok: int = 0
-    _freed_mark: float = -math.inf
+    _freed_mark: float = -math.inf  # the mark that it set
 
     @classmethod
     def start(cls, prior: Prior) -> Finder:
@@ -159,6 +159,10 @@ class Finder:
         if busy:
             self._steps += 1
             self._move()
+
+    def idled(self, seconds: float) -> None:
+        """Note that for so long there was no work: what was not sent then tells nothing of the limit."""
+        self._pause += seconds
 
     def refused(self, now: float, left_at: float, pause: float) -> float | None:
         """Learn from a request that was refused.
@@ -198,6 +202,7 @@ class Finder:
             self._answers, self._refusals = 0.5 * self._answers, 0.5 * self._refusals
 
     def _cut(self, left_at: float) -> None:
+        """Set the goal after a refusal that ends a cycle."""
         hit, trail = self.rate, self._trail
         self._hit = hit
         trail.end = left_at
@@ -237,9 +242,10 @@ class Finder:
     def _measure(self, trail: Trail, span: float, hit: float) -> None:
         """Set the goal by what was let through from one refusal to the next, the last at the rate ``hit``."""
         measure = trail.total / span
-        if self._known > measure and self._pause > 0.2 * span:
-            # Mostly a pause, in which a shallow bucket overflowed: this alone is no reason to fall far.
-            measure = max(measure, min(0.93 * self._known, trail.total / max(span - self._pause, 1e-3)))
+        if self._pause > 0.2 * span:
+            # Mostly a pause, or no work: a bucket overflowed meanwhile, and this is no reason to fall far.
+            working = trail.total / max(span - self._pause, 1e-3)
+            measure = max(measure, min(0.93 * self._known, working) if self._known else 0.5 * working)
         top = max(measure, min(hit, self._lowest_hit))
         limit = _first(measure, top, lambda rate: trail.depth(rate) <= max(2.0, self._opening_depth(rate) + 0.3))
         long = trail.total > 100  # noqa: PLR2004 - to 1 %, and what was guessed then does not matter any more
@@ -300,6 +306,7 @@ class Finder:
         self._freed_at, self._freed_ok = left_at, 0
 
     def _move(self) -> None:
+        """Move the rate on, by one request that was let through."""
         if self._mark is None:
             rate = self.rate * (1.0 + min(STEP, RISE / self.rate))
             self.rate = min(rate, max(self._most_at_start(), self.prior.rate))
@@ -315,6 +322,7 @@ class Finder:
             self.why = "no 429 for long: trying more"
 
     def _most_at_start(self) -> float:
+        """Return the rate at which the first refusal would not cost more than a share of what was let through."""
         if self.lag <= 0.0:
             return math.inf
         most = (LEAD + LEAD_SHARE * self._answers) / self.lag
@@ -326,7 +334,7 @@ class Finder:
 
 def _first(low: float, high: float, holds: Callable[[float], bool]) -> float:
     """Return the first rate from ``low`` on, in steps of 1 % up to ``high``, for which ``holds`` is true."""
-    rate = low
+    rate = max(low, 1e-3 * high)
     while rate < high and not holds(rate):
         rate *= 1.01
     return min(rate, high)

@@ -28,7 +28,7 @@ SLACK: Final = 0.02  # seconds that a late timer may make up for: no event loop 
 LONGEST: Final = 1e9  # seconds: no wait is longer, however small the rate or absurd the hint
 NO_LIMIT: Final = 1e8  # requests a second that no machine sends
 FIRST: Final = 6  # requests that may leave before any answer is in
-NOTABLE: Final = 0.05  # a change of the rate held to that is worth telling of
+NOTABLE: Final = 0.1  # a change of the rate held to that is worth telling of
 
 
 @attrs.define(eq=False)
@@ -64,7 +64,7 @@ class Announced:
             self._turn = limit / (now - self._turned_at) if now > self._turned_at else 0.0
             self._turned_at = now
             self._at, self._then_left, self._used = now, left, 0
-        elif elapsed >= 0.25 and (self._used >= 8 or elapsed >= 2.0):  # noqa: PLR2004 - enough to tell a rate by
+        elif elapsed >= 1.0:
             rate = max(0.0, (left - self._then_left + self._used) / elapsed)
             self._flow = rate if self._flow is None else 0.5 * (self._flow + rate)
             self._at, self._then_left, self._used = now, left, 0
@@ -173,6 +173,8 @@ class Pacer:
         else:
             self._due = (self._due if late <= SLACK else now) + gap
         self._busy = late <= SLACK and (self._finder is None or self._finder.rate <= self._announced.ceiling)
+        if self._finder is not None and SLACK < late < math.inf:
+            self._finder.idled(late)
         self._left_at = now
         if self._early is not None:
             self._early += 1

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.limits.gateways import Bucket
+from benchmarks.limits.simulate import Net, simulate
 from seedance_avatar.models import RateHints
 from seedance_avatar.options import Limits
 from seedance_avatar.pacing import QUERIES, SUBMITS, Announced, Pacer
@@ -220,6 +222,23 @@ def test_refusals_of_what_left_before_a_cut_do_not_cut_again() -> None:
     assert pacer.rate == after
 
 
+@pytest.mark.parametrize("every", [1.0, 600.0])
+def test_a_quiet_time_is_not_taken_for_a_low_limit(every: float) -> None:
+    pacer, now = pacer_of(None), 0.0
+    for number in range(400):  # some work at full pace, refused twice, then hours of almost none
+        now = max(now + (every if number > 100 else 0.0), pacer.next_at(now))
+        pacer.take(now)
+        pacer.on_answer(now + 0.02, left_at=now, throttled=number in {40, 80}, hints=None)
+    before = pacer.rate
+    for number in range(30):  # and a burst of it that is refused at the end
+        now = pacer.next_at(now)
+        pacer.take(now)
+        pacer.on_answer(now + 0.02, left_at=now, throttled=number == 29, hints=None)
+    assert before is not None
+    assert pacer.rate is not None
+    assert pacer.rate > 0.4 * before
+
+
 def test_it_tells_since_when_nothing_is_let_through() -> None:
     pacer = pacer_of(None)
     assert (pacer.last_ok, pacer.blocked_since) == (None, None)
@@ -258,17 +277,14 @@ def test_a_retry_after_is_kept_and_a_senseless_one_is_not() -> None:
 
 
 def test_an_announced_allowance_lowers_even_a_given_rate() -> None:
-    pacer, left = pacer_of(100.0), 50.0
-    now = 0.0
-    while now < 20.0:
-        now = pacer.next_at(now)
-        pacer.take(now)
-        left -= 1.0
-        hints = RateHints(limit=60, remaining=max(0, int(left)), reset=5.0)
-        pacer.on_answer(now + 0.01, left_at=now, throttled=left < 0, hints=hints)
-        left = min(60.0, left + 10.0 * (pacer.next_at(now) - now))
-    assert pacer.rate == pytest.approx(10.0, rel=0.3)
+    pacer = pacer_of(20.0)
+    run = simulate(
+        pacer, Bucket(10.0, 60.0), length=60.0, net=Net(latency=0.02), rng=random.Random(1), announce="limits"
+    )
+    assert pacer.rate == pytest.approx(10.0, rel=0.2)
     assert pacer.why == "announced by the service"
+    assert run.refusals == 0.0
+    assert run.held(10.0) > 0.95
 
 
 @given(st.lists(st.tuples(st.integers(-3, 80), st.integers(-3, 80), st.floats(0, 3)), max_size=50))
