@@ -42,7 +42,8 @@ class Reference:
     An :class:`~seedance_avatar.Asset` may be passed as a reference by itself: its type decides the role. A
     URL tells no type, so it comes as ``Reference.image(url)``, ``.video(url)`` or ``.audio(url)``.
 
-    :ivar medium: an asset, or a URL: public, or ``asset://<asset_id>``.
+    :ivar medium: an asset, which must be active, or a URL: public, or ``asset://<asset_id>``, which is taken at its
+        word.
     :ivar role: ``first_frame``, ``last_frame``, ``reference_image``, ``reference_video`` or ``reference_audio``.
     """
 

@@ -444,3 +444,13 @@ async def test_a_redirect_of_the_host_is_followed(tmp_path: Path) -> None:
     async with host(file()) as (target, _), host(status(302, Location=target)) as (url, _):
         path = await download().run(task(url), tmp_path / "v.mp4")
     assert path.read_bytes() == VIDEO
+
+
+def test_a_file_that_is_opened_too_late_is_never_made(tmp_path: Path) -> None:
+    part = _Part(tmp_path / "v.part")
+    # As when a cancelled caller cleans up while its thread has yet to begin.
+    part.clear()
+    part.open()
+    part.write(b"x")
+    part.become(tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []

@@ -128,6 +128,14 @@ async def test_cancelled_at_any_step_it_stops_and_leaves_nothing_open(tmp_path: 
         assert await session.upload_file(path)
 
 
+def test_a_file_that_is_opened_too_late_stays_closed(tmp_path: Path) -> None:
+    reader = uploads._Reader(put(tmp_path, "a.png", png(400, 400)))
+    # As when a cancelled caller cleans up while its thread has yet to begin.
+    reader.close()
+    reader.open()
+    assert (reader._file, reader.read(0, 10)) == (None, b"")
+
+
 def test_a_source_from_a_file_is_named_by_it_and_typed_by_its_ending(tmp_path: Path) -> None:
     told = {
         name: AssetSource.from_file(tmp_path / name).asset_type for name in ("a.PNG", "a.mov", "a.Mp3", "a", "a.m4a")
