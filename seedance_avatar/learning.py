@@ -24,13 +24,14 @@ TYPICAL: Final = {"image": 13.0, "audio": 13.0, "video": 22.0, "generation": 150
 _OTHERWISE: Final = 13.0  # seconds, the same for a kind that nobody has heard of
 _SHAPE: Final = 3.0  # of the law assumed at first: 90 % within a factor of 2.7 either way, and a heavy tail
 _LOOKS: Final = 2048  # how many looks are kept: 32 KiB a kind
-_MEMORIES: Final = (400.0, 40.0)  # completions, longest first: see survival.fitted
+_MEMORIES: Final = (800.0, 40.0)  # completions, longest first: see survival.fitted
 _LEANING: Final = (2.0, 5.0)  # how many imagined things each memory takes from what it leans on
 _EVENING: Final = 20.0  # and from its own neighbouring bins
 _SPAN: Final = 3  # bins either way
 _TRUST: Final = 30.0  # how many imagined things an earlier run is worth at first
 _LEAST_WEIGHT: Final = 0.02  # no memory is believed less
 _RECALL: Final = 0.95  # how much of a memory's score outlives one more completion
+_SCORED: Final = 300  # looks: what came before them would have faded from the score
 _QUANTILES: Final = 64
 _SHORTEST, _LONGEST = 1e-3, 1e6  # seconds between which a median is believed
 _MOST_KNOTS: Final = 1000
@@ -57,6 +58,7 @@ class Law:
     _by: array[float] = attrs.field(factory=lambda: array("d", bytes(8 * _LOOKS)), init=False)
     _seen: int = attrs.field(default=0, init=False)
     _fitted: int = attrs.field(default=0, init=False)
+    _refit_after: int = attrs.field(default=2, init=False)
     _fitted_at: float = attrs.field(default=-math.inf, init=False)
     _noted: tuple[list[float], list[float]] = attrs.field(init=False)
 
@@ -88,10 +90,11 @@ class Law:
 
     def observe(self, after: float, by: float, *, done: bool) -> None:
         """Take in one look: pending at the age ``after``, and at the age ``by`` finished (``done``) or pending."""
-        after = max(0.0, after)
-        by = max(by, after, 1e-6)
-        if not by < math.inf:  # not a number included: a broken clock teaches nothing
-            return
+        if not 0 <= after < by < math.inf:
+            after = max(0.0, after)
+            by = max(by, after + 1e-6)
+            if not by < math.inf:  # not a number included: a broken clock teaches nothing
+                return
         at = self._seen % _LOOKS
         self._after[at] = after
         self._by[at] = by if done else -by
@@ -100,14 +103,15 @@ class Law:
 
     def wants_refit(self, now: float) -> bool:
         """Return whether so much was seen, and so much time has passed, that a refit (some ms) is worth it."""
-        if self._seen - self._fitted < 2 + 0.05 * min(self._seen, 1000):
+        if self._seen < self._refit_after:
             return False
         return now - self._fitted_at >= (0.03 if self.completed < 100 else 0.1) * self.median  # noqa: PLR2004 - early on every look tells much
 
     def refit(self, now: float) -> bool:
         """Learn from what was observed. Return whether the law has moved by a tenth since it last was said to."""
-        self._score(min(self._seen - self._fitted, _LOOKS))
+        self._score(min(self._seen - self._fitted, _SCORED))
         self._fitted, self._fitted_at = self._seen, now
+        self._refit_after = self._seen + 2 + min(self._seen // 20, 50)
         self._place_knots()
         ages, kept = self.ages, min(self._seen, _LOOKS)
         looks = []

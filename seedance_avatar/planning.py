@@ -30,22 +30,25 @@ class Plan:
 
     :ivar ages: seconds since acceptance, rising from 0.
     :ivar looks: seconds since acceptance, each later than its age.
+    :ivar rooms: seconds from each of these looks to the one that would follow it.
     """
 
     ages: Sequence[float]
     looks: Sequence[float]
+    rooms: Sequence[float]
 
-    def next_look(self, age: float) -> float:
-        """Return the age (seconds) of the next look at something that was still pending at ``age``."""
-        ages, looks = self.ages, self.looks
+    def next_look(self, age: float, strewn: float = 0.0) -> float:
+        """Return the age (seconds) of the next look at something that was still pending at ``age``.
+
+        :param strewn: the share of the distance from that look to the one after it by which to look later.
+        """
+        ages = self.ages
         at = bisect_right(ages, age) - 1
         if at + 1 >= len(ages):  # older than anything planned for: keep the last distance
-            return age + looks[-1] - ages[-1]
-        if at < 0:
-            return looks[0]
-        share = (age - ages[at]) / (ages[at + 1] - ages[at])
-        ahead = looks[at] + share * (looks[at + 1] - looks[at])
-        # Between two knots the interpolated look can fall on the age itself only by rounding.
+            return age + self.rooms[-1] * (1 + strewn)
+        low, look = ages[at], self.looks[at]
+        ahead = look + (age - low) / (ages[at + 1] - low) * (self.looks[at + 1] - look) + strewn * self.rooms[at]
+        # Strewn before the look, or rounded, it can fall on the age itself.
         return ahead if ahead > age else ages[at + 1]
 
     @classmethod
@@ -82,7 +85,7 @@ class Plan:
             alone[j] = least + price * (1 - done) + height[j] * done - slope[j] * moment
         looks = [ages[k] for k in chosen]
         looks[last] = ages[last] + (ages[last] - ages[last - 1])
-        return cls(ages=ages, looks=looks)
+        return cls(ages=ages, looks=looks, rooms=[looks[k] - ages[k] for k in chosen])
 
 
 def _refined(ages: Sequence[float], finished: Sequence[float], price: float) -> tuple[list[float], list[float]]:

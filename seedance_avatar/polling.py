@@ -101,9 +101,9 @@ class _Learned:
 
     def planned(self, watched: Watched, now: float, rng: Random) -> float:
         # From when it was last known to be pending: what was accepted long ago and never looked at is due at once.
-        ahead = self.plan.next_look(max(0.0, watched.last_look - watched.accepted_at))
-        strewn = (self.plan.next_look(ahead) - ahead) * _STREWN * (rng.random() - 0.5)
-        return max(now, watched.accepted_at + ahead + strewn)
+        age = watched.last_look - watched.accepted_at
+        due = watched.accepted_at + self.plan.next_look(age if age > 0 else 0.0, _STREWN * (rng.random() - 0.5))
+        return max(now, due)
 
     def gain(self, watched: Watched, now: float) -> float:
         """Return the chance that a look now finds it finished."""
