@@ -24,9 +24,9 @@ TYPICAL: Final = {"image": 13.0, "audio": 13.0, "video": 22.0, "generation": 150
 _OTHERWISE: Final = 13.0  # seconds, the same for a kind that nobody has heard of
 _SHAPE: Final = 3.0  # of the law assumed at first: 90 % within a factor of 2.7 either way, and a heavy tail
 _LOOKS: Final = 2048  # how many looks are kept: 32 KiB a kind
-_MEMORIES: Final = (800.0, 40.0)  # completions, longest first: see survival.fitted
+_MEMORIES: Final = (800.0, 20.0)  # completions, longest first: see survival.fitted
 _LEANING: Final = (2.0, 5.0)  # how many imagined things each memory takes from what it leans on
-_EVENING: Final = 20.0  # and from its own neighbouring bins
+_EVENING: Final = (20.0, 8.0)  # and from its own neighbouring bins
 _SPAN: Final = 3  # bins either way
 _TRUST: Final = 30.0  # how many imagined things an earlier run is worth at first
 _LEAST_WEIGHT: Final = 0.02  # no memory is believed less
@@ -84,6 +84,11 @@ class Law:
         known = _readable(snapshot)
         return None if known is None else cls(known[0], _OTHERWISE, [known[1]] * len(_MEMORIES), known)
 
+    @property
+    def known(self) -> float:
+        """How many completions that were seen what is known is worth."""
+        return self.completed + (0.0 if self._earlier is None else _TRUST)
+
     def finished_by(self, age: float) -> float:
         """Return the chance to have finished by ``age`` (seconds)."""
         return at_age(self.ages, self.finished, age)
@@ -123,14 +128,14 @@ class Law:
         trust, trusted = 0.0, leant_on
         if self._earlier is not None:
             trust, trusted = _TRUST * math.exp(-self.completed / 100), carried(*self._earlier, ages)
-        for number, (memory, leaning) in enumerate(zip(_MEMORIES, _LEANING, strict=True)):
+        for number, (memory, leaning, evening) in enumerate(zip(_MEMORIES, _LEANING, _EVENING, strict=True)):
             hazard = self._hazards[number]
             even = evened(ages, hazard, _SPAN)
             believed = [
-                leaning * (leant_on[j + 1] - leant_on[j]) + trust * (trusted[j + 1] - trusted[j]) + _EVENING * even[j]
+                leaning * (leant_on[j + 1] - leant_on[j]) + trust * (trusted[j + 1] - trusted[j]) + evening * even[j]
                 for j in range(len(even))
             ]
-            doubt = leaning + trust + _EVENING
+            doubt = leaning + trust + evening
             leant_on = fitted(hazard, looks, memory=memory, believed=believed, doubt=doubt)
             self._hazards[number] = leant_on
             trust = 0.0  # the short memory leans on the long one, which has heard of it

@@ -26,7 +26,7 @@ __all__ = ["Schedule", "Watched"]
 
 _PUT_OFF: Final = 0.1  # the share of a fixed distance by which a look may come later
 _STREWN: Final = 0.1  # the share of the distance to the look after it over which a planned look is strewn
-_EARLY: Final = 0.03  # the share of things whose first look comes early, once a law is known,
+_EARLY: Final = 0.06  # the share of things whose first look comes early, once a law is known,
 _EARLY_AT_FIRST: Final = 0.5  # and before anything is
 _DREAD: Final = 2.0  # see Plan.solve; in distances of looks at a law of the same median with an even hazard
 _PATIENCE: Final = 10.0  # seconds that a look which finds nothing new waits for one that is sure to
@@ -95,7 +95,7 @@ class _Learned:
         self._solve()
 
     def next_look(self, watched: Watched, now: float, rng: Random) -> float:
-        if watched.looks == 0 and rng.random() < max(_EARLY, _EARLY_AT_FIRST / (1 + self.law.completed / 4)):
+        if watched.looks == 0 and rng.random() < max(_EARLY, _EARLY_AT_FIRST / (1 + self.law.known / 4)):
             return max(now, watched.accepted_at + self.plan.next_look(0.0) * rng.random())
         return self.planned(watched, now, rng)
 

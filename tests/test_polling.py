@@ -1,5 +1,6 @@
 """The schedule: what goes in comes out, at its time, once, and nothing is left behind."""
 
+import json
 import math
 import random
 
@@ -15,6 +16,11 @@ POLLINGS = [Polling.learned(), Polling.fixed(0, 0), Polling.fixed(5, 10), Pollin
 pollings = st.sampled_from(POLLINGS)
 seeds = st.integers(0, 2**32)
 times = st.floats(0, 1e5)
+states = st.recursive(
+    st.none() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*KINDS, "ages"]), inner, max_size=4),
+    max_leaves=10,
+)
 
 
 def build(polling: Polling = POLLINGS[0], seed: int = 0) -> Schedule:
@@ -152,3 +158,135 @@ def test_what_nobody_waits_for_any_more_is_gone_and_leaves_nothing() -> None:
     assert schedule.next_due() is None
     assert schedule.pop(1e9) is None
     assert len(schedule._heap) <= 64
+
+
+def test_where_more_is_due_than_may_be_looked_at_the_likelier_goes_first_but_nothing_starves() -> None:
+    schedule = build()
+    fresh = [Watched("image", 100.0, "fresh", deadline=104.0) for _ in range(50)]
+    ripe = [Watched("image", 60.0, "ripe", deadline=104.0) for _ in range(50)]
+    for watched in fresh + ripe:
+        schedule.add(watched, 100.0)
+    assert [getattr(schedule.pop(104.0), "payload", None) for _ in range(50)] == ["ripe"] * 50
+    # One a second may go, and something ripe comes every second: the fresh wait ten seconds for it, not for ever.
+    order = []
+    for second in range(80):
+        now = 104.0 + second
+        schedule.add(Watched("image", now - 60, "ripe", deadline=now), now)
+        taken = schedule.pop(now)
+        assert taken is not None
+        order.append(taken.payload)
+    assert "fresh" in order[:14]
+    assert order.count("fresh") == 50
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, st.lists(st.tuples(st.sampled_from("apdfsl"), st.floats(0, 30)), max_size=120))
+def test_what_is_pending_is_exactly_what_was_added_and_not_ended(seed: int, steps: list[tuple[str, float]]) -> None:
+    schedule = build(seed=seed)
+    inside: set[Watched] = set()
+    out: list[Watched] = []
+    now = 0.0
+    for step, passed in steps:
+        now += passed
+        if step == "a":
+            watched = Watched("video", now, deadline=now + 100)
+            schedule.add(watched, now)
+            inside.add(watched)
+        elif step == "p":
+            taken = schedule.pop(now)
+            assert (taken is None) == all(watched.due > now for watched in inside)
+            if taken is not None:
+                inside.remove(taken)
+                out.append(taken)
+        elif step == "l" and inside:
+            lost = min(inside, key=lambda watched: watched.due)
+            schedule.discard(lost)
+            inside.remove(lost)
+        elif out and step in "dfs":
+            watched = out.pop()
+            if step == "d":
+                schedule.defer(watched, now + 5)
+                inside.add(watched)
+            elif step == "s":
+                schedule.still_pending(watched, now)
+                inside.add(watched)
+            else:
+                schedule.finished(watched, now)
+        assert len(schedule) == len(inside)
+        assert all(watched.due < math.inf for watched in inside)
+        due = schedule.next_due()
+        assert (due is None) == (not inside)
+
+
+def test_what_was_learned_survives_into_the_next_run() -> None:
+    schedule = build()
+    schedule.restore({"audio": {"ages": [0, 50, 60], "hazard": [0, 0.01, 5]}, "video": "nonsense", "image": None})
+    now = 0.0
+    for number in range(300):
+        now = max(now, float(number))
+        schedule.add(Watched("video", now), now)
+        while (due := schedule.next_due()) is not None and due <= number + 1:
+            now = max(now, due)
+            watched = schedule.pop(now)
+            assert watched is not None
+            if now - watched.accepted_at >= 50:
+                schedule.finished(watched, now, looked_at=now)
+            else:
+                schedule.still_pending(watched, now, looked_at=now)
+    kept = json.loads(json.dumps(schedule.snapshot(), allow_nan=False))
+    assert sorted(kept) == ["audio", "video"]
+    again = build()
+    again.add(Watched("video", 0.0), 0.0)
+    again.restore(kept)
+    firsts = []
+    for number in range(100):
+        watched = Watched("video", 0.0, number)
+        again.add(watched, 0.0)
+        firsts.append(watched.due)
+    # Before anything was learned the first look at a video comes after some 11 s.
+    assert 30 < sorted(firsts)[50] < 56
+
+
+@given(states)
+@settings(deadline=None, max_examples=60)
+def test_a_state_that_cannot_be_used_is_ignored(state: object) -> None:
+    schedule = build()
+    schedule.restore(state)
+    assert schedule.snapshot() == {}
+
+
+def test_failures_teach_nothing() -> None:
+    schedule = build()
+    for _ in range(100):
+        watched = Watched("image", 0.0)
+        schedule.add(watched, 0.0)
+        schedule.failed(watched)
+    assert len(schedule) == 0
+    assert schedule.snapshot() == {}
+
+
+def test_a_guessed_time_of_acceptance_teaches_nothing() -> None:
+    schedule = build()
+    for _ in range(100):
+        watched = Watched("image", 0.0, teaches=False)
+        schedule.add(watched, 0.0)
+        schedule.finished(watched, 1.0)
+    assert schedule.snapshot() == {}
+
+
+def test_a_law_that_has_become_faster_brings_forward_what_is_scheduled_but_not_what_was_deferred() -> None:
+    schedule = build()
+    waiting = [Watched("generation", 0.0) for _ in range(50)]
+    for watched in waiting:
+        schedule.add(watched, 0.0)
+    deferred = Watched("generation", 0.0)
+    schedule.add(deferred, 0.0)
+    deferred.taken_at = 1.0
+    schedule.defer(deferred, 400.0)
+    before = [watched.due for watched in waiting]
+    for number in range(60):
+        quick = Watched("generation", float(number))
+        schedule.add(quick, float(number))
+        schedule.finished(quick, number + 2.0)
+    assert sum(new.due < old for new, old in zip(waiting, before, strict=True)) > 40
+    assert deferred.due == 400.0

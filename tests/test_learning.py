@@ -1,0 +1,213 @@
+"""The law: learned from looks that only bracket, followed when it moves, kept for the next run."""
+
+import json
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedance_avatar.learning import TYPICAL, Law
+from seedance_avatar.survival import assumed, at_age, bracket, carried, evened, fitted
+
+anything = st.floats(allow_nan=True, allow_infinity=True)
+json_like = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["ages", "hazard", "x"]), inner),
+    max_leaves=20,
+)
+
+
+def sound(law: Law) -> None:
+    assert law.ages[0] == 0
+    assert all(low < high for low, high in zip(law.ages, law.ages[1:], strict=False))
+    assert all(0 <= value <= 1 for value in law.finished)
+    assert all(low <= high + 1e-12 for low, high in zip(law.finished, law.finished[1:], strict=False))
+    assert 0 < law.median < math.inf
+
+
+def taught(law: Law, draw: Callable[[], float], count: int, *, start: float = 0.0, gap: float = 2.0) -> Law:
+    """Let ``law`` see things looked at about every ``gap`` seconds, one accepted each second."""
+    rng = random.Random(5)
+    for number in range(count):
+        took, age, before = draw(), gap * rng.random(), 0.0
+        while age < took:
+            law.observe(before, age, done=False)
+            before, age = age, age + gap
+        law.observe(before, age, done=True)
+        if law.wants_refit(start + number):
+            law.refit(start + number)
+    return law
+
+
+@pytest.mark.parametrize("kind", [*TYPICAL, "something else"])
+def test_before_anything_is_learned_the_recorded_times_are_assumed(kind: str) -> None:
+    law = Law.of(kind)
+    sound(law)
+    assert law.median == pytest.approx(TYPICAL.get(kind, 13.0), rel=0.02)
+    assert law.finished_by(0) == 0
+    assert law.finished_by(1e12) > 0.99
+
+
+def test_a_law_is_found_though_every_time_is_only_known_within_two_seconds() -> None:
+    rng = random.Random(1)
+    law = taught(Law.of("image"), lambda: rng.uniform(20, 40), 800)
+    sound(law)
+    for age, share in ((15, 0.0), (25, 0.25), (30, 0.5), (35, 0.75), (45, 1.0)):
+        assert law.finished_by(age) == pytest.approx(share, abs=0.08)
+
+
+@pytest.mark.parametrize(("first", "then"), [(25.0, 5.0), (5.0, 25.0)])
+def test_a_law_that_jumps_is_followed_within_tens_of_completions(first: float, then: float) -> None:
+    rng = random.Random(2)
+    law = taught(Law.of("image"), lambda: first * rng.lognormvariate(0, 0.2), 600)
+    assert law.median == pytest.approx(first, rel=0.15)
+    taught(law, lambda: then * rng.lognormvariate(0, 0.2), 80, start=600)
+    assert law.median == pytest.approx(then, rel=0.25)
+
+
+@pytest.mark.parametrize("scale", [0.02, 20_000.0])
+def test_a_law_far_from_the_assumed_one_is_reached(scale: float) -> None:
+    rng = random.Random(3)
+    law = Law.of("image")
+    now = 0.0
+    for _ in range(400):
+        took, age, before = scale * rng.lognormvariate(0, 0.3), scale / 4, 0.0
+        while age < took:
+            law.observe(before, age, done=False)
+            before, age = age, age * 1.3
+        law.observe(before, age, done=True)
+        now += 10 * scale
+        if law.wants_refit(now):
+            law.refit(now)
+    sound(law)
+    assert law.median == pytest.approx(scale, rel=0.3)
+
+
+def test_what_never_finishes_makes_the_law_slower() -> None:
+    law = Law.of("image")
+    before = law.finished_by(60)
+    for _ in range(200):
+        law.observe(0.0, 30.0, done=False)
+        law.observe(30.0, 60.0, done=False)
+    law.refit(1.0)
+    assert law.finished_by(60) < before / 2
+
+
+def test_an_earlier_run_is_remembered_and_gives_way_to_what_is_seen() -> None:
+    rng = random.Random(4)
+    earlier = taught(Law.of("image"), lambda: 40 * rng.lognormvariate(0, 0.2), 400)
+    law = Law.restored(json.loads(json.dumps(earlier.snapshot())))
+    assert law is not None
+    sound(law)
+    for age in (10, 30, 40, 50, 80):
+        assert law.finished_by(age) == pytest.approx(earlier.finished_by(age), abs=0.05)
+    law.observe(38.0, 42.0, done=True)
+    law.observe(36.0, 41.0, done=True)
+    law.refit(0.0)
+    assert law.median == pytest.approx(40, rel=0.15)
+    taught(law, lambda: 10 * rng.lognormvariate(0, 0.2), 300)
+    assert law.median == pytest.approx(10, rel=0.2)
+
+
+@given(json_like)
+@settings(deadline=None)
+def test_a_snapshot_that_cannot_be_used_is_ignored(snapshot: object) -> None:
+    law = Law.restored(snapshot)
+    if law is not None:
+        sound(law)
+
+
+@pytest.mark.parametrize(
+    ("ages", "hazard"),
+    [
+        ([0, 1], [0]),
+        ([0], [0]),
+        ([0, 1], [0, -1]),
+        ([0, 1], [0, 0]),
+        ([1, 2], [0, 1]),
+        ([0, 1], [1, 2]),
+        ([0, 2, 1], [0, 1, 2]),
+        ([0, 1, 2], [0, 2, 1]),
+        ([0, math.nan], [0, 1]),
+        ([0, 1], [0, math.inf]),
+        ([0, True], [0, 1]),
+        ([0, "1"], [0, 1]),
+        (list(range(2000)), list(range(2000))),
+    ],
+)
+def test_a_snapshot_that_is_no_law_is_refused(ages: list[object], hazard: list[object]) -> None:
+    assert Law.restored({"ages": ages, "hazard": hazard}) is None
+
+
+@given(st.lists(st.tuples(anything, anything, st.booleans()), max_size=60))
+@settings(deadline=None, max_examples=60)
+def test_whatever_is_observed_the_law_stays_a_law(looks: list[tuple[float, float, bool]]) -> None:
+    law = Law.of("video")
+    for number, (after, by, done) in enumerate(looks):
+        law.observe(after, by, done=done)
+        if number % 7 == 0:
+            law.refit(float(number))
+    law.refit(100.0)
+    sound(law)
+    assert json.dumps(law.snapshot(), allow_nan=False)
+    assert Law.restored(law.snapshot()) is not None
+
+
+def test_a_refit_is_not_wanted_before_something_was_seen_nor_too_often() -> None:
+    law = Law.of("image")
+    assert not law.wants_refit(0.0)
+    law.observe(0.0, 5.0, done=False)
+    law.observe(5.0, 10.0, done=True)
+    assert law.wants_refit(0.0)
+    law.refit(0.0)
+    for _ in range(100):
+        law.observe(5.0, 10.0, done=True)
+    assert not law.wants_refit(0.01)
+    assert law.wants_refit(2.0)
+
+
+def test_the_long_memory_forgets_slowly_and_holds_no_more_than_its_ring() -> None:
+    rng = random.Random(6)
+    law = taught(Law.of("image"), lambda: rng.uniform(5, 15), 3000)
+    assert law.completed == 3000
+    assert len(law._after) == len(law._by) == 2048
+
+
+ages = [0.0, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_line_is_read_between_its_knots_and_beyond() -> None:
+    values = [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert at_age(ages, values, 3.0) == 2.5
+    assert at_age(ages, values, 100.0) == 4.0
+    assert carried(ages, values, [0.0, 0.5, 3.0, 8.0, 12.0]) == [0.0, 0.5, 2.5, 4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("after", "by", "expected"),
+    [
+        (0.0, 1.0, (0, 0.0, 1, 0.0)),
+        (0.5, 3.0, (0, 0.5, 2, 0.5)),
+        (2.0, 8.0, (2, 0.0, 3, 1.0)),
+        (5.0, 99.0, (3, 0.25, 3, 1.0)),
+        (50.0, 99.0, (3, 1.0, 3, 1.0)),
+    ],
+)
+def test_a_stretch_is_placed_among_the_knots(after: float, by: float, expected: tuple[int, float, int, float]) -> None:
+    assert bracket(ages, after, by, done=True) == (True, *expected)
+
+
+def test_an_even_hazard_is_its_own_evening() -> None:
+    even = evened(ages, ages, 2)
+    assert even == pytest.approx([1, 1, 2, 4])
+
+
+def test_exact_looks_give_the_share_that_finished() -> None:
+    looks = [bracket(ages, 0.0, 1.0, done=False)] * 50 + [bracket(ages, 0.0, 1.0, done=True)] * 50
+    hazard = assumed(ages, 3.0, 2.0)
+    for _ in range(200):
+        hazard = fitted(hazard, looks, memory=1e9, believed=[0.0] * 4, doubt=1e-6)
+    assert 1 - math.exp(-hazard[1]) == pytest.approx(0.5, abs=0.01)
