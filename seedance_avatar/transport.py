@@ -17,6 +17,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from .deadline import Deadline
 from .errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
 from .faults import FATAL, MAX_BODY, NOT_SENT, CleanRequest, UncleanError, once, read_body, words_for
 from .options import Timeouts
@@ -112,7 +113,7 @@ class Transport:
         # A request's end that comes before the connection's would be told as a lost answer: nothing was sent.
         connect = min(self.timeouts.connect, 0.9 * self.timeouts.request)
         self._timeout = aiohttp.ClientTimeout(
-            total=self.timeouts.request,
+            total=None,  # a Deadline of ours, which waits for what a stalled loop has not read yet
             connect=connect,  # the look-up of the address too, which sock_connect leaves out
             sock_connect=connect,
             ceil_threshold=float("inf"),  # no rounding up to whole seconds: a deadline is what was asked for
@@ -221,27 +222,28 @@ class Transport:
             return failure
         response: aiohttp.ClientResponse | None = None
         read = bytearray()
-        headers, timeout = self._plain if request.body is None else self._json, self._timeout
+        headers, limit = self._plain if request.body is None else self._json, self.timeouts.request
         if (upload := request.upload) is not None:
             headers = CIMultiDict(headers, **upload.headers)
-            timeout = attrs.evolve(timeout, total=self.timeouts.request + upload.length / _SLOWEST)
+            limit += upload.length / _SLOWEST
         try:
-            while response is None:
-                try:
-                    response = await session.request(
-                        request.method,
-                        self._origin.with_path(self._prefix + request.path, encoded=True),
-                        data=request.body if upload is None else upload.pieces(),
-                        headers=headers,
-                        allow_redirects=False,
-                        raise_for_status=False,
-                        auto_decompress=True,  # we ask for none; who compresses all the same is understood
-                        timeout=timeout,
-                        middlewares=self._middlewares,
-                    )
-                except UncleanError:
-                    continue
-            body = await read_body(response, read)
+            async with Deadline(limit):
+                while response is None:
+                    try:
+                        response = await session.request(
+                            request.method,
+                            self._origin.with_path(self._prefix + request.path, encoded=True),
+                            data=request.body if upload is None else upload.pieces(),
+                            headers=headers,
+                            allow_redirects=False,
+                            raise_for_status=False,
+                            auto_decompress=True,  # we ask for none; who compresses all the same is understood
+                            timeout=self._timeout,
+                            middlewares=self._middlewares,
+                        )
+                    except UncleanError:
+                        continue
+                body = await read_body(response, read)
         except NOT_SENT as error:
             return self._not_sent(error, request)
         except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 
+from .guarantees import README, written
 from .kills import Kills, prove_kills
 from .soak import Soak, prove_faults, prove_soak
 
@@ -25,7 +26,11 @@ def main() -> int:
     faults = which.add_parser("faults", help="one ingest, every kind of fault at 2 %%")
     faults.add_argument("--sources", type=int, default=5_000)
     faults.add_argument("--seed", type=int, default=1)
+    which.add_parser("guarantees", help="write the table of guarantees into the README")
     told = parser.parse_args()
+    if told.proof == "guarantees":
+        README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
     found: Kills | Soak
     if told.proof == "kills":
         found = asyncio.run(prove_kills(told.count, sources=told.sources, seed=told.seed))

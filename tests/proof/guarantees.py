@@ -1,0 +1,144 @@
+"""The README's table of guarantees: each fault, the promise that is kept under it, and the test that shows it.
+
+``python -m tests.proof guarantees`` writes it between the marks in the README; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+__all__ = ["GUARANTEES", "README", "Guarantee", "table", "written"]
+
+README: Final = Path(__file__).resolve().parents[2] / "README.md"
+_MARKS: Final = re.compile(r"(<!-- guarantees -->\n)(?:.*?\n)?(<!-- /guarantees -->)", re.DOTALL)
+
+
+@attrs.frozen
+class Guarantee:
+    """One line: what happens, what is promised, and ``file::test``, where the file may be left out."""
+
+    fault: str
+    promise: str
+    test: str
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """The file and the name of its test."""
+        file, _, name = self.test.rpartition("::")
+        return file or "test_guarantees.py", name
+
+
+def table() -> str:
+    """Return the table in Markdown."""
+    rows = [f"| {it.fault} | {it.promise} | `{it.where[1]}` |" for it in GUARANTEES]
+    return "\n".join(["| when | then | shown by |", "| --- | --- | --- |", *rows])
+
+
+def written(text: str) -> str:
+    """Return ``text`` with the table between its marks.
+
+    :raises ValueError: the marks are not in it.
+    """
+    found, count = _MARKS.subn(lambda marks: f"{marks[1]}{table()}\n{marks[2]}", text)
+    if count != 1:
+        message = "the README has no place for the guarantees: <!-- guarantees --> and <!-- /guarantees -->"
+        raise ValueError(message)
+    return found
+
+
+_ONCE: Final = "the upload is *in doubt*: sent once, reported, never sent again by itself"
+_AGAIN: Final = "a status request is repeated, and nobody notices"
+
+GUARANTEES: Final[tuple[Guarantee, ...]] = (
+    Guarantee(
+        "the connection is refused", "nothing was sent: one probe at a time until it is back", "test_connection_refused"
+    ),
+    Guarantee(
+        "it stays refused beyond `patience`",
+        "every source that was taken is *unsent*, and the rest is not taken",
+        "test_connection_refused_beyond_the_patience",
+    ),
+    Guarantee("the host name is not found", "as a refused connection", "test_dns_failure"),
+    Guarantee("the certificate is not trusted", "*unsent* at once, and no key was shown to it", "test_tls_failure"),
+    Guarantee("connecting never ends", "given up after `connect` seconds: nothing was sent", "test_connect_black_hole"),
+    Guarantee(
+        "the connection is reset as soon as it is made", "at most one upload of each source", "test_reset_after_accept"
+    ),
+    Guarantee("the answer is lost after the work was done", f"{_ONCE}; {_AGAIN}", "test_answer_lost_after_applying"),
+    Guarantee("no answer comes at all", f"given up after `request` seconds; {_ONCE}", "test_silence"),
+    Guarantee("the answer to an upload is cut at any byte", _ONCE, "test_reset_at_every_byte_of_an_upload_s_answer"),
+    Guarantee(
+        "the answer to a status request is cut at any byte", _AGAIN, "test_reset_at_every_byte_of_a_look_s_answer"
+    ),
+    Guarantee(
+        "an answer drips in, a byte at a time", f"the whole of it has `request` seconds; {_ONCE}", "test_slow_drip"
+    ),
+    Guarantee("a kept connection was closed by the service", "no source is sent twice", "test_stale_keep_alive"),
+    Guarantee(
+        "429 with `Retry-After`, in seconds or as a date",
+        "nothing of its kind leaves before; a date is read against the answer's own; then the upload is repeated",
+        "test_429_with_a_wait",
+    ),
+    Guarantee(
+        "429 without a time, or with one that makes no sense",
+        "repeated after a wait of our own",
+        "test_429_without_a_usable_wait",
+    ),
+    Guarantee(
+        "429 that asks for a day",
+        "a single call ends with `RateLimited`; an ingest ends *unsent* when it is beyond its `patience`",
+        "test_429_that_asks_for_a_day",
+    ),
+    Guarantee("500, 502, 504 with a page of HTML", f"{_ONCE}; {_AGAIN}", "test_5xx_with_a_page_of_html"),
+    Guarantee("503, with or without `Retry-After`", _ONCE, "test_503"),
+    Guarantee("503 `rate_limit_unavailable`", "nothing was done: the upload is repeated", "test_503_of_the_limiter"),
+    Guarantee(
+        "200 with `success: false`",
+        "*failed* with the service's own words, made printable",
+        "test_200_with_success_false",
+    ),
+    Guarantee("200 that is truncated, empty or no JSON", f"{_ONCE}; {_AGAIN}", "test_200_that_cannot_be_read"),
+    Guarantee("an id that is missing, null or hostile", _ONCE, "test_an_id_that_cannot_be_used"),
+    Guarantee("wrong types beside a good id", "accepted, and followed", "test_wrong_types_beside_a_good_id"),
+    Guarantee("a status that nobody knows", "not the end: it is looked at again", "test_an_unknown_status"),
+    Guarantee(
+        "an answer without end: body, headers, compressed bomb",
+        f"1 MiB is read at most; {_ONCE}",
+        "test_an_answer_without_end",
+    ),
+    Guarantee("a redirect, to the same host or another", f"never followed; {_ONCE}", "test_a_redirect"),
+    Guarantee(
+        "the key or the money is refused, at the start or in the middle",
+        "nothing more is sent or taken; what was accepted is followed to its end",
+        "test_the_account_is_refused",
+    ),
+    Guarantee(
+        "the key is refused while polling",
+        "what was accepted is *pending*, with its id",
+        "test_the_key_is_refused_while_polling",
+    ),
+    Guarantee(
+        "an asset never finishes", "*pending* at `asset_timeout`, with its id", "test_an_asset_that_never_finishes"
+    ),
+    Guarantee("an asset fails", "*failed*, with the service's reason", "test_an_asset_that_fails"),
+    Guarantee("404 for an asset just accepted", "waited out for a minute", "test_404_right_after_acceptance"),
+    Guarantee("404 for longer", "*failed*, not sent again", "test_404_for_longer_than_a_minute"),
+    Guarantee("the wall clock jumps", "no deadline hangs on it", "test_the_wall_clock_jumps"),
+    Guarantee(
+        "the loop stalls for ten minutes (a laptop sleeps)",
+        "each asset is looked at once more before its deadline counts",
+        "test_the_loop_stalls_for_ten_minutes",
+    ),
+    Guarantee(
+        "the loop stalls while answers come in",
+        "they are read before anything is given up",
+        "test_the_loop_stalls_while_uploads_are_on_the_wire",
+    ),
+    Guarantee("proxies in the environment", "ignored, unless `trust_env=True`", "test_proxies_in_the_environment"),
+    Guarantee("a fork", "the child is told to open a session of its own", "test_a_fork"),
+    Guarantee("another event loop", "`SessionStateError`, nothing sent", "test_another_loop"),
+)
