@@ -16,10 +16,11 @@ A refusal costs one request, so it has a price: the longer the share of refusals
 longer the pauses that the service asks for with each, the longer the pace stays below the next one.
 
 It assumes that answers tell 429 apart from other failures, that a refusal takes nothing from the bucket, and
-that the limit stays for some hundred requests. It fails honestly where no law can win: a bucket of one or two
-with more jitter than its gap (it then holds less than is permitted), a deep bucket met over a long line (the
-requests on the wire at the first refusal are lost, and no sooner can it be known), and a limit that others
-use up at random.
+that the limit stays for some hundred requests. Where it fails: a bucket of one or two with more jitter than
+its gap (it holds less than is permitted); a deep bucket met over a long line (the requests on the wire at the
+first refusal are lost, and no law can know sooner); others who use the limit up at random; and a low limit
+that is raised, which is noticed only when the next refusal stays out, some hundred requests later: at five a
+second, minutes. ``python -m benchmarks.limits`` tells how well it holds.
 """
 
 from __future__ import annotations
