@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -16,4 +17,10 @@ def main() -> int:
             raise
         sys.stderr.write("seedance-avatar needs its command line extra: pip install 'seedance-avatar[cli]'\n")
         return 64
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Its reader is gone, which was told where it mattered; the interpreter shall not stumble over it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

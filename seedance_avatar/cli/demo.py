@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Final
 
-from seedance_avatar import AssetSource, AvatarSession, Polling
+from seedance_avatar import AssetSource, AvatarSession, InvalidInput, Polling
 from seedance_avatar.models import AssetType
 from seedance_avatar.sandbox import Fate, RateLimits, Sandbox
 
@@ -34,12 +34,9 @@ _FATES: Final = {
     "voice-009": Fate.failed("the material could not be downloaded"),
 }
 """What the sandbox lets go wrong, so that it can be seen."""
-_TIME_SCALE: Final = 0.2
-_POLLING: Final = Polling.fixed(1.0, 0.5)
-"""Seconds; the learned schedule, which is the default, expects the service's own times."""
 
 
-async def demo(*, json: Flag = False) -> int:
+async def demo(*, speed: float = 5.0, json: Flag = False) -> int:
     """Watch it work, without a key.
 
     A local copy of the service is started on a free port of this machine, with
@@ -49,22 +46,24 @@ async def demo(*, json: Flag = False) -> int:
     Five sources are made to fail, so that failures can be seen too. The exit
     code is 0 when everything came out as it was meant to.
 
+    :param speed: how many times as fast as at the service time passes.
     :param json: progress and events as JSON Lines on standard error.
     """
+    if not speed > 0:
+        message = f"--speed must be more than 0, not {speed:g}"
+        raise InvalidInput(message)
+    # The schedule that learns, which is the default, expects the service's own times to begin with.
+    polling = Polling.fixed(5 / speed, 2.5 / speed)
+    limits = RateLimits.per_second(submits=6 * speed, submit_burst=30)
     view, log = choose_view(as_json=json)
     meter = Meter()
     run = Run(f"demo → {_GROUP}", view, meter, total=sum(count for *_, count in _SOURCES))
-    with run.interrupts(int) as interrupts:
+    with run.interrupts(str) as interrupts:
         try:
-            async with Sandbox(
-                keys=(_KEY,),
-                time_scale=_TIME_SCALE,
-                fates=_fate,
-                limits=RateLimits.per_second(submits=30, submit_burst=30),
-            ) as sandbox:
+            async with Sandbox(keys=(_KEY,), time_scale=1 / speed, fates=_fate, limits=limits) as sandbox:
                 view.say(f"a local copy of the service listens at {sandbox.url}; nothing leaves this machine")
                 async with AvatarSession(
-                    _KEY, base_url=sandbox.url, polling=_POLLING, observer=fan_out(meter, log)
+                    _KEY, base_url=sandbox.url, polling=polling, observer=fan_out(meter, log)
                 ) as session:
                     group = await session.create_group(_GROUP)
                     view.say(f"group {_GROUP}: {group.group_id}")

@@ -19,6 +19,7 @@ from .exits import Exit, exit_for_error
 from .formats import Format, ManifestError
 from .groups import Groups
 from .meter import Meter
+from .progress import LiveView
 from .reading import Reading
 from .results import Results
 from .running import Run, choose_view, fan_out
@@ -135,8 +136,8 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
         return await session.create_group(name, journal=journal, on_in_doubt=on_in_doubt)
 
     reading.groups = Groups(create_group, name=group_name, group_id=group_id)
-    shared = out == "-" and sys.stdout.isatty() and sys.stderr.isatty()
-    run = Run(reading.name, view, meter, Results(out, terminal=view.say if shared else None))
+    terminal = view.print if isinstance(view, LiveView) and out == "-" and sys.stdout.isatty() else None
+    run = Run(reading.name, view, meter, Results(out, terminal=terminal))
     command = _Command(run, session, reading, reading.groups, journal, log)
     return await command.perform(
         asset_timeout=asset_timeout,
@@ -281,6 +282,5 @@ class _Command:
         )
         tell(summary, self.log)
 
-    def _last_words(self) -> None:
-        lines = self._advice(interrupted=True)
-        sys.stderr.write("\n".join(["", "ended at once", *(f"  {line}" for line in lines), ""]))
+    def _last_words(self) -> str:
+        return "\n".join(["ended at once", *(f"  {line}" for line in self._advice(interrupted=True))])

@@ -14,7 +14,7 @@ from seedance_avatar import IngestStats, SessionStats
 from seedance_avatar.text import safe_text
 
 from .eventlog import EventLog
-from .screen import Screen
+from .screen import SHOW_CURSOR, Screen
 from .words import duration, number, rate
 
 __all__ = ["JsonView", "LiveView", "PlainView", "Snapshot", "View", "keep_showing"]
@@ -87,9 +87,14 @@ class Snapshot:
 
 
 class View(Protocol):
-    """Somewhere to show a run."""
+    """Somewhere to show a run.
+
+    :ivar every: seconds between two showings.
+    :ivar farewell: what gives the terminal back when the process ends without another word.
+    """
 
     every: ClassVar[float]
+    farewell: ClassVar[str]
 
     def show(self, snapshot: Snapshot) -> None:
         """Show where the run stands."""
@@ -105,6 +110,7 @@ class LiveView:
     """A frame at the bottom of a terminal, drawn four times a second."""
 
     every: ClassVar[float] = 0.25
+    farewell: ClassVar[str] = SHOW_CURSOR
 
     def __init__(self, stream: TextIO, *, colour: bool = True) -> None:
         self._screen = Screen(stream, colour=colour)
@@ -138,6 +144,7 @@ class PlainView:
     """One plain line every ten seconds."""
 
     every: ClassVar[float] = 10.0
+    farewell: ClassVar[str] = ""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -159,6 +166,7 @@ class JsonView:
     """Progress among the events, every second."""
 
     every: ClassVar[float] = 1.0
+    farewell: ClassVar[str] = ""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log

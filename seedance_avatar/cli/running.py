@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -72,15 +73,15 @@ class Run:
     _draining: asyncio.Task[None] | None = None
     _main: asyncio.Task[Any] | None = None
 
-    def interrupts(self, last_words: Callable[[], object]) -> Interrupts:
+    def interrupts(self, last_words: Callable[[], str]) -> Interrupts:
         """Return the guard that lets the first signal drain this run, or cancel what comes before it."""
         self._main = asyncio.current_task()
 
-        def last() -> None:
-            self.view.close()
+        def last() -> str:
             if self.results is not None:
-                self.results.abandon()
-            last_words()
+                with suppress(OSError, RuntimeError):  # no room, no reader, or interrupted in the middle of a write
+                    self.results.abandon()
+            return f"{self.view.farewell}\n{last_words()}\n"
 
         return Interrupts(self._interrupted, last)
 
@@ -119,6 +120,7 @@ class Run:
                 self._session = self._stop = None
                 self.elapsed = stream.stats().elapsed
                 self.tally.rejected = self.rejected()
+                self.tally.unread = max(0, (self.total or 0) - self.tally.total)
         if self._draining is not None:
             await self._draining
 

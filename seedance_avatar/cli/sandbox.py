@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Literal
 
 from seedance_avatar import InvalidInput
 from seedance_avatar.sandbox import RateLimits, Sandbox, serve
 
-from .exits import Exit
-from .signals import Interrupts
+from .exits import Exit, exit_for_signal
 
 __all__ = ["sandbox"]
 
@@ -70,19 +68,14 @@ async def sandbox(  # noqa: PLR0913 - each is a knob of the sandbox
         seed=seed,
         limits=None if limits == "none" else RateLimits.tier(limits),
     )
-    task = asyncio.current_task()
 
     def announce(url: str) -> None:
         sys.stdout.write(_GREETING.format(url=url, key=key))
         sys.stdout.flush()
 
-    with Interrupts(lambda _: task.cancel() if task else None, int) as interrupts:
-        try:
-            await serve(server, announce=announce)
-        except OSError as error:
-            message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
-            raise InvalidInput(message) from None
-        except asyncio.CancelledError:
-            if interrupts.exit is None:
-                raise
-    return interrupts.exit or Exit.DONE
+    try:
+        signum = await serve(server, announce=announce)
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        raise InvalidInput(message) from None
+    return Exit.DONE if signum is None else exit_for_signal(signum)

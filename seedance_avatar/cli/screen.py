@@ -14,10 +14,10 @@ from typing import Final, TextIO
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Screen", "terminal_size"]
+__all__ = ["SHOW_CURSOR", "Screen", "terminal_size"]
 
 _HIDE_CURSOR: Final = "\x1b[?25l"
-_SHOW_CURSOR: Final = "\x1b[?25h"
+SHOW_CURSOR: Final = "\x1b[?25h"
 _BEGIN: Final = "\x1b[?2026h\x1b[?7l"  # synchronised update; no automatic wrapping while a frame is drawn
 _END: Final = "\x1b[?7h\x1b[?2026l"
 _ERASE: Final = "\x1b[K"
@@ -75,7 +75,7 @@ class Screen:
         """Take the last frame away and give the cursor back."""
         to_top = self._to_top(terminal_size(self._stream)[0])
         erased = f"{_ERASE}\r\n" * len(self._widths)
-        self._write(f"{to_top}{erased}\x1b[J{to_top}{_SHOW_CURSOR}")
+        self._write(f"{to_top}{erased}\x1b[J{to_top}{SHOW_CURSOR}")
         self._widths = []
 
     def _to_top(self, columns: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
@@ -23,11 +22,11 @@ class Interrupts:
 
     :param first: called once, on the loop, with the signal's number.
     :param last_words: called from the handler of the second signal, right before the process ends; it must not
-        wait for anything.
+        wait for anything, and what it returns is the last thing on standard error.
     :ivar caught: the number of the first signal that came, or None.
     """
 
-    def __init__(self, first: Callable[[int], object], last_words: Callable[[], object]) -> None:
+    def __init__(self, first: Callable[[int], object], last_words: Callable[[], str]) -> None:
         self.caught: int | None = None
         self._first = first
         self._last_words = last_words
@@ -43,8 +42,8 @@ class Interrupts:
                 loop.call_soon_threadsafe(self._first, signum)
                 return
             try:
-                self._last_words()
-                sys.stderr.flush()
+                # Not by sys.stderr: the signal may have come in the middle of a write, which cannot be entered twice.
+                os.write(2, self._last_words().encode())
             finally:
                 os._exit(exit_for_signal(signum))
 

@@ -34,6 +34,10 @@ _ROWS: Final = (
 )
 
 
+_NAMED: Final = ("failed", "in_doubt")
+"""Outcomes whose reason is the source's own, so that it helps to name the source."""
+
+
 @attrs.frozen(kw_only=True)
 class Summary:
     """The end of a run.
@@ -74,6 +78,8 @@ def print_summary(console: Console, summary: Summary) -> None:
         count = tally.counts[name]
         if count or name in {"active", "failed"}:
             lines.append(_row(name.replace("_", " "), count, colour if count else "", meaning))
+    if tally.unread:
+        lines.append(_row("not read", tally.unread, "yellow", "the run ended before it came to them"))
     if tally.rejected:
         lines.append(_row("rejected", tally.rejected, "red", "rows of the manifest that cannot be used"))
     lines += _speed(meter)
@@ -127,6 +133,8 @@ def _reasons(tally: Tally) -> list[Text]:
         lines.append(
             Text(f"  {number(reason.count)} {reason.outcome.replace('_', ' ')}: ").append(reason.text, style="red")
         )
+        if reason.outcome not in _NAMED:
+            continue
         lines += [Text(f"      {label}", style="dim") for label in reason.named]
         if reason.count > len(reason.named):
             lines.append(Text(f"      and {number(reason.count - len(reason.named))} more", style="dim"))
@@ -139,7 +147,8 @@ def summary_facts(summary: Summary) -> dict[str, Any]:
     return {
         "title": summary.title,
         "elapsed": summary.elapsed,
-        "counts": {name: tally.counts[name] for name, *_ in _ROWS} | {"rejected": tally.rejected},
+        "counts": {name: tally.counts[name] for name, *_ in _ROWS}
+        | {"unread": tally.unread, "rejected": tally.rejected},
         "time_to_active": _shares(meter.to_active),
         "submission": _shares(meter.submission),
         "requests": meter.requests,

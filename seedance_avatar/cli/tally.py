@@ -68,12 +68,14 @@ class Tally:
     """Counts outcomes as they come; its memory does not grow with them.
 
     :ivar rejected: rows of the manifest that never became a source.
+    :ivar unread: sources that the run did not come to before it ended.
     :ivar refused: the first error that spoke of the key or of quota, or None.
     :ivar last_error: the last error, as one line that names its source, or an empty string.
     """
 
     counts: Counter[str] = attrs.field(factory=Counter)
     rejected: int = 0
+    unread: int = 0
     refused: AvatarError | None = None
     last_error: str = ""
     _reasons: dict[tuple[str, str], Reason] = attrs.field(factory=dict)
@@ -98,8 +100,8 @@ class Tally:
             found.named.append(outcome.source.label)
 
     def top_reasons(self, count: int = 5) -> list[Reason]:
-        """Return the most frequent reasons, most frequent first."""
-        return sorted(self._reasons.values(), key=lambda reason: -reason.count)[:count]
+        """Return the most frequent reasons: those of failures first, most frequent first."""
+        return sorted(self._reasons.values(), key=lambda reason: (reason.outcome != "failed", -reason.count))[:count]
 
     @property
     def total(self) -> int:
@@ -108,8 +110,8 @@ class Tally:
 
     @property
     def unfinished(self) -> int:
-        """How many may still become active: in doubt, pending or not sent."""
-        return self.counts["in_doubt"] + self.counts["pending"] + self.counts["unsent"]
+        """How many may still become active: in doubt, pending, not sent or not even read."""
+        return self.counts["in_doubt"] + self.counts["pending"] + self.counts["unsent"] + self.unread
 
     @property
     def exit(self) -> Exit:
