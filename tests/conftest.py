@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
+import hypothesis
 
 
 class _AnswerWithoutWriter(aiohttp.ClientResponse):
@@ -29,3 +31,7 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters and "
 # closes it: a ResourceWarning in whatever test the collector happens to run in. Once told that there is none, it
 # makes none.
 asyncio.set_event_loop(None)
+
+# No test depends on the machine's speed; and where a run decides about a change, it is the same run every time.
+hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("house")

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import trustme
 from rig.leaks import no_leaks
-from rig.proxy import FaultProxy, black_hole
+from rig.proxy import FaultProxy, black_hole, unused_port
 from rig.rude import (
     Bytes,
     Close,
@@ -35,13 +35,6 @@ from seedance_avatar.transport import AnswerLost, Transport
 from seedance_avatar.wire import Request
 
 OK = json_answer({"success": True, "data": {"asset_id": "pa_1"}}, headers={"X-Oneapi-Request-Id": "r-1"})
-
-
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def usable_connections(transport: Transport) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from rig.proxy import black_hole
+from rig.proxy import black_hole, unused_port
 from rig.rude import Bytes, Close, Cut, Drip, Reset, RudeServer, Seen, Silence, json_answer, raw_answer
 from rig.tls import server_context
 from rig.trips import KEY, get, opened, post
@@ -74,7 +74,7 @@ async def test_no_failure_to_connect_shows_the_key() -> None:
     errors: list[ConnectionFailed] = []
     async with RudeServer(OK, tls=server_context()) as server:
         with black_hole() as port:
-            for url in ("http://127.0.0.1:1", f"http://127.0.0.1:{port}", server.url):
+            for url in (f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{port}", server.url):
                 async with opened(url, connect=0.1) as transport:
                     with pytest.raises(ConnectionFailed) as caught:
                         await transport.send(post(BODY))

@@ -16,7 +16,7 @@ from typing import Self
 
 from .rude import hard_close
 
-__all__ = ["FaultProxy", "black_hole"]
+__all__ = ["FaultProxy", "black_hole", "unused_port"]
 
 
 class FaultProxy:
@@ -117,6 +117,14 @@ class FaultProxy:
         if self.half_close and writer.can_write_eof():
             writer.write_eof()
         return True
+
+
+def unused_port() -> int:
+    """Return a port where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager
