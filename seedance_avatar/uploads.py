@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 
 import attrs
 from anyio import to_thread
@@ -43,14 +43,15 @@ async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flo
     facts = await to_thread.run_sync(probe, path)
     name = safe_text(facts.path.name, 80)
     problems = list(_upload_problems(facts))
-    if problems or facts.media_type is None or facts.mime_type is None:
+    if problems:
         message = f"the service takes no such upload: {'; '.join(problems)}"
         raise InvalidInput(message, about=name)
     file = _Reader(facts.path)
     try:
         await to_thread.run_sync(file.open)
-        request = _request(file, facts.size, f"file.{facts.media_format}", facts.mime_type, facts.media_type, name)
-        return await client.call(request, lambda answer: _read_url(answer, name), flow=flow, patient=patient)
+        return await client.call(
+            _request(file, facts, name), lambda answer: _read_url(answer, name), flow=flow, patient=patient
+        )
     finally:
         file.close()
 
@@ -130,30 +131,51 @@ class _Reader:
                 self._file = None
 
 
-def _request(file: _Reader, size: int, name: str, mime_type: str, media_type: str, about: str) -> Request:  # noqa: PLR0913, PLR0917 - the parts of one multipart body
+@attrs.define(eq=False)
+class _Pieces:
+    """The body of one try, from its first byte on."""
+
+    file: _Reader
+    head: bytes
+    size: int
+    tail: bytes
+    _sent: int = -1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        at, self._sent = self._sent, max(self._sent, 0)
+        if at < 0:
+            return self.head
+        if at < self.size:
+            # Not one byte more than was promised, should the file be growing.
+            piece = await to_thread.run_sync(self.file.read, at, min(self.size - at, _CHUNK))
+            if not piece:
+                message = "the file became shorter while it was sent"
+                raise OSError(message)
+            self._sent += len(piece)
+            return piece
+        if at == self.size:
+            self._sent += 1
+            return self.tail
+        raise StopAsyncIteration
+
+
+def _request(file: _Reader, facts: MediaFacts, about: str) -> Request:
     boundary = secrets.token_hex(16)
     head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-        f"Content-Type: {mime_type}\r\n\r\n"
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file.{facts.media_format}"\r\n'
+        f"Content-Type: {facts.mime_type}\r\n\r\n"
     ).encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield head
-        sent = 0
-        # Not one byte more than was promised, should the file be growing; one that shrinks breaks the request.
-        while sent < size and (piece := await to_thread.run_sync(file.read, sent, min(size - sent, _CHUNK))):
-            sent += len(piece)
-            yield piece
-        yield tail
-
     return Request(
         lane="submit",
         method="POST",
-        path=f"/v1/uploads/{media_type}s",
+        path=f"/v1/uploads/{facts.media_type}s",
         upload=Streamed(
-            pieces=pieces,
-            length=len(head) + size + len(tail),
+            pieces=lambda: _Pieces(file, head, facts.size, tail),
+            length=len(head) + facts.size + len(tail),
             content_type=f"multipart/form-data; boundary={boundary}",
         ),
         subject=about,

@@ -108,6 +108,26 @@ async def test_a_file_that_vanishes_after_it_was_judged_is_refused(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("change", [-100, 100])
+async def test_a_file_that_changes_its_length_while_it_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    path = put(tmp_path, "a.png", png(400, 400) + bytes(1000))
+    facts = probe(path)
+    path.write_bytes(path.read_bytes()[: facts.size + change] + bytes(max(0, change)))
+    monkeypatch.setattr(uploads, "probe", lambda _: facts)
+    async with studio() as service, quick(service.url) as session:
+        if change < 0:
+            with pytest.raises(ConnectionFailed):
+                await session.upload_file(path)
+            assert service.uploads == []
+        else:
+            # What it had when it was judged is what is sent.
+            await session.upload_file(path)
+            assert len(service.uploads[0][2]) == facts.size
+
+
+@pytest.mark.asyncio
 async def test_a_service_that_is_away_is_a_failed_connection(tmp_path: Path) -> None:
     async with quick("http://127.0.0.1:9") as session:
         with pytest.raises(ConnectionFailed):
