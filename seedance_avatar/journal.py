@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from . import journal_records as records
-from .errors import AvatarError, JournalError, SessionStateError
+from .errors import AvatarError, JournalError, SessionStateError, SubmissionInDoubt
 from .journal_records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary
 from .journal_store import Durability, Store
 from .journal_thread import Op, Writer
@@ -125,7 +125,7 @@ class Journal:
             return round(clock() * 1000)
 
         def open_store() -> Store:
-            died = records.error_line(_DIED)
+            died = records.error_line(SubmissionInDoubt(_DIED))
             return Store.open(where, durability=durability, readonly=readonly, now=now(), died=died)
 
         where = Path(path)
