@@ -91,7 +91,7 @@ class Law:
 
     def finished_by(self, age: float) -> float:
         """Return the chance to have finished by ``age`` (seconds)."""
-        return at_age(self.ages, self.finished, age)
+        return at_age(self.ages, self.finished, max(0.0, age))
 
     def observe(self, after: float, by: float, *, done: bool) -> None:
         """Take in one look: pending at the age ``after``, and at the age ``by`` finished (``done``) or pending."""
@@ -168,7 +168,7 @@ class Law:
         scale = (1 - len(trust) * _LEAST_WEIGHT) / sum(trust)
         weights = [_LEAST_WEIGHT + part * scale for part in trust]
         self.finished = [
-            1 - sum(weight * math.exp(-value) for weight, value in zip(weights, values, strict=True))
+            max(0.0, 1 - sum(weight * math.exp(-value) for weight, value in zip(weights, values, strict=True)))
             for values in zip(*self._hazards, strict=True)
         ]
 

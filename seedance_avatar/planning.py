@@ -7,6 +7,9 @@ the delay expected up to that look and what remains to be paid from there.
 
 The delay is not counted by its length alone but with a square term, so that a long wait costs more than two
 of half its length: the plan of least mean delay lets a few wait very long where the law is thin.
+
+Where the hazard is even, looks lie ``sqrt(2 * price / hazard)`` apart. So what takes a hundred times as long costs ten
+times the looks and is known ten times as late: the price needs no change from seconds to minutes.
 """
 
 from __future__ import annotations

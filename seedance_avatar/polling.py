@@ -30,7 +30,8 @@ _EARLY: Final = 0.06  # the share of things whose first look comes early, once a
 _EARLY_AT_FIRST: Final = 0.5  # and before anything is
 _DREAD: Final = 2.0  # see Plan.solve; in distances of looks at a law of the same median with an even hazard
 _PATIENCE: Final = 10.0  # seconds that a look which finds nothing new waits for one that is sure to
-_RECONSIDERED: Final = 10_000  # how many are looked through at once when a law has moved: some 15 ms
+_RANKED: Final = 256  # how many of what is due are ranked at a step: some 1 ms, when very many are
+_RECONSIDERED: Final = 10_000  # how many are looked through at once when a law has moved: some 20 ms
 _OUT: Final = math.nan  # the due time of what is not in the heap: unequal to everything, so old entries of it are stale
 
 
@@ -95,6 +96,7 @@ class _Learned:
         self._solve()
 
     def next_look(self, watched: Watched, now: float, rng: Random) -> float:
+        # Early looks become rarer as the law becomes known, but never none.
         if watched.looks == 0 and rng.random() < max(_EARLY, _EARLY_AT_FIRST / (1 + self.law.known / 4)):
             return max(now, watched.accepted_at + self.plan.next_look(0.0) * rng.random())
         return self.planned(watched, now, rng)
@@ -176,18 +178,14 @@ class Schedule:
         """
         self._drop_stale()
         heap, ready = self._heap, self._ready
-        if heap and heap[0][0] <= now:
+        for _ in range(_RANKED):
+            if not heap or heap[0][0] > now:
+                break
             due, watched = heappop(heap)
             self._drop_stale()
             if not ready and (not heap or heap[0][0] > now):
                 return self._taken(watched, now)  # nothing to choose from, as nearly always
-            while True:
-                rank = due - _PATIENCE * self._pace(watched.kind).gain(watched, now)
-                heappush(ready, (rank, due, watched))
-                self._drop_stale()
-                if not heap or heap[0][0] > now:
-                    break
-                due, watched = heappop(heap)
+            heappush(ready, (due - _PATIENCE * self._pace(watched.kind).gain(watched, now), due, watched))
         return self._taken(heappop(ready)[2], now) if ready else None
 
     def still_pending(self, watched: Watched, now: float, *, looked_at: float | None = None) -> None:

@@ -24,7 +24,7 @@ Bracket: TypeAlias = tuple[bool, int, float, int, float]
 """Whether it finished, then the bin and the share of that bin where the look's stretch begins, and where it ends."""
 
 _TRIFLE = 0.02  # a look of less weight than this is not worth counting, nor any older one
-_CERTAIN = 50.0  # of several things in a bin at most this many can finish for each one that entered it
+_CERTAIN = 50.0  # the hazard of one bin is at most this: who enters it finishes in it
 
 
 def assumed(ages: Sequence[float], median: float, shape: float) -> list[float]:

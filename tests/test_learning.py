@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seedance_avatar.learning import TYPICAL, Law
@@ -142,8 +142,8 @@ def test_a_snapshot_that_is_no_law_is_refused(ages: list[object], hazard: list[o
     assert Law.restored({"ages": ages, "hazard": hazard}) is None
 
 
-@given(st.lists(st.tuples(anything, anything, st.booleans()), max_size=60))
-@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(anything, anything, st.booleans()), max_size=40))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_observed_the_law_stays_a_law(looks: list[tuple[float, float, bool]]) -> None:
     law = Law.of("video")
     for number, (after, by, done) in enumerate(looks):
