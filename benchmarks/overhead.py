@@ -1,0 +1,152 @@
+"""CPU of the client for one request, ours and everybody's: ``python -m benchmarks overhead``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+from .gateway import serve
+from .peers import PEERS, WIDTH
+from .tables import Table, machine, show, spread
+
+__all__ = ["main"]
+
+_NEEDS: Final = {
+    "httpx-aiohttp": ("httpx", "httpx_aiohttp"),
+    "openai on aiohttp": ("openai", "httpx_aiohttp"),
+    "httpx": ("httpx",),
+    "openai": ("openai",),
+    "requests, threads": ("requests",),
+}
+_WEIGHT: Final = {"protocol by hand": 0.2, "httpx-aiohttp": 3, "openai on aiohttp": 5, "httpx": 13, "openai": 10}
+"""Roughly how much dearer than bare: they get fewer assets, so that a round lasts as long for everybody."""
+
+_IMPORTS: Final = {
+    "aiohttp, attrs, cattrs, anyio": "import aiohttp, attrs, cattrs, anyio",
+    "seedance_avatar": "import seedance_avatar",
+    "openai": "import openai",
+}
+
+
+class _Peer:
+    """One peer in its process."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.process = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-m", "benchmarks.peers", name, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def round_of(self, assets: int) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{assets}\n")
+        self.process.stdin.flush()
+        told: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return told
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+@contextmanager
+def _peers(names: Sequence[str], url: str) -> Iterator[list[_Peer]]:
+    with ExitStack() as stack:
+        peers = []
+        for name in names:
+            peer = _Peer(name, url)
+            stack.callback(peer.end)
+            peers.append(peer)
+        yield peers
+
+
+def measure(names: Sequence[str], *, assets: int, repeat: int) -> tuple[dict[str, list[float]], float]:
+    """Return for each peer its microseconds of CPU a request, one for each round, and the gateway's share of a core."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    with serve() as gateway, _peers(names, gateway.url) as peers:
+        for peer in peers:
+            peer.round_of(WIDTH * 2)  # connections are made, caches are warm
+
+        def work() -> None:
+            for _ in range(repeat):
+                for peer in peers:
+                    told = peer.round_of(max(WIDTH, int(assets / _WEIGHT.get(peer.name, 1))))
+                    found[peer.name].append(told["cpu"] / told["requests"] * 1e6)
+
+        return found, gateway.measured(work)
+
+
+def import_times(repeat: int) -> dict[str, list[float]]:
+    """Return the milliseconds of CPU that an import takes in a fresh interpreter, less the interpreter's own."""
+    wanted = {name: code for name, code in _IMPORTS.items() if name != "openai" or importlib.util.find_spec("openai")}
+    probe = "import time; t = time.process_time(); {}; print(time.process_time() - t)"
+    found: dict[str, list[float]] = {name: [] for name in wanted}
+    for _ in range(repeat):
+        for name, code in wanted.items():
+            told = subprocess.run([sys.executable, "-c", probe.format(code)], stdout=subprocess.PIPE, check=True)  # noqa: S603 - ourselves
+            found[name].append(float(told.stdout) * 1e3)
+    return found
+
+
+def _ratio_rows(found: dict[str, list[float]], unit: str) -> Iterator[tuple[str, ...]]:
+    base = next(iter(found.values()))
+    for name, values in found.items():
+        # Round by round: what else the machine did at that time weighs on both.
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(values, base, strict=True))
+        least = min(values) / min(base)
+        yield name, f"{statistics.median(values):,.0f} {unit}", spread(values), f"{ratio:.2f}", f"{least:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks overhead", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few requests, one repetition: does it run at all")
+    parser.add_argument("--repeat", type=int, default=15, help="interleaved repetitions (default 15)")
+    parser.add_argument("--assets", type=int, default=2000, help="assets a round, for bare aiohttp (default 2000)")
+    parser.add_argument("--only", action="append", metavar="PEER", help="only this peer, beside bare aiohttp")
+    told = parser.parse_args(arguments)
+    if told.quick:
+        told.repeat, told.assets = 1, 200
+    names = [name for name in PEERS if all(map(importlib.util.find_spec, _NEEDS.get(name, ())))]
+    if told.only:
+        names = [name for name in names if name == "bare aiohttp" or name in told.only]
+    found, share = measure(names, assets=told.assets, repeat=told.repeat)
+    requests = Table(
+        title="CPU of the client for one request",
+        note=(
+            f"One POST and one GET for each asset, {WIDTH} assets under way, {told.repeat} interleaved rounds; "
+            f"the gateway needed {share:.0%} of a core. {machine()}."
+        ),
+        command="python -m benchmarks overhead",
+        head=("client", "median", "lowest to highest", "ratio of medians, by round", "ratio of the lowest"),
+        rows=tuple(_ratio_rows(found, "µs")),
+    )
+    if told.only:
+        show([requests])
+        return
+    imports = Table(
+        title="CPU of an import",
+        note=f"In a fresh interpreter, {told.repeat} interleaved rounds.",
+        command="python -m benchmarks overhead",
+        head=("import", "median", "lowest to highest", "ratio of medians, by round", "ratio of the lowest"),
+        rows=tuple(_ratio_rows(import_times(told.repeat), "ms")),
+    )
+    show([requests, imports])
+
+
+if __name__ == "__main__":
+    main()
