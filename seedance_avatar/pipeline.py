@@ -194,11 +194,17 @@ class Pipeline:
             if job.watched is not None:
                 self.watch.discard(job.watched)
                 job.ended(None, stopped)
-            elif job.on_wire:
-                lost = SubmissionInDoubt("the wait for its answer was given up")
-                self.settle(job, InDoubt, lost)
             else:
-                self.settle(job, Unsent, stopped)
+                self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
+
+    def _give_up(self, job: Job, lost: SubmissionInDoubt) -> None:
+        """End a job wherever it is: with an id it is pending, on the wire in doubt, else unsent."""
+        if job.item_id:
+            self.settle(job, Pending, self.stopped())
+        elif job.on_wire:
+            self.settle(job, InDoubt, lost)
+        else:
+            self.settle(job, Unsent, self.stopped())
 
     def _finish(self) -> None:
         if self.crash is None:
@@ -276,16 +282,15 @@ class Pipeline:
     async def _submit(self, job: Job) -> None:
         try:
             thing = await self.trade.submit(job.source, job.place, client=self.client, flow=self._flow, passage=job)
-            job.item_id = self.trade.item_id(thing)
-            await self._accepted(job, thing)
         except AvatarError as error:
             job.on_wire = False
             await self._not_accepted(job, error)
         except Exception as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
             self._crashed(error)
-            if job in self.alive:
-                lost = SubmissionInDoubt(f"reading the answer broke: {safe_text(repr(error))}")
-                self.settle(job, InDoubt if job.on_wire else Unsent, lost if job.on_wire else self.stopped())
+            self._give_up(job, SubmissionInDoubt(f"submitting it broke: {safe_text(repr(error))}"))
+        else:
+            job.item_id = self.trade.item_id(thing)
+            await self._accepted(job, thing)
 
     async def _not_accepted(self, job: Job, error: AvatarError) -> None:
         end, halts = self.fate(error)
@@ -312,7 +317,7 @@ class Pipeline:
         if self.recorder is not None:
             try:
                 await self.recorder.accepted(job)
-            except JournalError as unwritten:
+            except AvatarError as unwritten:
                 # The asset exists and its outcome names it; only nothing more is sent that could not be recorded.
                 self.halt(unwritten)
         if thing.is_terminal:

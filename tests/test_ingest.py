@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from seedance_avatar import (
     Unsent,
     WaitTimeout,
 )
+from seedance_avatar.journal import Journal
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.fates import Fate
 
@@ -448,6 +450,28 @@ async def test_stop_sends_nothing_more_and_follows_what_was_accepted() -> None:
                 stream.stop()
         assert {type(outcome) for outcome in seen} <= {Active, Unsent}
         assert w.sandbox.ledger.check(seen) == []
+
+
+@pytest.mark.asyncio
+async def test_an_id_whose_commit_is_cut_short_is_pending_and_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Journal, "accepted", never)
+    async with no_leaks(), world() as w:
+        async with w.session.ingest(sources(1), group=w.group, journal=tmp_path / "run.db") as stream:
+            await reached.wait()
+            for task in asyncio.all_tasks():
+                if "ingest" in task.get_name():
+                    task.cancel()
+        (pending,) = stream.report.unfinished
+        assert isinstance(pending, Pending)
+        assert w.sandbox.ledger.check([pending]) == []
 
 
 # Sources
