@@ -49,9 +49,7 @@ async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flo
     file = _Reader(facts.path)
     try:
         await to_thread.run_sync(file.open)
-        return await client.call(
-            _request(file, facts, name), lambda answer: _read_url(answer, name), flow=flow, patient=patient
-        )
+        return await client.call(_request(file, facts, name), _read_url, flow=flow, patient=patient)
     finally:
         file.close()
 
@@ -187,5 +185,5 @@ def _is_url(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("https://", "http://"))
 
 
-def _read_url(answer: Answer, about: str) -> str:
-    return str(read_object(answer, key="url", about=about, usable=_is_url)["url"])
+def _read_url(answer: Answer) -> str:
+    return str(read_object(answer, key="url", usable=_is_url)["url"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +53,8 @@ async def recorded(path: Path) -> list[Record]:
 
 @pytest.mark.asyncio
 async def test_each_request_ends_as_a_finished_video() -> None:
-    async def lazily() -> AsyncIterator[GenerationRequest]:
-        for request in requests(30):
-            yield request
-
-    async with studio(looks=2) as service, session(service) as avatars, avatars.generate_many(lazily()) as stream:
+    wanted = iter(requests(30))
+    async with studio(looks=2) as service, session(service) as avatars, avatars.generate_many(wanted) as stream:
         videos = [video async for video in stream]
         report = stream.report
     assert len({video.url for video in videos}) == 30
