@@ -141,7 +141,7 @@ class Client:
             else:
                 if isinstance(error, RateLimited) and error.retry_after is not None:
                     # For all tasks of the lane; no longer than a single call would wait, then one of them asks again.
-                    gate.pacer.brake(self.clock(), min(error.retry_after, self.retry.max_retry_after))
+                    gate.brake(min(error.retry_after, self.retry.max_retry_after))
                 self._answered(gate, request, answer, left_at=left_at, throttled=isinstance(error, RateLimited))
             if self.observer is not None:
                 self._report(request, answer, error, left_at=left_at, attempt=attempt)

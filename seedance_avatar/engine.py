@@ -16,17 +16,17 @@ from .client import Client, Passage
 from .crew import Crew
 from .errors import AvatarError, SessionStateError, SubmissionInDoubt
 from .events import Observer
-from .gate import Flow, Gate
+from .gate import Flow
 from .intake import Intake
 from .journals import Journals
 from .models import AssetGroup
-from .options import Limits, Polling, Retry, Timeouts
+from .options import Limits, Permits, Polling, Retry, SharedLimits, Timeouts
 from .outage import Outage
 from .outcomes import SessionStats
-from .pacing import QUERIES, SUBMITS, Pacer
 from .pipeline import Pipeline
 from .polling import Schedule
 from .recorder import Doubt, Recorder
+from .shared_gate import gates
 from .single import Single
 from .trade import Trade
 from .transport import Transport
@@ -70,7 +70,9 @@ class Engine:
     crew: Crew
     journals: Journals
     timeouts: Timeouts
-    limits: Limits
+    limits: Limits | SharedLimits
+    permits: Permits | None
+    """The line to limits that are shared, or None where they are this session's own."""
     alone: Flow
     """The flow of all single submissions: it competes with each ingest as one."""
     asking: Flow
@@ -87,7 +89,7 @@ class Engine:
         cls,
         transport: Transport,
         *,
-        limits: Limits,
+        limits: Limits | SharedLimits,
         retry: Retry,
         polling: Polling,
         video_polling: Polling,
@@ -97,13 +99,13 @@ class Engine:
         """Bind everything to the running loop; no request is sent yet."""
         loop = asyncio.get_running_loop()
         rng = random.Random()  # noqa: S311 - it spreads retries and looks; nothing secret hangs on it
+        permits = None if isinstance(limits, Limits) else await limits.open()
         await transport.open()
-        submits = Pacer.build(rate=limits.submits_per_second, burst=limits.submit_burst, start=SUBMITS, rng=rng)
-        queries = Pacer.build(rate=limits.queries_per_second, burst=limits.query_burst, start=QUERIES, rng=rng)
+        submit, query = gates(limits, permits, retry=retry, clock=loop.time, rng=rng)
         client = Client(
             transport=transport,
-            submit=Gate(submits, limits.max_submitting, loop.time),
-            query=Gate(queries, limits.max_polling, loop.time),
+            submit=submit,
+            query=query,
             retry=retry,
             outage=Outage(retry, loop.time, rng),
             clock=loop.time,
@@ -120,6 +122,7 @@ class Engine:
             journals=Journals(schedule),
             timeouts=timeouts,
             limits=limits,
+            permits=permits,
             alone=Flow("single submissions"),
             asking=Flow("single questions"),
             loop=loop,
@@ -283,4 +286,6 @@ class Engine:
         self.client.submit.close(closed)
         self.client.query.close(closed)
         await self.crew.aclose()
+        if self.permits is not None:
+            await self.permits.aclose()
         await self.transport.aclose()

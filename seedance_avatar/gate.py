@@ -125,6 +125,10 @@ class Gate:
         self.pacer.give_back(self.clock())
         self.leave()
 
+    def brake(self, seconds: float) -> None:
+        """Let nobody out for so many seconds, as the service asked."""
+        self.pacer.brake(self.clock(), seconds)
+
     def look_again(self) -> None:
         """Ask the pacer anew: its answer may have changed (a brake, a higher rate)."""
         if self._queues:

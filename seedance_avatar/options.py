@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any, Literal, Protocol, Self
 
 import attrs
 
 from .errors import InvalidInput
 
-__all__ = ["Limits", "Polling", "Retry", "Timeouts", "check_positive"]
+__all__ = ["Limits", "Permits", "Polling", "Retry", "SharedLimits", "Timeouts", "check_positive"]
 
 
 def check_positive(name: str, value: object) -> None:
@@ -105,6 +105,40 @@ class Limits:
             queries_per_second=1e9,
             query_burst=1_000_000_000,
         )
+
+
+class Permits(Protocol):
+    """One session's line to the limits that it shares with others."""
+
+    async def reserve(self, lane: Literal["submit", "query"]) -> float:
+        """Reserve the next free moment of ``lane`` and return the seconds until then.
+
+        :raises ConnectionFailed: whoever keeps the limits cannot be reached; nothing is reserved.
+        """
+
+    def brake(self, lane: Literal["submit", "query"], seconds: float) -> None:
+        """Let none of those who share ``lane`` reserve a moment before so many seconds have passed. Returns at once."""
+
+    async def aclose(self) -> None:
+        """End the line."""
+
+
+class SharedLimits(Protocol):
+    """Limits that several processes hold as one: what a session takes in place of :class:`Limits`.
+
+    ``seedance_avatar.integrations.redis.RedisLimits`` is one; anything of this shape is.
+    """
+
+    @property
+    def max_submitting(self) -> int:
+        """POSTs that one process has on the wire at one time."""
+
+    @property
+    def max_polling(self) -> int:
+        """Status requests that one process has on the wire at one time."""
+
+    async def open(self) -> Permits:
+        """Return a line to them, bound to the running loop. Nothing need be reachable yet."""
 
 
 @attrs.frozen(kw_only=True)

@@ -19,7 +19,7 @@ from .generation import GenerationTrade
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
 from .models import Asset, AssetGroup, AssetSource
-from .options import Limits, Polling, Retry, Timeouts, check_positive
+from .options import Limits, Polling, Retry, SharedLimits, Timeouts, check_positive
 from .outcomes import SessionStats
 from .recorder import Doubt
 from .single import Single
@@ -67,7 +67,7 @@ class AvatarSession(VideoSession):
     :param api_key: the key, or a callable (sync or async) that is asked for it before every request, so that keys
         can rotate; by default ``TOAPIS_API_KEY`` of the environment.
     :param base_url: the service, with or without ``/v1``; by default ``TOAPIS_BASE_URL``, else ``https://toapis.com``.
-    :param limits: how fast to go; by default found by itself.
+    :param limits: how fast to go, by default found by itself; or limits shared with others (``RedisLimits``).
     :param retry: how often to repeat what is safe to repeat.
     :param polling: when to look at pending assets; by default learned.
     :param video_polling: when to look at pending videos; by default after 5 s, then every 10 s.
@@ -86,7 +86,7 @@ class AvatarSession(VideoSession):
         api_key: str | KeyProvider | None = None,
         *,
         base_url: str | None = None,
-        limits: Limits | None = None,
+        limits: Limits | SharedLimits | None = None,
         retry: Retry | None = None,
         polling: Polling | None = None,
         video_polling: Polling | None = None,
