@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -16,7 +17,9 @@ from seedance_avatar.cli.exits import EXIT_CODES
 REFUSED = AuthError("the key is not known", status=401)
 
 
-@pytest.mark.parametrize("words", [["--help"], [], ["ingest", "--help"], ["demo", "-h"], ["sandbox", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], [], ["ingest", "--help"], ["demo", "-h"], ["generate", "--help"], ["sandbox", "--help"]]
+)
 def test_help_teaches_in_eighty_columns(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -26,7 +29,7 @@ def test_help_teaches_in_eighty_columns(
     assert max(map(len, told.splitlines())) <= 80
     assert EXIT_CODES in told
     if words in ([], ["--help"]):
-        assert all(f"│ {name} " in told for name in ("demo", "ingest", "sandbox"))
+        assert all(f"│ {name} " in told for name in ("demo", "ingest", "generate", "sandbox"))
         assert "seedance-avatar ingest sources.csv --dry-run" in told
     if words[:1] == ["ingest"]:
         assert "produce-urls | seedance-avatar ingest - --group-name brand-avatar" in told
@@ -133,14 +136,17 @@ async def test_a_taken_port_is_one_line() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_demo_ends_well_and_shows_what_it_made_fail() -> None:
+async def test_the_demo_ends_with_a_video_and_shows_what_it_made_fail(tmp_path: Path) -> None:
+    video = tmp_path / "demo.mp4"
     code, out, told = await ran(
-        "demo", "--json", "--speed", "100", TOAPIS_API_KEY="", TOAPIS_BASE_URL="http://203.0.113.1"
+        "demo", "--json", "--speed", "100", "--out", str(video), TOAPIS_API_KEY="", TOAPIS_BASE_URL="http://203.0.113.1"
     )
     assert code == 0, told
     assert out == ""
     summary = json.loads(told.splitlines()[-1])
     assert summary["counts"]["active"] == 195
     assert summary["counts"]["failed"] == 5
+    assert summary["files"] == [str(video)]
+    assert video.read_bytes()[4:8] == b"ftyp"
     assert {reason["count"] for reason in summary["reasons"]} == {1}
     assert any("face-101" in label for reason in summary["reasons"] for label in reason["named"])

@@ -14,6 +14,7 @@ from seedance_avatar.text import safe_text
 from .arguments import hide_dashes, show_dashes
 from .demo import demo
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
+from .generate import generate
 from .ingest import ingest
 from .results import Unwritable
 from .sandbox import sandbox
@@ -37,6 +38,10 @@ with one URL a line):
         --journal run.db --out results.jsonl
 
 Killed in the middle? Run the same line again: the journal knows what was sent.
+And with what is active:
+
+    seedance-avatar generate "She waves at the camera." \\
+        --journal run.db --key face-001 --out wave.mp4
 """
 
 _EPILOGUE: Final = f"""{EXIT_CODES}
@@ -52,7 +57,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for command in (demo, ingest, sandbox):
+for command in (demo, ingest, generate, sandbox):
     app.command(command)
 
 

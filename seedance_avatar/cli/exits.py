@@ -6,7 +6,17 @@ import signal
 from enum import IntEnum
 from typing import Final
 
-from seedance_avatar import AuthError, InvalidInput, JournalError, QuotaExhausted
+from seedance_avatar import (
+    AssetFailed,
+    AuthError,
+    ContentRefused,
+    GenerationFailed,
+    InvalidInput,
+    InvalidRequest,
+    JournalError,
+    NotFound,
+    QuotaExhausted,
+)
 
 __all__ = ["EXIT_CODES", "Exit", "exit_for_error", "exit_for_signal"]
 
@@ -25,7 +35,7 @@ class Exit(IntEnum):
 
 EXIT_CODES: Final = """Exit codes, the first that is true from below:
 
-    0    all active (demo: as expected)
+    0    all active, or the video downloaded (demo: all as expected)
     2    some failed or were rejected
     3    some are in doubt, pending or not sent
     4    the service refused the key, or the account has no quota
@@ -43,6 +53,8 @@ def exit_for_error(error: BaseException) -> Exit:
             return Exit.REFUSED
         case InvalidInput() | JournalError():
             return Exit.USAGE
+        case AssetFailed() | GenerationFailed() | ContentRefused() | InvalidRequest() | NotFound():
+            return Exit.FAILED
         case _:
             return Exit.UNFINISHED
 

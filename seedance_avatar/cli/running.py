@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
-from seedance_avatar import AssetSource, AvatarSession, Event, IngestStats, Observer
+from seedance_avatar import AssetSource, AvatarSession, Event, IngestStats, Observer, Outcome
 
 from .eventlog import EventLog
 from .meter import Meter
@@ -20,10 +20,16 @@ from .results import Results
 from .signals import Interrupts
 from .tally import Tally
 
-__all__ = ["DRAIN", "Run", "choose_view", "fan_out"]
+__all__ = ["DRAIN", "Run", "choose_view", "fan_out", "on_live_terminal"]
 
+T = TypeVar("T")
 DRAIN: Final = 10.0
 """Seconds that what is on the wire gets to come home after the first signal."""
+
+
+def on_live_terminal() -> bool:
+    """Tell whether standard error is a terminal on which lines can be drawn again."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
 
 
 def choose_view(*, as_json: bool) -> tuple[View, EventLog | None]:
@@ -31,7 +37,7 @@ def choose_view(*, as_json: bool) -> tuple[View, EventLog | None]:
     if as_json:
         log = EventLog(sys.stderr)
         return JsonView(log), log
-    if sys.stderr.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}:
+    if on_live_terminal():
         return LiveView(sys.stderr, colour=not os.environ.get("NO_COLOR")), None
     return PlainView(sys.stderr), None
 
@@ -57,6 +63,7 @@ class Run:
     :ivar results: where outcomes are written, or None.
     :ivar total: sources there are in all, or None where that cannot be known.
     :ivar rejected: returns how many rows were rejected so far.
+    :ivar seen: called with every outcome.
     """
 
     title: str
@@ -65,9 +72,11 @@ class Run:
     results: Results | None = None
     total: int | None = None
     rejected: Callable[[], int] = int
+    seen: Callable[[Outcome], object] = lambda _: None
     tally: Tally = attrs.field(factory=Tally)
     elapsed: float = 0.0
-    _trouble: str = ""
+    _doing: str = ""
+    _snap: Callable[[], Snapshot] | None = None
     _session: AvatarSession | None = None
     _stop: Callable[[], None] | None = None
     _draining: asyncio.Task[None] | None = None
@@ -91,8 +100,8 @@ class Run:
             if self._main is not None:
                 self._main.cancel()
             return
-        self._trouble = "stopping: what is on the wire comes home (10 s at most); Ctrl-C again ends at once"
-        self.view.say(self._trouble)
+        self._doing = "stopping: what is on the wire comes home (10 s at most); Ctrl-C again ends at once"
+        self.view.say(self._doing)
         self._draining = asyncio.ensure_future(self._session.drain(DRAIN))
 
     def halt(self) -> None:
@@ -108,10 +117,12 @@ class Run:
         loop = asyncio.get_running_loop()
         async with session.ingest(sources, **options) as stream:
             self._session, self._stop = session, stream.stop
-            showing = loop.create_task(keep_showing(self.view, lambda: self._snapshot(stream.stats(), session)))
+            self._snap = lambda: self._snapshot(stream.stats(), session)
+            showing = loop.create_task(keep_showing(self.view, self._snap))
             try:
                 async for outcome in stream.outcomes():
                     self.tally.add(outcome)
+                    self.seen(outcome)
                     if self.results is not None:
                         await self.results.put(outcome)
             finally:
@@ -124,10 +135,23 @@ class Run:
         if self._draining is not None:
             await self._draining
 
+    async def beside(self, doing: str, work: Awaitable[T]) -> T:
+        """Await ``work`` after the ingest, and show meanwhile that ``doing`` is what is done."""
+        self.view.say(doing)
+        self._doing = doing
+        showing = None if self._snap is None else asyncio.ensure_future(keep_showing(self.view, self._snap))
+        try:
+            return await work
+        finally:
+            self._doing = ""
+            if showing is not None:
+                showing.cancel()
+                await asyncio.wait([showing])
+
     def _snapshot(self, stats: IngestStats, session: AvatarSession) -> Snapshot:
         meter, now = self.meter, asyncio.get_running_loop().time()
         done = stats.active + stats.failed + stats.pending + stats.in_doubt + stats.unsent
-        trouble = self._trouble or (f"the service cannot be reached: {meter.down}" if meter.down else "")
+        trouble = self._doing or (f"the service cannot be reached: {meter.down}" if meter.down else "")
         return Snapshot(
             title=self.title,
             total=self.total,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-__all__ = ["duration", "number", "plural", "rate"]
+__all__ = ["duration", "number", "plural", "rate", "size"]
 
 
 def number(value: int) -> str:
@@ -43,7 +41,8 @@ def rate(per_second: float | None) -> str:
     return f"{per_second:.1f}/s" if per_second < 99.5 else f"{per_second:,.0f}/s"  # noqa: PLR2004 - three digits
 
 
-def listed(items: Iterable[str]) -> str:
-    """Return ``a, b and c``."""
-    *most, last = [*items] or [""]
-    return f"{', '.join(most)} and {last}" if most else last
+def size(count: int) -> str:
+    """Return ``512 bytes``, ``34 KB`` or ``3.1 MB``."""
+    if count < 1_000:  # noqa: PLR2004
+        return plural(count, "byte")
+    return f"{count / 1_000:.0f} KB" if count < 999_500 else f"{count / 1_000_000:.1f} MB"  # noqa: PLR2004
