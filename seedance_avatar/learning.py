@@ -32,6 +32,7 @@ _TRUST: Final = 30.0  # how many imagined things an earlier run is worth at firs
 _LEAST_WEIGHT: Final = 0.02  # no memory is believed less
 _RECALL: Final = 0.95  # how much of a memory's score outlives one more completion
 _SCORED: Final = 300  # looks: what came before them would have faded from the score
+_SETTLED: Final = 100  # completions, until which every look tells much
 _QUANTILES: Final = 64
 _SHORTEST, _LONGEST = 1e-3, 1e6  # seconds between which a median is believed
 _MOST_KNOTS: Final = 1000
@@ -110,7 +111,9 @@ class Law:
         """Return whether so much was seen, and so much time has passed, that a refit (some ms) is worth it."""
         if self._seen < self._refit_after:
             return False
-        return now - self._fitted_at >= (0.03 if self.completed < 100 else 0.1) * self.median  # noqa: PLR2004 - early on every look tells much
+        settled = self.completed >= _SETTLED
+        share, least = (0.1, 1.0) if settled else (0.03, 0.25)  # of the median, but not below so many seconds
+        return now - self._fitted_at >= max(least, share * self.median)
 
     def refit(self, now: float) -> bool:
         """Learn from what was observed. Return whether the law has moved by a tenth since it last was said to."""

@@ -132,8 +132,8 @@ class Schedule:
     """Everything pending in a session, and when to look at each. Build it by :meth:`build`.
 
     What is popped is out until :meth:`still_pending`, :meth:`defer` or :meth:`add` puts it back, or
-    :meth:`finished`, :meth:`failed` or :meth:`discard` ends it. A step costs some microseconds; now and then, at
-    most ten times in the median time to finish, one costs some milliseconds, when a law is fitted anew.
+    :meth:`finished`, :meth:`failed` or :meth:`discard` ends it. A step costs some microseconds; now and then, once
+    a second and kind at most when a law is settled, one costs some milliseconds: a law is fitted anew.
     """
 
     _default: Polling
