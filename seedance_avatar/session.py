@@ -108,7 +108,7 @@ class AvatarSession(VideoSession):
         self._observer = observer
         self._trust_env = trust_env
         self._allow_private = allow_private_sources
-        self._trade = GenerationTrade(video_models, allow_private_sources)
+        self._video_trade = GenerationTrade(video_models, allow_private_sources)
         self._engine: Engine | None = None
         self._closing: asyncio.Task[None] | None = None
         self._accepted_at: dict[str, float] = {}

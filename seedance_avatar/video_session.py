@@ -25,7 +25,7 @@ __all__ = ["VideoSession"]
 class VideoSession(abc.ABC):
     """What :class:`~seedance_avatar.AvatarSession` does for videos."""
 
-    _trade: GenerationTrade
+    _video_trade: GenerationTrade
     _videos: Videos | None = None
 
     @abc.abstractmethod
@@ -43,7 +43,7 @@ class VideoSession(abc.ABC):
     def _open_videos(self) -> Videos:
         engine = self._open_engine()
         if self._videos is None:
-            self._videos = Videos(engine, self._trade)
+            self._videos = Videos(engine, self._video_trade)
         return self._videos
 
     async def generate(  # noqa: PLR0913 - the wishes of one video, all but the prompt by keyword
@@ -142,7 +142,7 @@ class VideoSession(abc.ABC):
         check_positive("video_timeout", video_timeout)
         check_positive("max_pending", max_pending)
         return self._stream(
-            attrs.evolve(self._trade),
+            attrs.evolve(self._video_trade),
             requests,
             asset_timeout=video_timeout,
             max_pending=max_pending,

@@ -41,7 +41,7 @@ PHOTO = "https://cdn.example.com/her.jpg?sig=s3cret"
 
 def session(service: Studio, looks: tuple[float, ...] = (0.0, 0.0, 0.0), **knobs: Any) -> AvatarSession:
     made = quick(service.url, **knobs)
-    made._trade.looks = looks
+    made._video_trade.looks = looks
     return made
 
 

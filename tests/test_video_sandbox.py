@@ -51,7 +51,7 @@ async def test_from_urls_to_a_video_that_a_player_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["lost_answer", "truncated", "not_json", "reset", "server_error"])
 async def test_whatever_becomes_of_an_answer_there_is_one_task_for_each_request(fault: Any) -> None:
     async with world() as it:
-        it.session._trade.looks = (0.0, 0.0, 0.0)
+        it.session._video_trade.looks = (0.0, 0.0, 0.0)
         it.sandbox.faults.add(fault, path="generations", probability=0.4)
         wanted = [GenerationRequest(f"Shot {number}", key=str(number)) for number in range(25)]
         async with it.session.generate_many(wanted) as stream:
