@@ -28,6 +28,7 @@ from .errors import (
 )
 from .events import Event, Observer
 from .ingest import Ingest
+from .journal_reader import JournalReader
 from .models import Asset, AssetGroup, AssetSource, VideoTask
 from .options import Limits, Polling, Retry, Timeouts
 from .outcomes import (
@@ -76,6 +77,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSource",
     "JournalError",
+    "JournalReader",
     "Limits",
     "NotFound",
     "Observer",

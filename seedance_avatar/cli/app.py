@@ -16,6 +16,7 @@ from .demo import demo
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
 from .generate import generate
 from .ingest import ingest
+from .report import report
 from .results import Unwritable
 from .sandbox import sandbox
 from .summary import INVOCATION
@@ -57,7 +58,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for command in (demo, ingest, generate, sandbox):
+for command in (demo, ingest, generate, report, sandbox):
     app.command(command)
 
 
