@@ -81,11 +81,11 @@ class SharedGate(Gate):
         while True:
             try:
                 wait = await self.permits.reserve(self.lane)
-            except ConnectionFailed:
+            except ConnectionFailed as error:
                 now = self.clock()
                 if self._away_since is None:
                     self._away_since, self._tries = now, 0
-                if now - self._away_since >= self.retry.patience:
+                if error.fatal or now - self._away_since >= self.retry.patience:
                     raise
                 self._tries += 1
                 await self._sleep(flow, backoff(self._tries, base=self.retry.base, cap=self.retry.cap, rng=self.rng))

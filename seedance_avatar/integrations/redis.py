@@ -1,0 +1,234 @@
+"""Limits that a fleet of processes holds as one, kept in Redis (extra ``[redis]``; Redis 5 or later).
+
+.. code-block:: python
+
+    limits = RedisLimits("redis://limits.internal:6379/0", limits=Limits.vip())
+    async with AvatarSession(limits=limits) as session:
+        ...
+
+Every request asks Redis for its moment: one round trip, one script, which reserves the next free moment of the
+account's lane and returns the seconds until then. It is GCRA (ITU-T I.371) on Redis's own clock, so the clocks of
+the processes do not matter. In any time ``t`` no more than ``burst + rate * t`` moments are given out, to all processes
+together; a process that is late uses at most four moments late in each lane. A ``Retry-After`` that the
+service sends to one process holds all of them back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry as RedisRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from seedance_avatar.errors import ConnectionFailed, InvalidInput
+from seedance_avatar.options import Limits, check_positive
+from seedance_avatar.pacing import QUERIES, SUBMITS, Pacer
+from seedance_avatar.text import safe_text
+
+__all__ = ["RedisLimits"]
+
+_log = logging.getLogger("seedance_avatar")
+
+_Lane: TypeAlias = Literal["submit", "query"]
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds from one look whether Redis is back to the next, while a process goes on alone."""
+
+# A hash for each lane: when the next would be due were all evenly spaced, and when that was written, both in
+# microseconds on Redis's clock. Where that clock was set back, the distance between the two is what counts.
+_SCRIPT: Final = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local gap, burst, brake = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local kept = redis.call('HMGET', KEYS[1], 'due', 'at')
+local due, at = tonumber(kept[1]) or 0, tonumber(kept[2]) or now
+if now < at then due = due - (at - now) end
+local ahead, wait = (burst - 1) * gap, 0
+if brake > 0 then
+    due = math.max(due, now + brake + ahead)
+else
+    wait = math.max(0, due - ahead - now)
+    due = math.max(due, now) + gap
+end
+redis.call('HSET', KEYS[1], 'due', string.format('%.2f', due), 'at', string.format('%.0f', now))
+redis.call('PEXPIRE', KEYS[1], math.ceil((due - now) / 1000) + 60000)
+return math.ceil(wait)
+"""
+
+
+def _given(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
+    del instance
+    if value is None:
+        return
+    if not isinstance(value, Limits):
+        message = f"RedisLimits.{attribute.name} must be Limits, not {type(value).__name__}"
+        raise InvalidInput(message)
+    if value.submits_per_second is None or value.queries_per_second is None:
+        message = (
+            f"RedisLimits.{attribute.name} needs submits_per_second and queries_per_second: a fleet does not find its "
+            "limits by itself; the documented ones are Limits.default(), .vip() and .svip()"
+        )
+        raise InvalidInput(message)
+
+
+@attrs.frozen(kw_only=True)
+class RedisLimits:
+    """What a fleet of processes may do together; pass it as ``AvatarSession(limits=...)`` in each of them.
+
+    Frozen, and built without a connection: one may serve any number of sessions, and can be made before a fork.
+
+    :ivar url: where Redis is: ``redis://``, ``rediss://`` or ``unix://``. It is never shown; a message names the host.
+    :ivar limits: how fast all who share them may go together, by default the documented limits of an ordinary
+        account. ``max_submitting`` and ``max_polling`` are for each process.
+    :ivar account: a name of your own for the account; whoever uses the same shares the limits. Never the key.
+    :ivar when_away: what to do while Redis cannot be reached. ``"wait"`` (the default): nothing is sent; after
+        ``Retry.patience`` seconds calls end with :class:`~seedance_avatar.ConnectionFailed` and what an ingest
+        had not sent is ``Unsent``. ``"alone"``: go on, each process for itself, as fast as ``alone`` says, and
+        look every second whether Redis is back.
+    :ivar alone: the limits of one process that is alone: the fleet's divided by its processes keeps the whole.
+    :ivar timeout: seconds after which Redis counts as away (default 1).
+    """
+
+    url: str = attrs.field(kw_only=False, repr=False)
+    limits: Limits = attrs.field(factory=Limits.default, validator=_given)
+    account: str = "default"
+    when_away: Literal["wait", "alone"] = "wait"
+    alone: Limits | None = attrs.field(default=None, validator=_given)
+    timeout: float = 1.0
+
+    def __attrs_post_init__(self) -> None:
+        check_positive("RedisLimits.timeout", self.timeout)
+        if self.when_away not in {"wait", "alone"}:
+            message = f"RedisLimits.when_away must be 'wait' or 'alone', not {self.when_away!r}"
+            raise InvalidInput(message)
+        if (self.when_away == "alone") != (self.alone is not None):
+            message = "RedisLimits needs alone=Limits(...) for when_away='alone', and takes it for nothing else"
+            raise InvalidInput(message)
+        if urlsplit(self.url).scheme not in {"redis", "rediss", "unix"}:
+            message = "RedisLimits needs a URL that begins with redis://, rediss:// or unix://"
+            raise InvalidInput(message)
+
+    @property
+    def max_submitting(self) -> int:
+        """POSTs that one process has on the wire at one time."""
+        return self.limits.max_submitting
+
+    @property
+    def max_polling(self) -> int:
+        """Status requests that one process has on the wire at one time."""
+        return self.limits.max_polling
+
+    async def open(self) -> _Line:
+        """Return a line to Redis, bound to the running loop; it connects when it is first used."""
+        client: Any = Redis.from_url(
+            self.url,
+            socket_timeout=self.timeout,
+            socket_connect_timeout=self.timeout,
+            retry=RedisRetry(NoBackoff(), 0),  # a script that is repeated reserves twice; who waits is told instead
+        )
+        at = urlsplit(self.url)
+        where = at.path if at.scheme == "unix" else f"{at.hostname}:{at.port or 6379}"
+        alone = self.alone
+        return _Line(
+            client,
+            script=client.register_script(_SCRIPT),
+            where=safe_text(where),
+            lanes={
+                "submit": _lane(self.account, "submit", self.limits.submits_per_second, self.limits.submit_burst),
+                "query": _lane(self.account, "query", self.limits.queries_per_second, self.limits.query_burst),
+            },
+            alone=None
+            if alone is None
+            else {
+                "submit": Pacer.build(rate=alone.submits_per_second, burst=alone.submit_burst, start=SUBMITS),
+                "query": Pacer.build(rate=alone.queries_per_second, burst=alone.query_burst, start=QUERIES),
+            },
+        )
+
+
+def _lane(account: str, lane: _Lane, rate: float | None, burst: int | None) -> tuple[str, float, int]:
+    """Return the key, the microseconds between two, and the burst of a lane."""
+    assert rate is not None  # noqa: S101 - RedisLimits was built with one
+    # The account in braces: in a cluster of Redis both lanes lie on one node.
+    return f"seedance-avatar:{{{account}}}:{lane}", 1e6 / rate, burst or 1
+
+
+@attrs.define(eq=False)
+class _Line:
+    """One session's line to the limits in Redis; see :class:`seedance_avatar.options.Permits`."""
+
+    _client: Any
+    _script: Any = attrs.field(kw_only=True)
+    _where: str = attrs.field(kw_only=True)
+    _lanes: dict[_Lane, tuple[str, float, int]] = attrs.field(kw_only=True)
+    _alone: dict[_Lane, Pacer] | None = attrs.field(kw_only=True)
+    _away_until: float | None = None
+    _braking: set[asyncio.Task[None]] = attrs.field(factory=set)
+
+    async def reserve(self, lane: _Lane) -> float:
+        """Reserve the next free moment and return the seconds until then.
+
+        :raises ConnectionFailed: Redis is away and ``when_away`` is ``"wait"``, or it refuses us (that is fatal).
+
+        Cancelled, a moment may have been reserved; it is lost.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._alone is not None and self._away_until is not None and now < self._away_until:
+            return self._by_itself(self._alone[lane], now)
+        try:
+            microseconds: int = await self._ask(lane, 0.0)
+        except (RedisError, OSError) as error:
+            failed = self._failed(error)
+            if self._alone is None or failed.fatal:
+                raise failed from None
+            if self._away_until is None:
+                _log.warning("%s; this process goes on alone until it is back", failed.message)
+            self._away_until = now + _LOOK_AGAIN
+            return self._by_itself(self._alone[lane], now)
+        if self._away_until is not None:
+            self._away_until = None
+            _log.warning("the shared limits in Redis at %s are back", self._where)
+        return microseconds / 1e6
+
+    async def _ask(self, lane: _Lane, brake: float) -> Any:  # noqa: ANN401 - what the script returned
+        key, gap, burst = self._lanes[lane]
+        return await self._script(keys=[key], args=[gap, burst, brake * 1e6])
+
+    def _failed(self, error: Exception) -> ConnectionFailed:
+        told = safe_text(str(error) or type(error).__name__, 120)
+        message = f"the shared limits in Redis at {self._where} cannot be asked ({told}): nothing was sent"
+        # Newer releases of redis-py wrap what happened while connecting.
+        refused = any(isinstance(it, AuthenticationError | NoPermissionError) for it in (error, error.__cause__))
+        return ConnectionFailed(message, fatal=refused)
+
+    @staticmethod
+    def _by_itself(pacer: Pacer, now: float) -> float:
+        at = pacer.next_at(now)
+        pacer.take(at)
+        return at - now
+
+    def brake(self, lane: _Lane, seconds: float) -> None:
+        """Tell Redis that nobody may go for so many seconds; returns at once. This process knows already."""
+        if self._alone is not None:
+            self._alone[lane].brake(asyncio.get_running_loop().time(), seconds)
+        task = asyncio.get_running_loop().create_task(self._publish(lane, seconds), name="seedance-avatar: brake")
+        self._braking.add(task)
+        task.add_done_callback(self._braking.discard)
+
+    async def _publish(self, lane: _Lane, seconds: float) -> None:
+        try:
+            await self._ask(lane, seconds)
+        except (RedisError, OSError) as error:
+            _log.info("a Retry-After could not be told to the fleet: %s", self._failed(error).message)
+
+    async def aclose(self) -> None:
+        """Let brakes out that are on their way, and disconnect."""
+        if self._braking:
+            await asyncio.wait(self._braking)
+        await self._client.aclose()
