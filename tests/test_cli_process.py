@@ -97,6 +97,19 @@ async def test_a_second_signal_ends_at_once_and_the_same_command_resumes(sandbox
 
 
 @pytest.mark.asyncio
+async def test_a_producer_that_pauses_holds_nothing_back_and_does_not_hinder_the_end(sandbox: Sandbox) -> None:
+    async with started("ingest", "-", "--group-name", "hero", "--json", url=sandbox.url, pipe=True) as process:
+        assert process.process.stdin is not None
+        process.process.stdin.write(b"https://x.example.com/1.jpg\n")
+        await process.until('"event": "settled"')  # although the producer has not said what comes next
+        process.send(signal.SIGINT)
+        code, out = await process.end()
+    assert code == 130
+    assert json.loads(out)["outcome"] == "active"
+    assert json.loads(process.err.splitlines()[-1])["event"] == "summary"
+
+
+@pytest.mark.asyncio
 async def test_on_a_terminal_the_run_is_one_frame_that_ends_as_a_summary(sandbox: Sandbox, tmp_path: Path) -> None:
     arguments = ["ingest", manifest(tmp_path, 40), "--group-name", "hero", "--out", str(tmp_path / "r.jsonl")]
     with on_terminal(*arguments, url=sandbox.url) as terminal:

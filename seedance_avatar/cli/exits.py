@@ -33,7 +33,7 @@ class Exit(IntEnum):
     UNWRITABLE = 74
 
 
-EXIT_CODES: Final = """Exit codes, the first that is true from below:
+EXIT_CODES: Final = """Exit codes (where several are true, the last of them):
 
     0    all active, or the video downloaded (demo: all as expected)
     2    some failed or were rejected

@@ -68,10 +68,10 @@ def read_records(stream: BinaryIO, name: str, form: Format | None = None) -> Ite
     if form == "parquet":
         yield from _parquet(stream, name)
         return
-    numbered = _lines(stream, name)
-    head = list(itertools.islice(numbered, _PEEKED_LINES))
-    lines = itertools.chain(head, numbered)
-    form = form or _sniffed(head, name)
+    lines = _lines(stream, name)
+    if form is None:
+        form, head = _sniffed(lines, name)
+        lines = itertools.chain(head, lines)
     yield from {"csv": _csv, "jsonl": _jsonl, "text": _text}[form](lines, name)
 
 
@@ -93,17 +93,24 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
             text.detach()  # the stream is its owner's to close
 
 
-def _sniffed(head: list[str], name: str) -> Format:
-    said = (line.strip() for line in head)
-    first = next((line for line in said if line and not line.startswith("#")), "")
+def _sniffed(lines: Iterator[str], name: str) -> tuple[Format, list[str]]:
+    """Tell the format by the first line that says something, and return the lines that were read to tell it."""
+    head: list[str] = []
+    first = ""
+    for line in itertools.islice(lines, _PEEKED_LINES):
+        head.append(line)
+        first = line.strip()
+        if first and not first.startswith("#"):
+            break
+        first = ""
     if first.startswith("["):
         raise _json_array(name)
     if first.startswith("{"):
-        return "jsonl"
+        return "jsonl", head
     if "source_url" in first.lower() and "://" not in first:
-        return "csv"
+        return "csv", head
     if "://" in first and not any(mark in first for mark in ' "\t;'):
-        return "text"
+        return "text", head
     if not first:
         message = f"{name} is empty: there is nothing to ingest"
     else:

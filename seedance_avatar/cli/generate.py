@@ -36,7 +36,7 @@ _MOST: Final = 50
 
 
 async def generate(  # noqa: PLR0913 - a command's options are its arguments
-    prompt: str = "",
+    prompt: Annotated[str, Parameter(show_default=False)] = "",
     /,
     *,
     out: str,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from seedance_avatar import AvatarSession, InvalidInput
+from seedance_avatar import AvatarSession, InvalidInput, Limits
 
 from .arguments import FileOrDash, Flag
 from .dryrun import print_survey, survey_facts
@@ -41,7 +41,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     rejects: str | None = None,
     format: Format | None = None,  # noqa: A002 - the option's name
     asset_type: Literal["image", "video", "audio"] = "image",
-    limits: Literal["auto", "default", "vip", "svip"] = "auto",
+    limits: Literal["auto", "default", "vip", "svip", "unlimited"] = "auto",
     asset_timeout: float = 1800.0,
     max_pending: int = 20_000,
     on_failure: Literal["continue", "stop"] = "continue",
@@ -94,7 +94,8 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     :param rejects: where rejected rows go; by default beside the manifest, with .rejects.jsonl at its end.
     :param format: the manifest's format; by default told by its name or its first line.
     :param asset_type: the type of rows that have none and whose URL does not tell it.
-    :param limits: how fast to go: auto finds it out, the others are the documented tiers of an account.
+    :param limits: how fast to go: auto finds it out; default, vip and svip are the documented tiers of an account;
+        unlimited is for a gateway of your own.
     :param asset_timeout: seconds from acceptance after which an asset that is not finished counts as pending.
     :param max_pending: sources at most that are under way at one time.
     :param on_failure: stop: send nothing more after the first failure.
@@ -127,7 +128,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     meter = Meter()
     session = AvatarSession(
         base_url=base_url,
-        limits=None if limits == "auto" else TIERS[limits],
+        limits={"auto": None, "unlimited": Limits.unlimited(), **TIERS}[limits],
         observer=fan_out(meter, log),
         allow_private_sources=allow_private_sources,
     )

@@ -169,7 +169,7 @@ def open_manifest(
         message = f"a source is an image, a video or an audio, not {safe_text(fallback, 40)}"
         raise ManifestError(message)
     if path == "-":
-        yield Manifest("standard input", sys.stdin.buffer, judge, form, fallback)
+        yield Manifest("standard input", _standard_input(), judge, form, fallback)
         return
     try:
         stream = Path(path).open("rb")  # noqa: SIM115 - closed below; only the opening is to be caught here
@@ -178,3 +178,12 @@ def open_manifest(
         raise ManifestError(message) from None
     with stream:
         yield Manifest(safe_text(path), stream, judge, form, fallback)
+
+
+def _standard_input() -> BinaryIO:
+    # A reader of our own: a run that is stopped while it waits here leaves its thread behind in the reader, and the
+    # interpreter, which puts its own reader of standard input in order as it ends, would stumble over that.
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:  # standard input is no file but something that was put in its place
+        return sys.stdin.buffer

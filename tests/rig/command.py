@@ -52,26 +52,28 @@ class Process:
 
     async def end(self) -> tuple[int, str]:
         """Wait until it ended; return its code and what it said on standard output."""
-        out, err = await self.process.communicate()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        # Not communicate(), which closes a standard input that shall stay open.
+        out, err, _ = await asyncio.gather(self.process.stdout.read(), self.process.stderr.read(), self.process.wait())
         self.err += err.decode()
         assert self.process.returncode is not None
         return self.process.returncode, out.decode()
 
 
 @contextlib.asynccontextmanager
-async def started(*arguments: str, url: str = "", stdin: bytes | None = None, **more: str) -> AsyncIterator[Process]:
-    """Start a command on pipes; it is killed when the block is left before its end."""
+async def started(*arguments: str, url: str = "", pipe: bool = False, **more: str) -> AsyncIterator[Process]:
+    """Start a command on pipes; it is killed when the block is left before its end.
+
+    :param pipe: give it a standard input that stays open, instead of none.
+    """
     process = await asyncio.create_subprocess_exec(
         *command(*arguments),
         env=environment(url, **more),
-        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE if pipe else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    if stdin is not None:
-        assert process.stdin is not None
-        process.stdin.write(stdin)
-        process.stdin.close()
     try:
         yield Process(process)
     finally:
@@ -80,9 +82,9 @@ async def started(*arguments: str, url: str = "", stdin: bytes | None = None, **
             await process.communicate()
 
 
-async def ran(*arguments: str, url: str = "", stdin: bytes | None = None, **more: str) -> tuple[int, str, str]:
+async def ran(*arguments: str, url: str = "", **more: str) -> tuple[int, str, str]:
     """Run a command on pipes to its end; return its code, its standard output and its standard error."""
-    async with started(*arguments, url=url, stdin=stdin, **more) as process:
+    async with started(*arguments, url=url, pipe=False, **more) as process:
         code, out = await process.end()
         return code, out, process.err
 
