@@ -24,6 +24,19 @@ _AT_HAND: Final = (list, tuple, set, frozenset, deque, range, dict)
 """What is in memory already: reading it cannot block, so it needs no thread."""
 
 
+def _told(error: BaseException) -> BaseException:
+    """Return what to raise to the caller for an ``error`` of their iterator.
+
+    It is the error itself, unless Python would take it for something else on the way: the end of an iteration or
+    a cancellation that nobody asked for would be silent (PEP 479 has the same reason).
+    """
+    if not isinstance(error, StopAsyncIteration | asyncio.CancelledError | GeneratorExit):
+        return error
+    told = RuntimeError(f"the source iterator raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
+
+
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -40,7 +53,7 @@ class _Reader(threading.Thread):
 
     def __init__(self, sources: Iterable[Any]) -> None:
         super().__init__(name="seedance-avatar: sources", daemon=True)
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.ended = False
         self._sources = sources
         self._loop = asyncio.get_running_loop()
@@ -64,8 +77,8 @@ class _Reader(threading.Thread):
                     read += 1
                 if read < allowed:
                     break
-        except Exception as error:  # noqa: BLE001 - the caller's own: raised to them, after what was taken
-            self.error = error
+        except BaseException as error:  # noqa: BLE001 - the caller's own, an exit too: raised to them, after what was taken
+            self.error = _told(error)
         self.ended = True
         self._tell()
 
@@ -103,7 +116,7 @@ class Intake(Generic[S]):
 
     sources: Iterable[S] | AsyncIterable[S]
     exhausted: bool = False
-    error: Exception | None = None
+    error: BaseException | None = None
     _items: Iterator[S] | None = None
     _async_items: AsyncIterator[S] | None = None
     _reader: _Reader | None = None
@@ -114,7 +127,8 @@ class Intake(Generic[S]):
 
         :raises InvalidInput: it is not an iterable of sources.
         """
-        if isinstance(sources, str | bytes) or not isinstance(sources, Iterable | AsyncIterable):
+        by_index = hasattr(type(sources), "__getitem__")  # the older protocol, which iter() knows as well
+        if isinstance(sources, str | bytes) or not (by_index or isinstance(sources, Iterable | AsyncIterable)):
             message = (
                 f"sources must be an iterable or async iterable of sources, not {type(sources).__name__}: "
                 "for one URL pass [AssetSource.image(url)]"
@@ -133,11 +147,7 @@ class Intake(Generic[S]):
         if isinstance(self.sources, AsyncIterable):
             return await self._take_async()
         if isinstance(self.sources, _AT_HAND):
-            if self._items is None:
-                self._items = iter(self.sources)
-            taken = list(islice(self._items, most))
-            self.exhausted = len(taken) < most
-            return taken
+            return self._take_at_hand(self.sources, most)
         if self._reader is None:
             self._reader = _Reader(self.sources)
             self._reader.start()
@@ -145,6 +155,17 @@ class Intake(Generic[S]):
         if not taken:
             self.error = self._reader.error
             self.exhausted = self.error is None
+        return taken
+
+    def _take_at_hand(self, sources: Iterable[S], most: int) -> list[S]:
+        taken: list[S] = []
+        try:
+            if self._items is None:
+                self._items = iter(sources)
+            taken.extend(islice(self._items, most))
+            self.exhausted = len(taken) < most
+        except BaseException as error:  # noqa: BLE001 - a set that was changed meanwhile, a subclass of the caller's
+            self.error = _told(error)
         return taken
 
     async def _take_async(self) -> list[S]:
@@ -155,8 +176,11 @@ class Intake(Generic[S]):
             return [await anext(self._async_items)]
         except StopAsyncIteration:
             self.exhausted = True
-        except Exception as error:  # noqa: BLE001 - the caller's own; raised to them after what was taken
-            self.error = error
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            self.error = _told(error)
         return []
 
     async def aclose(self) -> None:

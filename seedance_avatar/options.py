@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Protocol, Self
+from types import UnionType
+from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import attrs
 
 from .errors import InvalidInput
 
-__all__ = ["Limits", "Permits", "Polling", "Retry", "SharedLimits", "Timeouts", "check_positive"]
+__all__ = [
+    "Limits",
+    "Permits",
+    "Polling",
+    "Retry",
+    "SharedLimits",
+    "Timeouts",
+    "check_count",
+    "check_positive",
+    "given",
+]
+
+K = TypeVar("K")
+
+
+def given(name: str, value: K, kind: type[Any] | UnionType) -> K:
+    """Return the option ``value`` (None: not given), so that a mistake is told where it is made, not when it is used.
+
+    :raises InvalidInput: it is not of ``kind``.
+    """
+    if value is not None and not isinstance(value, kind):
+        message = f"{name} must be {getattr(kind, '__name__', kind)}, not {type(value).__name__}"
+        raise InvalidInput(message)
+    return value
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse an argument that is not a whole number of at least 1.
+
+    :raises InvalidInput: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        message = f"{name} must be a whole number, not {value!r}"
+        raise InvalidInput(message)
+    _number(value, name, 1, above=False)
 
 
 def check_positive(name: str, value: object) -> None:
@@ -40,11 +75,7 @@ def _more_than_zero(instance: object, attribute: attrs.Attribute[Any], value: An
 
 
 def _count(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
-    name = f"{type(instance).__name__}.{attribute.name}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        message = f"{name} must be a whole number, not {value!r}"
-        raise InvalidInput(message)
-    _number(value, name, 1, above=False)
+    check_count(f"{type(instance).__name__}.{attribute.name}", value)
 
 
 _rate = attrs.validators.optional(_more_than_zero)
@@ -123,6 +154,7 @@ class Permits(Protocol):
         """End the line."""
 
 
+@runtime_checkable
 class SharedLimits(Protocol):
     """Limits that several processes hold as one: what a session takes in place of :class:`Limits`.
 

@@ -71,7 +71,7 @@ class Pipeline:
     drain: float
     recorder: Recorder | None = None
     accounts: Accounts = attrs.field(factory=Accounts)
-    crash: Exception | None = None
+    crash: BaseException | None = None
     ended: bool = False
     _flow: Flow = attrs.field(factory=lambda: Flow("ingest"))
     _ready: deque[Job] = attrs.field(factory=deque)

@@ -19,7 +19,7 @@ from .generation import GenerationTrade
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
 from .models import Asset, AssetGroup, AssetSource
-from .options import Limits, Polling, Retry, SharedLimits, Timeouts, check_positive
+from .options import Limits, Polling, Retry, SharedLimits, Timeouts, check_count, check_positive, given
 from .outcomes import SessionStats
 from .recorder import Doubt
 from .single import Single
@@ -99,11 +99,11 @@ class AvatarSession(VideoSession):
     ) -> None:
         self._key = _key(api_key)
         self._base = normalize_base(base_url or os.environ.get("TOAPIS_BASE_URL") or _BASE)
-        self._limits = limits or Limits()
-        self._retry = retry or Retry()
-        self._polling = polling or Polling.learned()
-        self._video_polling = video_polling or Polling.fixed(5, 10)
-        self._timeouts = timeouts or Timeouts()
+        self._limits = given("limits", limits, Limits | SharedLimits) or Limits()
+        self._retry = given("retry", retry, Retry) or Retry()
+        self._polling = given("polling", polling, Polling) or Polling.learned()
+        self._video_polling = given("video_polling", video_polling, Polling) or Polling.fixed(5, 10)
+        self._timeouts = given("timeouts", timeouts, Timeouts) or Timeouts()
         self._http = http
         self._observer = observer
         self._trust_env = trust_env
@@ -361,7 +361,7 @@ class AvatarSession(VideoSession):
         journal, or cannot be written.
         """
         check_positive("asset_timeout", asset_timeout)
-        check_positive("max_pending", max_pending)
+        check_count("max_pending", max_pending)
         if on_in_doubt not in {"hold", "resend"}:
             message = f"on_in_doubt must be 'hold' or 'resend', not {on_in_doubt!r}"
             raise InvalidInput(message)

@@ -15,7 +15,7 @@ from .engine import Engine
 from .generation import GenerationTrade
 from .ingest import Ingest
 from .models import Asset, AssetGroup, AssetSource, VideoTask
-from .options import check_positive
+from .options import check_count, check_positive
 from .video_request import GenerationRequest, Reference
 from .videos import Videos
 
@@ -140,7 +140,7 @@ class VideoSession(abc.ABC):
         :raises InvalidInput: an argument cannot be used.
         """
         check_positive("video_timeout", video_timeout)
-        check_positive("max_pending", max_pending)
+        check_count("max_pending", max_pending)
         return self._stream(
             attrs.evolve(self._video_trade),
             requests,

@@ -1,0 +1,143 @@
+"""Sources of every kind, and every way in which the reading of them can end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Self
+
+import pytest
+from rig.leaks import no_leaks
+from rig.world import sources, world
+
+from seedance_avatar import AssetSource, AvatarSession, InvalidInput
+
+pytestmark = pytest.mark.asyncio
+
+
+class Breaks:
+    """An iterator of three sources that then raises ``error``, read in a thread."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._items = iter(sources(3))
+        self._error = error
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> AssetSource:
+        for item in self._items:
+            return item
+        raise self._error
+
+
+class BreaksAwaited(Breaks):
+    """The same, awaited."""
+
+    __iter__ = None  # type: ignore[assignment]  # it shall be no plain iterable
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AssetSource:
+        return self.__next__()
+
+
+class BreaksAtHand(list[AssetSource]):
+    """The same, as a collection that needs no thread."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(sources(3))
+        self._error = error
+
+    def __iter__(self) -> Iterator[AssetSource]:
+        yield from list.__iter__(self)
+        raise self._error
+
+
+@pytest.mark.parametrize("kind", [Breaks, BreaksAwaited, BreaksAtHand])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("boom"), ValueError),
+        (asyncio.CancelledError(), RuntimeError),
+        (StopAsyncIteration(), RuntimeError),
+        (GeneratorExit(), RuntimeError),
+    ],
+)
+async def test_whatever_a_source_raises_what_was_taken_comes_first_and_then_it_is_told(
+    kind: type[Breaks], error: BaseException, told: type[Exception]
+) -> None:
+    if kind is BreaksAwaited and isinstance(error, StopAsyncIteration):
+        return  # that is how an async iterator ends
+    outcomes = []
+    async with no_leaks(), world() as it:
+        with pytest.raises(told) as caught:
+            async with asyncio.timeout(5), it.session.ingest(kind(error), group=it.group) as stream:
+                async for outcome in stream.outcomes():
+                    outcomes.append(outcome)  # noqa: PERF401 - it raises in the middle
+        assert caught.value is error or caught.value.__cause__ is error
+        assert stream.report.taken == stream.report.active == len(outcomes) == 3
+        assert not stream.report.exhausted
+
+
+@pytest.mark.parametrize("kind", [Breaks, BreaksAwaited])
+async def test_an_exit_in_a_source_reaches_the_consumer_as_an_exit(kind: type[Breaks]) -> None:
+    class Exit(BaseException):
+        """What SystemExit is to a program, without ending the loop of this test."""
+
+    async with no_leaks(), world() as it:
+        with pytest.raises(Exit):
+            async with asyncio.timeout(5), it.session.ingest(kind(Exit()), group=it.group) as stream:
+                async for _ in stream:
+                    pass
+        assert stream.report.active == 3
+
+
+async def test_a_set_that_changes_while_it_is_read_loses_nothing_that_was_taken() -> None:
+    changing = set(sources(400))
+    async with world() as it:
+        with pytest.raises(RuntimeError, match="changed size"):
+            async with it.session.ingest(changing, group=it.group) as stream:
+                async for _ in stream:
+                    changing.add(AssetSource.image("https://cdn.example.com/late.jpg"))
+        report = stream.report
+        assert report.taken == report.active > 0
+
+
+async def test_what_can_only_be_indexed_is_read_as_iter_reads_it() -> None:
+    class Rows:
+        def __getitem__(self, at: int) -> AssetSource:
+            return sources(3)[at]
+
+    rows: Any = Rows()
+    async with world() as it, it.session.ingest(rows, group=it.group) as stream:
+        assert len([asset async for asset in stream]) == 3
+
+
+async def test_a_source_may_use_the_session_that_it_feeds() -> None:
+    async with world() as it:
+
+        async def chained() -> AsyncIterator[AssetSource]:  # noqa: ASYNC900 - the ingest closes it
+            first = await it.session.upload(sources(1)[0], group=it.group)
+            await it.session.wait_until_active(first, timeout=5)
+            for source in sources(3, start=1):
+                await it.session.get_asset(first.asset_id)
+                yield source
+
+        async with asyncio.timeout(5), it.session.ingest(chained(), group=it.group, max_pending=1) as stream:
+            assert len([asset async for asset in stream]) == 3
+
+
+@pytest.mark.parametrize("max_pending", [0, -1, 2.5, "5", True])
+async def test_a_bound_that_is_no_whole_number_is_refused_at_once(max_pending: Any) -> None:
+    async with world() as it:
+        with pytest.raises(InvalidInput, match="max_pending must be"):
+            it.session.ingest([], group=it.group, max_pending=max_pending)
+
+
+@pytest.mark.parametrize("name", ["limits", "retry", "polling", "video_polling", "timeouts"])
+async def test_an_option_of_another_kind_is_told_where_it_is_given(name: str) -> None:
+    options: dict[str, Any] = {name: 30}
+    with pytest.raises(InvalidInput, match=f"{name} must be .*, not int"):
+        AvatarSession("sk-x", **options)
