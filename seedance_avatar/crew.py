@@ -34,6 +34,11 @@ class Crew:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def gone(self, timeout: float) -> None:  # noqa: ASYNC109 - it bounds what is waited for
+        """Wait until all that run now have ended, at most ``timeout`` seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
     async def aclose(self) -> None:
         """Cancel what still runs, and wait until all of it has ended.
 

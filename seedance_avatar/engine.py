@@ -80,7 +80,7 @@ class Engine:
     loop: asyncio.AbstractEventLoop
     pid: int
     pipelines: set[Pipeline] = attrs.field(factory=set)
-    singles: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    singles: Crew = attrs.field(factory=Crew)
     draining: AvatarError | None = None
     _begun: int = 0
 
@@ -145,9 +145,7 @@ class Engine:
         (``timeouts.drain`` seconds; a second cancellation ends that) so that it is told to observer, log and
         journal, and then the cancellation leaves.
         """
-        task = self.crew.spawn(single.run(), name="seedance-avatar: submission")
-        self.singles.add(task)
-        task.add_done_callback(self.singles.discard)
+        task = self.singles.spawn(single.run(), name="seedance-avatar: submission")
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -273,8 +271,7 @@ class Engine:
         for pipeline in runs:
             pipeline.drain = timeout
             pipeline.leave(error)
-        if self.singles:
-            await asyncio.wait(self.singles, timeout=timeout)
+        await self.singles.gone(timeout)
         for pipeline in runs:
             await pipeline.gone()
 
@@ -285,6 +282,7 @@ class Engine:
         self.watch.halt(closed)
         self.client.submit.close(closed)
         self.client.query.close(closed)
+        await self.singles.aclose()
         await self.crew.aclose()
         if self.permits is not None:
             await self.permits.aclose()

@@ -87,6 +87,17 @@ class Gate:
         """How many callers wait for their turn."""
         return sum(not turn.done() for queue in self._queues.values() for turn in queue)
 
+    def admits(self, flow: Flow) -> bool:
+        """Take a turn, if there is one at this moment and nobody waits; it needs one :meth:`leave` then."""
+        if self._queues or self.inside >= self.width or flow.halted is not None or self._closed is not None:
+            return False
+        now = self.clock()
+        if self.pacer.next_at(now) > now:
+            return False
+        self.pacer.take(now)
+        self.inside += 1
+        return True
+
     async def enter(self, flow: Flow) -> None:
         """Wait for a turn and take it; every :meth:`enter` needs one :meth:`leave`.
 
@@ -94,15 +105,12 @@ class Gate:
 
         Cancelled while waiting, no turn is taken and none is lost.
         """
+        if self.admits(flow):
+            return
         if self._closed is not None:
             raise self._closed
         if flow.halted is not None:
             raise flow.halted
-        now = self.clock()
-        if not self._queues and self.inside < self.width and self.pacer.next_at(now) <= now:
-            self.pacer.take(now)
-            self.inside += 1
-            return
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(flow, deque()).append(turn)
         self._release()

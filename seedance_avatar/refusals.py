@@ -239,7 +239,7 @@ def read_object(
     :raises ApiError: the service said no: by its status, or in an answer of 2xx without such an object.
     :raises ProtocolError: a redirect, or an answer of 2xx that neither has such an object nor says no.
     """
-    if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+    if not 200 <= answer.status < 300:  # noqa: PLR2004 - as they are called
         raise _not_done(answer, about)
     try:
         value = parse_json(answer.body)

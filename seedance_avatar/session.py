@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
@@ -111,7 +112,7 @@ class AvatarSession(VideoSession):
         self._video_trade = GenerationTrade(video_models, allow_private_sources)
         self._engine: Engine | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._accepted_at: dict[str, float] = {}
+        self._accepted_at: OrderedDict[str, float] = OrderedDict()
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "open" if self._engine else "not open"
@@ -272,7 +273,7 @@ class AvatarSession(VideoSession):
         self._accepted_at[asset_id] = now
         # For the first wait only: what was uploaded and not waited for is forgotten, oldest first.
         if len(self._accepted_at) > _REMEMBERED:
-            del self._accepted_at[next(iter(self._accepted_at))]
+            self._accepted_at.popitem(last=False)  # a plain dict would search for its first through all that went
 
     async def get_asset(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now.

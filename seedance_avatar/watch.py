@@ -125,11 +125,27 @@ class Watch:
             if watched is None:
                 self.client.query.give_back()
                 return
-            self.crew.spawn(self._look(watched, probe=probe), name="seedance-avatar: look")
+            self.crew.spawn(self._looks(watched, probe=probe), name="seedance-avatar: looks")
             spawned = True
         finally:
             if probe and not spawned:
                 self.client.outage.abandon()
+
+    async def _looks(self, watched: Watched | None, *, probe: bool) -> None:
+        """Look at ``watched``, and go on with what may be looked at at once: a task costs as much as all else here."""
+        while watched is not None:
+            await self._look(watched, probe=probe)
+            watched, probe = self._next(), False
+
+    def _next(self) -> Watched | None:
+        now = self.client.clock()
+        due = self.schedule.next_due()
+        if due is None or due > now or self.client.outage.since is not None or not self.client.query.admits(self.flow):
+            return None
+        watched = self.schedule.pop(now)
+        if watched is None:
+            self.client.query.give_back()
+        return watched
 
     async def _look(self, watched: Watched, *, probe: bool) -> None:
         client = self.client

@@ -269,7 +269,8 @@ def read_asset(answer: Answer, *, source: AssetSource | None = None, about: Abou
         # The reason may stand outside of the object that failed, in the envelope.
         reason = find_reason(found) or find_reason(parse_json(answer.body))
     fields = {**found, "status": status or "processing", "reason": reason, "source": source, "raw": found}
-    return structure(Asset, fields)
+    asset: Asset = _structure_asset(fields, Asset)
+    return asset
 
 
 def structure(model: type[T], fields: Mapping[str, Any]) -> T:
@@ -321,3 +322,4 @@ def _make_converter() -> cattrs.Converter:
 
 
 _converter: Final = _make_converter()
+_structure_asset: Final = _converter.get_structure_hook(Asset)  # found once: a million answers are read
