@@ -20,7 +20,7 @@ from .gateway import GROUP, PATH, url_of
 
 __all__ = ["PEERS", "WIDTH"]
 
-WIDTH: Final = 32
+WIDTH: Final = 64
 """Assets under way at a time, for every peer."""
 
 _KEY: Final = "sk-benchmark"
@@ -203,9 +203,12 @@ async def by_threads(url: str) -> AsyncIterator[Round]:
 
 @asynccontextmanager
 async def _session(url: str) -> AsyncIterator[Any]:
+    import attrs  # noqa: PLC0415 - as above
+
     from seedance_avatar import AvatarSession, Limits, Polling  # noqa: PLC0415 - as above
 
-    limits = Limits.unlimited()
+    # As many on the wire as everybody else has, half of them submissions.
+    limits = attrs.evolve(Limits.unlimited(), max_submitting=WIDTH // 2, max_polling=WIDTH // 2)
     async with AvatarSession(_KEY, base_url=url, limits=limits, polling=Polling.fixed(0, 0)) as session:
         yield session
 

@@ -77,11 +77,12 @@ async def published(source: AssetSource, *, client: Client, flow: Flow, patient:
 
     :raises InvalidSource: see :func:`check_file`. What :func:`upload_file` raises, likewise.
     """
-    if isinstance(source, AssetSource) and source.path is None:
+    path = getattr(source, "path", None)
+    if path is None:
         return source  # its own URL is judged where the request is built
     check_source(source)
     await to_thread.run_sync(check_file, source)
-    url = await upload_file(source.path, client=client, flow=flow, patient=patient)
+    url = await upload_file(path, client=client, flow=flow, patient=patient)
     return attrs.evolve(source, source_url=url, path=None)
 
 
