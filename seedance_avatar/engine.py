@@ -18,6 +18,7 @@ from .errors import AvatarError, SessionStateError, SubmissionInDoubt
 from .events import Observer
 from .gate import Flow
 from .intake import Intake
+from .journal import Journal
 from .journals import Journals
 from .models import AssetGroup
 from .options import Limits, Permits, Polling, Retry, SharedLimits, Timeouts
@@ -154,13 +155,15 @@ class Engine:
                 raise self._closed_under(on_wire=single.on_wire) from None
             if not single.on_wire:
                 task.cancel()
-            with anyio.move_on_after(self.timeouts.drain, shield=True):
-                await asyncio.wait({task})
-            if task.done() and not task.cancelled() and task.exception() is None:
-                _log.warning("a submission was cancelled while on the wire; it was accepted: %r", task.result())
-            elif single.on_wire:
-                task.cancel()
-                _log.warning("a submission was cancelled while on the wire; it may exist at the service")
+            try:
+                with anyio.move_on_after(self.timeouts.drain, shield=True):
+                    await asyncio.wait({task})
+            finally:  # a second cancellation ends the waiting, and is told the same
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    _log.warning("a submission was cancelled while on the wire; it was accepted: %r", task.result())
+                elif single.on_wire:
+                    task.cancel()
+                    _log.warning("a submission was cancelled while on the wire; it may exist at the service")
             raise
 
     @staticmethod
@@ -192,7 +195,7 @@ class Engine:
         recorder = None
         if journal is not None:
             recorder = Recorder(
-                journal=await self.journals.acquire(journal),
+                journal=await self._held(journal),
                 trade=trade,
                 release=self.journals.release,
                 stats=self.stats,
@@ -214,10 +217,17 @@ class Engine:
             recorder=recorder,
         )
         task = self.crew.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")
-        pipeline.start(task)
+        pipeline.task = task
         self.pipelines.add(pipeline)
         task.add_done_callback(lambda _: self.pipelines.discard(pipeline))
         return pipeline
+
+    async def _held(self, path: str | os.PathLike[str]) -> Journal:
+        journal = await self.journals.acquire(path)
+        if self.draining is not None:  # since it was asked for
+            await self.journals.release(journal)
+            raise self.draining
+        return journal
 
     async def create_group(
         self, name: str, request: Request, path: str | os.PathLike[str] | None, *, resend: bool
@@ -229,19 +239,28 @@ class Engine:
 
         if path is None:
             return await self.finish(Single(call=call, item_id=_group_id))
-        journal = await self.journals.acquire(path)
+        journal = await self._held(path)
         try:
             entry = journal.entry(kind="group", key=name, shown=name)
             (known,) = await journal.claim([entry])
-            if known is not None and known.remote_id is not None:
-                return AssetGroup(group_id=known.remote_id, name=name)
-            if known is not None and known.state == "in_doubt" and not resend:
-                raise known.error()
-            return await self.finish(
-                Single(call=call, item_id=_group_id, journal=journal, mark=entry.fingerprint, resend=resend)
-            )
-        finally:
+        except BaseException:
             await self.journals.release(journal)
+            raise
+        if known is not None and (known.remote_id is not None or (known.state == "in_doubt" and not resend)):
+            await self.journals.release(journal)
+            if known.remote_id is None:
+                raise known.error()
+            return AssetGroup(group_id=known.remote_id, name=name)
+        return await self.finish(
+            Single(
+                call=call,
+                item_id=_group_id,
+                journal=journal,
+                release=self.journals.release,
+                mark=entry.fingerprint,
+                resend=resend,
+            )
+        )
 
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment."""
@@ -284,6 +303,7 @@ class Engine:
         self.client.query.close(closed)
         await self.singles.aclose()
         await self.crew.aclose()
+        await self.journals.aclose()
         if self.permits is not None:
             await self.permits.aclose()
         await self.transport.aclose()

@@ -31,6 +31,7 @@ class Journals:
 
     schedule: Schedule
     _shared: dict[Path, _Shared] = attrs.field(factory=dict)
+    _closing: dict[Path, asyncio.Task[None]] = attrs.field(factory=dict)
 
     async def acquire(self, path: str | os.PathLike[str]) -> Journal:
         """Return the journal at ``path``, open; every success needs one :meth:`release`.
@@ -64,18 +65,38 @@ class Journals:
         if shared.users:
             return
         del self._shared[where]
+        # A task of its own: whoever waits for it can be cancelled twice, and what was opened is closed all the same.
+        closing = asyncio.get_running_loop().create_task(self._close(shared), name="seedance-avatar: journal closing")
+        self._closing[where] = closing
+        closing.add_done_callback(lambda _: self._closed(where, closing))
         with anyio.CancelScope(shield=True):
-            await asyncio.wait({shared.opening})
-            if shared.opening.cancelled() or shared.opening.exception() is not None:
-                return
-            journal = shared.opening.result()
-            try:
-                for kind, facts in self.schedule.snapshot().items():
-                    await journal.save_learned(kind, facts)
-            finally:
-                await journal.aclose()
+            await asyncio.shield(closing)
+
+    def _closed(self, where: Path, closing: asyncio.Task[None]) -> None:
+        if self._closing.get(where) is closing:
+            del self._closing[where]
+        if not closing.cancelled():
+            closing.exception()  # who waited has it; where nobody did any more, the journal has logged it
+
+    async def _close(self, shared: _Shared) -> None:
+        await asyncio.wait({shared.opening})
+        if shared.opening.cancelled() or shared.opening.exception() is not None:
+            return
+        journal = shared.opening.result()
+        try:
+            for kind, facts in self.schedule.snapshot().items():
+                await journal.save_learned(kind, facts)
+        finally:
+            await journal.aclose()
+
+    async def aclose(self) -> None:
+        """Wait until every journal that was given up is closed."""
+        if self._closing:
+            await asyncio.wait(self._closing.values())
 
     async def _open(self, path: Path) -> Journal:
+        if (closing := self._closing.get(path)) is not None:
+            await asyncio.wait({closing})
         journal = await Journal.open(path)
         self.schedule.restore(await journal.learned())
         return journal

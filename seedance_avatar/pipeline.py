@@ -56,6 +56,7 @@ class Pipeline:
     :ivar number: tells its events from those of other runs.
     :ivar crash: what ended the run before its time and is raised to the consumer after the last outcome: the
         source iterator's own exception, or a failure of ours.
+    :ivar task: runs :meth:`run`.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Pipeline:
     accounts: Accounts = attrs.field(factory=Accounts)
     crash: BaseException | None = None
     ended: bool = False
+    task: asyncio.Task[None] | None = None
     _flow: Flow = attrs.field(factory=lambda: Flow("ingest"))
     _ready: deque[Job] = attrs.field(factory=deque)
     alive: dict[Job, None] = attrs.field(factory=dict)
@@ -81,7 +83,6 @@ class Pipeline:
     _left: AvatarError | None = None
     _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
     _workers: TaskGroup = attrs.field(init=False)
-    _task: asyncio.Task[None] | None = None
     _started_at: float = 0.0
     _ended_at: float | None = None
 
@@ -105,10 +106,6 @@ class Pipeline:
 
     def _elapsed(self) -> float:
         return (self.client.clock() if self._ended_at is None else self._ended_at) - self._started_at
-
-    def start(self, task: asyncio.Task[None]) -> None:
-        """Note the task that runs :meth:`run`."""
-        self._task = task
 
     def halt(self, error: AvatarError) -> None:
         """Take no more sources and send nothing more: what is not on the wire is unsent, with ``error``.
@@ -137,9 +134,9 @@ class Pipeline:
             if job.watched is not None:
                 self.watch.discard(job.watched)
                 job.ended(None, error)
-        if self._task is not None:
-            timer = asyncio.get_running_loop().call_later(self.drain, self._task.cancel)
-            self._task.add_done_callback(lambda _: timer.cancel())
+        if self.task is not None:
+            timer = asyncio.get_running_loop().call_later(self.drain, self.task.cancel)
+            self.task.add_done_callback(lambda _: timer.cancel())
 
     async def gone(self) -> None:
         """Wait until the run is over; after :meth:`leave` that is at most ``drain`` seconds away.
@@ -147,16 +144,16 @@ class Pipeline:
         A first cancellation is kept until the run is over, since a submission that is abandoned on the wire is
         an id lost for good. A second one ends the run at once; what is on the wire is then in doubt.
         """
-        if self._task is None:
+        if self.task is None:
             return
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
-            while not self._task.done():
+            while not self.task.done():
                 try:
-                    await asyncio.wait({self._task})
+                    await asyncio.wait({self.task})
                 except asyncio.CancelledError as error:
                     if cancelled is not None:
-                        self._task.cancel()
+                        self.task.cancel()
                     cancelled = error
         if cancelled is not None:
             raise cancelled
@@ -182,9 +179,11 @@ class Pipeline:
             self._settle_rest()
             try:
                 with anyio.move_on_after(self.drain, shield=True):
-                    await self._close(self.intake.aclose)
-                    if self.recorder is not None:
-                        await self._close(self.recorder.aclose)
+                    try:
+                        await self._close(self.intake.aclose)
+                    finally:
+                        if self.recorder is not None:
+                            await self._close(self.recorder.aclose)
             finally:
                 self._finish()
 
@@ -202,6 +201,8 @@ class Pipeline:
         if job.item_id:
             self.settle(job, Pending, self.stopped())
         elif job.on_wire:
+            if self.recorder is not None:
+                self.recorder.given_up(job, lost)
             self.settle(job, InDoubt, lost)
         else:
             self.settle(job, Unsent, self.stopped())

@@ -69,6 +69,7 @@ class Recorder:
     _began: float = attrs.field(factory=time.time)
     _samples: int = 0
     _timer: asyncio.TimerHandle | None = None
+    _given_up: list[tuple[Job, SubmissionInDoubt]] = attrs.field(factory=list)
 
     async def recognise(self, jobs: list[Job]) -> list[tuple[Job, Plan, Record | None]]:
         """Return for each job what is to be done with it; those that are new are planned from here on."""
@@ -113,6 +114,11 @@ class Recorder:
         else:
             await self.journal.unsent(job.mark)
 
+    def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
+        """Note that nobody waits for its answer any more; :meth:`aclose` records it."""
+        if job.mark:
+            self._given_up.append((job, error))
+
     def ended(self, job: Job, failure: AvatarError | None) -> None:
         """Note the end of what was accepted."""
         self.journal.ended(
@@ -124,13 +130,17 @@ class Recorder:
         self._timer = asyncio.get_running_loop().call_later(_EVERY, self._sample)
 
     async def aclose(self) -> None:
-        """Stop taking samples and give the journal back.
+        """Stop taking samples, record what was given up, and give the journal back.
 
         :raises JournalError: something that has happened could not be written.
         """
         if self._timer is not None:
             self._timer.cancel()
-        await self.release(self.journal)
+        try:
+            for job, error in self._given_up:
+                await self.not_accepted(job, error, refused=False)
+        finally:
+            await self.release(self.journal)
 
     def _sample(self) -> None:
         self._samples += 1

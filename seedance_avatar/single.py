@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+import anyio
 import attrs
 
 from .client import Passage
@@ -23,6 +25,7 @@ class Single(Generic[T]):
     :ivar call: given this as its passage, submits.
     :ivar item_id: returns the service's id of what came of it.
     :ivar journal: where it is recorded, or None.
+    :ivar release: gives the journal back, once the submission is over, however it ends.
     :ivar mark: its fingerprint there; it has been claimed.
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
@@ -31,6 +34,7 @@ class Single(Generic[T]):
     call: Callable[[Passage], Awaitable[T]]
     item_id: Callable[[T], str]
     journal: Journal | None = None
+    release: Callable[[Journal], Awaitable[None]] | None = None
     mark: bytes = b""
     resend: bool = False
     on_wire: bool = False
@@ -50,10 +54,23 @@ class Single(Generic[T]):
     async def run(self) -> T:
         """Submit, and record how it ended."""
         try:
+            return await self._submit()
+        finally:
+            if self.journal is not None and self.release is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.release(self.journal)
+
+    async def _submit(self) -> T:
+        try:
             thing = await self.call(self)
         except AvatarError as error:
             if self.journal is not None:
                 await self._not_accepted(self.journal, error)
+            raise
+        except asyncio.CancelledError:
+            if self.journal is not None and self.on_wire:
+                with anyio.CancelScope(shield=True):
+                    await self.journal.in_doubt(self.mark, SubmissionInDoubt("the wait for its answer was given up"))
             raise
         if self.journal is not None:
             await self.journal.accepted(self.mark, self.item_id(thing))
