@@ -81,7 +81,7 @@ async def test_failures_and_rejects_are_told_with_their_reasons(
 
 
 @pytest.mark.asyncio
-async def test_each_group_of_a_manifest_is_created_once(sandbox: Sandbox) -> None:
+async def test_each_group_of_a_manifest_is_created_once(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["hero", "villain", "", "hero"] * 10
     rows = [f"https://x.example.com/{number}.jpg,{name}" for number, name in enumerate(names)]
     Path("m.csv").write_text("source_url,group\n" + "\n".join(rows) + "\n")
@@ -91,6 +91,8 @@ async def test_each_group_of_a_manifest_is_created_once(sandbox: Sandbox) -> Non
     for upload in sandbox.ledger.uploads:
         number = int(upload.source_url.rpartition("/")[2].removesuffix(".jpg"))
         assert groups[upload.group_id] == (names[number] or "others")
+    told = capsys.readouterr().err
+    assert all(f"group {name}: {group_id}\n" in told for group_id, name in groups.items())
 
 
 @pytest.mark.asyncio
@@ -138,13 +140,14 @@ async def test_strict_sends_nothing_when_a_row_is_bad(sandbox: Sandbox) -> None:
 
 @pytest.mark.asyncio
 async def test_strict_stops_reading_a_stream_at_its_first_bad_row(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = b"https://x.example.com/a.jpg\nftp://x.example.com/b\nhttps://x.example.com/c.mp4\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     with pytest.raises(ManifestError, match=r"line 2 of standard input cannot be used: .*reading stopped"):
         await ingest("-", group_name="hero", strict=True, out="r.jsonl")
     assert [line["line"] for line in results()] == [1]
+    assert "standard input → hero: 1 source in" in capsys.readouterr().err
 
 
 @pytest.mark.asyncio
@@ -159,11 +162,13 @@ async def test_a_dry_run_needs_no_key_and_sends_nothing(
     assert "101 good (100 image, 1 video)" in told
     assert "line 102 [bad]: the service cannot fetch this URL: " in told
     assert "line 103 repeats line 9" in told
+    assert "note: 101 rows name no group: give --group-name or --group-id" in told
     assert "100 uploads would take about" in told
     assert "with --limits default" in told
     assert sandbox.ledger.counts.total() == 0
     assert await ingest(path, dry_run=True, strict=True) == 64
-    assert await ingest(manifest(5), dry_run=True) == 0
+    assert await ingest(manifest(5), dry_run=True, group_name="hero") == 0
+    assert "name no group" not in capsys.readouterr().out.partition("m.csv: 5 rows")[2]
     capsys.readouterr()
     assert await ingest(path, dry_run=True, json=True) == 0
     facts = json.loads(capsys.readouterr().out)

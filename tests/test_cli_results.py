@@ -47,6 +47,7 @@ def test_a_record_says_what_became_of_the_source_and_nothing_secret() -> None:
         "source": "https://cdn.example.com/a.jpg?…",
         "asset_type": "image",
         "group": "hero",
+        "group_id": None,
         "outcome": "active",
         "asset_id": "pa_1",
         "asset_uri": "asset://pa_1",

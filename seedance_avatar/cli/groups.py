@@ -69,12 +69,3 @@ class Groups:
         except AvatarError as error:
             self.error = self.error or error
             raise
-
-    @property
-    def created(self) -> list[AssetGroup]:
-        """The groups that were created, in order."""
-        return [
-            making.result()
-            for making in self._made.values()
-            if making.done() and not making.cancelled() and making.exception() is None
-        ]

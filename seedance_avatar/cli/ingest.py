@@ -119,7 +119,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
         strict=strict,
     )
     if dry_run:
-        return await _dry_run(reading, as_json=json)
+        return await _dry_run(reading, grouped=bool(group_name or group_id), as_json=json)
     if not os.environ.get("TOAPIS_API_KEY"):
         message = "no API key: export TOAPIS_API_KEY=sk-... first (or try without one: seedance-avatar demo)"
         raise InvalidInput(message)
@@ -134,7 +134,9 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     )
 
     async def create_group(name: str) -> Any:  # noqa: ANN401 - an AssetGroup, as Groups knows
-        return await session.create_group(name, journal=journal, on_in_doubt=on_in_doubt)
+        group = await session.create_group(name, journal=journal, on_in_doubt=on_in_doubt)
+        view.say(f"group {name}: {group.group_id}")
+        return group
 
     reading.groups = Groups(create_group, name=group_name, group_id=group_id)
     terminal = view.print if isinstance(view, LiveView) and out == "-" and sys.stdout.isatty() else None
@@ -149,9 +151,11 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     )
 
 
-async def _dry_run(reading: Reading, *, as_json: bool) -> int:
+async def _dry_run(reading: Reading, *, grouped: bool, as_json: bool) -> int:
     strict, reading.strict = reading.strict, False
     found = await asyncio.to_thread(reading.survey)
+    if found.groups[None] and not grouped:
+        reading.notes.append(f"{plural(found.groups[None], 'row')} name no group: give --group-name or --group-id")
     if as_json:
         EventLog(sys.stdout).write("survey", **survey_facts(reading, found))
         code = Exit.FAILED if found.rejected else Exit.DONE
@@ -196,6 +200,11 @@ class _Command:
                     raise
                 run.view.say("interrupted before anything was sent")
                 return interrupts.exit
+            except Exception:
+                if run.tally.total:  # it broke on the way: what was done by then is told all the same
+                    run.view.close()
+                    self._sum_up(interrupted=False)
+                raise
             finally:
                 run.view.close()
             self._sum_up(interrupted=interrupts.caught is not None)
@@ -232,9 +241,8 @@ class _Command:
         found = self.reading.found
         names = {self.groups.default} if found is None else {name or self.groups.default for name in found.groups}
         if len(names) == 1 and (name := names.pop()) is not None:
-            group = await self.groups.made(name)
+            await self.groups.made(name)
             self.run.title = f"{self.reading.name} → {name}"
-            self.run.view.say(f"group {name}: {group.group_id}")
 
     async def _group_of(self, source: Any) -> Any:  # noqa: ANN401 - as session.ingest asks and takes it
         group = self.groups(source)

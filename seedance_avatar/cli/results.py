@@ -39,6 +39,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "source": shown_url(source.source_url),
         "asset_type": source.asset_type,
         "group": source.group if isinstance(source, ManifestSource) else None,
+        "group_id": asset.group_id if asset else None,
         "outcome": outcome_name(outcome),
         "asset_id": asset.asset_id if asset else None,
         "asset_uri": asset.uri if asset and isinstance(outcome, Active) else None,
