@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from .errors import AvatarError, SubmissionInDoubt
+from .errors import AssetFailed, AvatarError, GenerationFailed, SubmissionInDoubt
 from .job import Job
 from .journal import Journal, Record
 from .outcomes import SessionStats
@@ -121,9 +121,10 @@ class Recorder:
 
     def ended(self, job: Job, failure: AvatarError | None) -> None:
         """Note the end of what was accepted."""
-        self.journal.ended(
-            job.mark, "active" if failure is None else "failed", None if failure is None else str(failure)
-        )
+        if failure is None:
+            self.journal.ended(job.mark, "active")
+        else:
+            self.journal.ended(job.mark, "failed", _reason(failure))
 
     def begin(self) -> None:
         """Begin to take samples."""
@@ -159,3 +160,14 @@ class Recorder:
         if stats.query_limit is not None:
             values["query_limit"] = stats.query_limit
         self.journal.note(values)
+
+
+def _reason(failure: AvatarError) -> str | None:
+    """Return the service's own reason: whoever reads it back puts our words around it again."""
+    match failure:
+        case AssetFailed(asset=asset):
+            return asset.reason
+        case GenerationFailed(task=task):
+            return task.reason
+        case _:
+            return str(failure)

@@ -30,7 +30,6 @@ __all__ = ["OUTCOMES", "Reason", "Tally", "outcome_name", "reason_of"]
 OUTCOMES: Final = {Active: "active", Failed: "failed", Pending: "pending", InDoubt: "in_doubt", Unsent: "unsent"}
 
 _REQUEST_ID: Final = re.compile(r" ?\(request id: [^)]*\)", re.IGNORECASE)
-_ASSET_ID: Final = re.compile(r"^asset \S+ failed: ")  # a failure that a journal remembers
 _KINDS: Final = 200
 """Different reasons that are told apart; a service that invents a new one each time must not fill the memory."""
 _NAMED: Final = 3
@@ -56,11 +55,11 @@ def reason_of(error: AvatarError) -> str:
     """Return why, without what differs from one source to the next: ids of assets and of requests."""
     match error:
         case AssetFailed(asset=asset):
-            return _ASSET_ID.sub("", asset.reason or "the service gave no reason")
+            return asset.reason or "the service gave no reason"
         case ApiError(status=status, code=code, message=message):
             return _REQUEST_ID.sub("", f"HTTP {status} {code}".rstrip() + f": {message}")
         case _:
-            return _ASSET_ID.sub("", _REQUEST_ID.sub("", error.describe()))
+            return _REQUEST_ID.sub("", error.describe())
 
 
 @attrs.define(eq=False)
