@@ -64,10 +64,11 @@ class VideoSession(abc.ABC):
         tools: Iterable[Mapping[str, Any]] | None = None,
         client_business_id: str | None = None,
         register_refused: AssetGroup | str | None = None,
+        journal: str | os.PathLike[str] | None = None,
     ) -> VideoTask:
         """Submit one generation exactly once, and return its task, which is usually still ``queued``.
 
-        Every argument but the last is a field of :class:`~seedance_avatar.GenerationRequest`; what is None is not
+        Every argument but the last two is a field of :class:`~seedance_avatar.GenerationRequest`; what is None is not
         sent. All that can be known to break a rule of the model is refused before anything is sent. It goes out
         under a ``client_business_id``; where the answer is lost, the service is asked for that id for some seconds,
         and the submission is sent again, with the same id, only when the service does not know it.
@@ -80,6 +81,9 @@ class VideoSession(abc.ABC):
         :param client_business_id: your own id of this generation, under which ``get_video`` finds it too.
         :param register_refused: a group. An image URL that is refused because it "may contain real person" is then
             uploaded to the group, waited for, and put into the request as an asset, which is submitted once more.
+        :param journal: a file that keeps the ``client_business_id`` and the task. The same call with it after any
+            end, a kill included, returns the same task. Calls are told apart by their own ``client_business_id``, else
+            by their content and their order.
         :raises InvalidInput: the request breaks a rule, which the message names; nothing was sent.
         :raises SubmissionInDoubt: the answer was lost, and the service could not be asked for the task.
         :raises ContentRefused: the service's content policy refused the prompt or a reference.
@@ -105,13 +109,13 @@ class VideoSession(abc.ABC):
             client_business_id=client_business_id,
         )
         if register_refused is None:
-            return await self._open_videos().generate(request)
+            return await self._open_videos().generate(request, journal=journal)
         group = register_refused
 
         async def register(source: AssetSource) -> Asset:
             return await self.wait_until_active(await self.upload(source, group=group))
 
-        return await self._open_videos().generate(request, register)
+        return await self._open_videos().generate(request, register, journal=journal)
 
     def generate_many(  # noqa: PLR0913 - the options of one run, by keyword
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -41,8 +41,14 @@ class Videos:
     trade: GenerationTrade = attrs.field(factory=GenerationTrade)
     _accepted_at: dict[str, float] = attrs.field(factory=dict)
 
-    async def generate(self, request: GenerationRequest, register: Register | None = None) -> VideoTask:
-        """Submit ``request`` exactly once, and return its task.
+    async def generate(
+        self,
+        request: GenerationRequest,
+        register: Register | None = None,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+    ) -> VideoTask:
+        """Submit ``request`` exactly once, and return its task; with ``journal``, once over all runs.
 
         With ``register``, an image that is refused for showing a real person is made an asset, which takes its
         place, and the request is submitted once more: once for each image.
@@ -50,7 +56,7 @@ class Videos:
         registered: set[str] = set()
         while True:
             try:
-                return await self._submit(request)
+                return await self._submit(request, journal)
             except ContentRefused as refusal:
                 url = refused_image(refusal, request, allow_private=self.trade.allow_private)
                 if register is None or url is None or url in registered:
@@ -64,10 +70,28 @@ class Videos:
                 client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
             request = with_asset(request, url, asset)
 
-    async def _submit(self, request: GenerationRequest) -> VideoTask:
-        engine, client = self.engine, self.engine.client
+    async def _submit(self, request: GenerationRequest, path: str | os.PathLike[str] | None) -> VideoTask:
+        engine = self.engine
         business_id = self.trade.admit(request)
-        once = ExactlyOnce(client, engine.alone, looks=self.trade.looks)
+        if path is None:
+            return await engine.finish(self._single(request, business_id))
+        journal = await engine.journals.acquire(path)
+        try:
+            entry = self.trade.entry(journal, request, business_id)
+            (known,) = await journal.claim([entry])
+            if known is not None and known.remote_id is not None:
+                return await self.get(known.remote_id)
+            kept = {"journal": journal, "mark": entry.fingerprint}
+            if known is None or known.business_id is None:
+                return await engine.finish(self._single(request, business_id, **kept))
+            resend = known.state == "in_doubt"
+            return await engine.finish(self._single(request, known.business_id, resend=resend, **kept))
+        finally:
+            await engine.journals.release(journal)
+
+    def _single(self, request: GenerationRequest, business_id: str, **kept: Any) -> Single[VideoTask]:  # noqa: ANN401 - fields of Single
+        client = self.engine.client
+        once = ExactlyOnce(client, self.engine.alone, looks=self.trade.looks)
         submission = self.trade.request(request, business_id)
 
         async def call(passage: Passage) -> VideoTask:
@@ -78,7 +102,7 @@ class Videos:
                 client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
             return task
 
-        return await engine.finish(Single(call=call, item_id=self.trade.item_id))
+        return Single(call=call, item_id=self.trade.item_id, **kept)
 
     def _remember(self, task_id: str, now: float) -> None:
         self._accepted_at[task_id] = now
@@ -87,7 +111,7 @@ class Videos:
 
     async def get(self, video: VideoTask | str) -> VideoTask:
         """Ask for a task as it is now."""
-        return await self.engine.client.call(video_query(_id_of(video)), read_video, flow=self.engine.alone)
+        return await self.engine.client.call(video_query(_id_of(video)), read_video, flow=self.engine.asking)
 
     async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
         """Wait until a video is finished, and return its task.

@@ -22,6 +22,7 @@ from seedance_avatar import (
     GenerationRequest,
     NotFound,
     Reference,
+    SubmissionInDoubt,
     WebhookEvent,
     verify_webhook,
 )
@@ -158,3 +159,38 @@ async def test_a_webhook_tells_what_polling_tells() -> None:
     assert event.task.url is not None
     assert polled.url is not None
     assert event.task.url.partition("?")[0] == polled.url.partition("?")[0]
+
+
+@pytest.mark.asyncio
+async def test_a_single_generation_with_a_journal_is_submitted_once_over_all_runs(tmp_path: Path) -> None:
+    journal = tmp_path / "videos.db"
+    async with Sandbox(time_scale=0.002) as sandbox:
+        async with quick(sandbox.url) as session:
+            first = await session.generate("She waves.", journal=journal)
+            again = await session.generate("She waves.", journal=journal)
+            await session.drain(1.0)
+            assert (await session.get_video(first)).task_id == first.task_id
+        async with quick(sandbox.url) as session:
+            resumed = await session.generate("She waves.", journal=journal)
+            named = await session.generate("She waves.", journal=journal, client_business_id="wave-1")
+        async with quick(sandbox.url) as session:
+            assert (await session.generate("?", journal=journal, client_business_id="wave-1")).task_id == named.task_id
+        assert first.task_id != again.task_id  # the second call of one program is a second video
+        assert resumed.task_id == first.task_id
+        assert len(sandbox.ledger.generations) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_generation_that_a_run_left_in_doubt_is_asked_for_and_not_made_twice(tmp_path: Path) -> None:
+    journal = tmp_path / "videos.db"
+    async with Sandbox(time_scale=0.002) as sandbox:
+        async with quick(sandbox.url) as session:
+            session._video_trade.looks = (0.0,)
+            sandbox.faults.add("lost_answer", method="POST", path="generations", times=1)
+            closed = sandbox.faults.add("server_error", method="GET", path="generation", status=500)
+            with pytest.raises(SubmissionInDoubt):
+                await session.generate("She waves.", journal=journal)
+            sandbox.faults.remove(closed)
+        async with quick(sandbox.url) as session:
+            task = await session.generate("She waves.", journal=journal)
+        assert [generation.task_id for generation in sandbox.ledger.generations] == [task.task_id]
