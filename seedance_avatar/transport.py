@@ -17,7 +17,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from .deadline import Deadline
+from .deadline import Deadlines
 from .errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
 from .faults import FATAL, MAX_BODY, NOT_SENT, CleanRequest, UncleanError, once, read_body, words_for
 from .options import Timeouts
@@ -101,6 +101,7 @@ class Transport:
     _origin: URL = attrs.field(init=False)
     _prefix: str = attrs.field(init=False)
     _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
+    _deadlines: Deadlines = attrs.field(init=False)
     _middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = attrs.field(init=False, default=(once,))
     _secret: Secret | None = attrs.field(init=False, default=None)
     _echo: bytes = attrs.field(init=False, default=b"")
@@ -113,7 +114,7 @@ class Transport:
         # A request's end that comes before the connection's would be told as a lost answer: nothing was sent.
         connect = min(self.timeouts.connect, 0.9 * self.timeouts.request)
         self._timeout = aiohttp.ClientTimeout(
-            total=None,  # a Deadline of ours, which waits for what a stalled loop has not read yet
+            total=None,  # a deadline of ours, which waits for what a stalled loop has not read yet
             connect=connect,  # the look-up of the address too, which sock_connect leaves out
             sock_connect=connect,
             ceil_threshold=float("inf"),  # no rounding up to whole seconds: a deadline is what was asked for
@@ -155,6 +156,7 @@ class Transport:
                 # The switch is aiohttp's own, for its tests; it saves what the middleware costs in every request.
                 self._session._retry_connection = False  # noqa: SLF001 - where there is none, the middleware stays
                 self._middlewares = ()
+        self._deadlines = Deadlines(self.timeouts.request)
         self._loop = loop
         self._pid = os.getpid()
 
@@ -171,6 +173,7 @@ class Transport:
             return
         self._bound()
         self._closed = True
+        self._deadlines.stop()
         await session.close()
 
     def _bound(self) -> aiohttp.ClientSession:
@@ -222,12 +225,12 @@ class Transport:
             return failure
         response: aiohttp.ClientResponse | None = None
         read = bytearray()
-        headers, limit = self._plain if request.body is None else self._json, self.timeouts.request
+        headers, deadlines = self._plain if request.body is None else self._json, self._deadlines
         if (upload := request.upload) is not None:
             headers = CIMultiDict(headers, **upload.headers)
-            limit += upload.length / _SLOWEST
+            deadlines = Deadlines(self.timeouts.request + upload.length / _SLOWEST)
         try:
-            async with Deadline(limit):
+            with deadlines.one():
                 while response is None:
                     try:
                         response = await session.request(
