@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import anyio
 import attrs
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "outlast"]
 
 T = TypeVar("T")
 
@@ -49,3 +50,21 @@ class Crew:
             for task in rest:
                 task.cancel()
             await asyncio.wait(rest)
+
+
+async def outlast(task: asyncio.Task[Any]) -> None:
+    """Wait until ``task`` is over, whoever cancels us.
+
+    A first cancellation is kept until then, and raised. A second one cancels ``task``.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                if cancelled is not None:
+                    task.cancel()
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -9,24 +9,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from types import TracebackType
-from typing import Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import Final, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar
 
 import attrs
 from anyio import to_thread
 
-from .accounts import AnyOutcome
+from .accounts import Accounts, AnyOutcome
 from .client import Client, Passage
 from .errors import AssetFailed, AvatarError, IngestError, InvalidInput, InvalidSource, SessionStateError
 from .gate import Flow
 from .journal import Entry, Journal
 from .models import Asset, AssetGroup, AssetSource
 from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
-from .pipeline import Pipeline
 from .text import safe_text
 from .uploads import check_file, published
 from .wire import Answer, Request, asset_query, asset_request, check_source, is_id, read_asset
 
-__all__ = ["AssetTrade", "GroupOf", "Ingest"]
+__all__ = ["AssetTrade", "GroupOf", "Ingest", "Run"]
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -129,6 +128,40 @@ class AssetTrade:
         return AssetFailed(thing) if thing.is_failed else None
 
 
+class Run(Protocol):
+    """What stands behind a stream: one :class:`~seedance_avatar.pipeline.Pipeline`, or several as one."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """What ended how, and what waits for the consumer."""
+
+    @property
+    def ended(self) -> bool:
+        """True when there will be no more outcomes."""
+
+    @property
+    def crash(self) -> Exception | None:
+        """What ended it before its time, or None."""
+
+    def halt(self, error: AvatarError) -> None:
+        """Take no more sources and send nothing more; follow what was accepted."""
+
+    def leave(self, error: AvatarError) -> None:
+        """Halt, and follow nothing."""
+
+    async def gone(self) -> None:
+        """Wait until it is over."""
+
+    def made_room(self) -> None:
+        """Note that the consumer took an outcome."""
+
+    def stats(self) -> IngestStats:
+        """Return the accounts at this moment."""
+
+    def report(self) -> IngestReport:
+        """Return the accounts with all that is not active."""
+
+
 def _misused(what: str) -> NoReturn:
     message = f"{what}: use `async with session.ingest(...) as stream:` around it"
     raise SessionStateError(message)
@@ -149,8 +182,8 @@ class Ingest(Generic[S, A]):
     :attr:`report`. Several tasks may iterate one stream; each outcome goes to one of them.
     """
 
-    _begin: Callable[[], Awaitable[Pipeline]]
-    _pipeline: Pipeline | None = None
+    _begin: Callable[[], Awaitable[Run]]
+    _pipeline: Run | None = None
     _entered: bool = False
     _raised: bool = False
 
@@ -172,7 +205,7 @@ class Ingest(Generic[S, A]):
         pipeline.leave(SessionStateError("the ingest was left before it was finished"))
         await pipeline.gone()
 
-    def _running(self) -> Pipeline:
+    def _running(self) -> Run:
         if self._pipeline is None:
             _misused("this ingest has not begun")
         return self._pipeline

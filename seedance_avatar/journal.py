@@ -201,6 +201,10 @@ class Journal:
         now = self._now()
         return await self._ask(lambda store: store.claim(entries, now))
 
+    async def known(self, fingerprints: Sequence[bytes]) -> list[Record | None]:
+        """Return what is known of each fingerprint, and None of what is not; unlike :meth:`claim` it plans nothing."""
+        return await self._ask(lambda store: store.known([records.sixteen(it) for it in fingerprints]))
+
     async def sending(self, fingerprint: bytes, *, resend: bool = False) -> None:
         """Record that it is about to leave. Once this returns that is on disk, and the first byte may go.
 

@@ -259,6 +259,11 @@ class Store:
                     seen.add(name)
         return [known.get(number) for number in range(len(entries))]
 
+    def known(self, names: Sequence[bytes]) -> list[Record | None]:
+        """Return the record of each fingerprint, or None where there is none; nothing is planned."""
+        found = self._find(b"".join(names), json.dumps([None] * len(names)))
+        return [found.get(number) for number in range(len(names))]
+
     def _find(self, names: bytes, rows: str) -> dict[int, Record]:
         (found,) = self._connection.execute(_FIND, (names, rows)).fetchone()
         return {row[0]: _record(row[1:]) for row in sorted(json.loads(found))}

@@ -3,7 +3,8 @@
 Every source that an ingest takes ends as exactly one of these. They are generic in what was submitted
 and what became of it, since assets and videos go through the same pipeline: for assets ``source`` is an
 :class:`~seedance_avatar.AssetSource` and ``asset`` an :class:`~seedance_avatar.Asset`; for videos they are a
-:class:`~seedance_avatar.GenerationRequest` and a :class:`~seedance_avatar.VideoTask`.
+:class:`~seedance_avatar.GenerationRequest` and a :class:`~seedance_avatar.VideoTask`. ``account`` is the name of the
+account that it came from where several share the work (``AccountPool``), else None.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Active(Generic[S, A]):
 
     source: S
     asset: A
+    account: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +52,7 @@ class Failed(Generic[S, A]):
     source: S
     error: AvatarError
     asset: A | None = None
+    account: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +66,7 @@ class Pending(Generic[S, A]):
     source: S
     asset: A
     error: AvatarError
+    account: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +75,7 @@ class InDoubt(Generic[S, A]):
 
     source: S
     error: AvatarError
+    account: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +84,7 @@ class Unsent(Generic[S, A]):
 
     source: S
     error: AvatarError
+    account: str | None = None
 
 
 Outcome: TypeAlias = (

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 
 from .accounts import Accounts, AnyOutcome
 from .client import Client
+from .crew import outlast
 from .endings import NotAccepted, ending
 from .errors import (
     AuthError,
@@ -107,6 +108,11 @@ class Pipeline:
     def _elapsed(self) -> float:
         return (self.client.clock() if self._ended_at is None else self._ended_at) - self._started_at
 
+    @property
+    def halted(self) -> AvatarError | None:
+        """Why it sends nothing more, or None while it does."""
+        return self._flow.halted
+
     def halt(self, error: AvatarError) -> None:
         """Take no more sources and send nothing more: what is not on the wire is unsent, with ``error``.
 
@@ -144,19 +150,8 @@ class Pipeline:
         A first cancellation is kept until the run is over, since a submission that is abandoned on the wire is
         an id lost for good. A second one ends the run at once; what is on the wire is then in doubt.
         """
-        if self.task is None:
-            return
-        cancelled: asyncio.CancelledError | None = None
-        with anyio.CancelScope(shield=True):
-            while not self.task.done():
-                try:
-                    await asyncio.wait({self.task})
-                except asyncio.CancelledError as error:
-                    if cancelled is not None:
-                        self.task.cancel()
-                    cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        if self.task is not None:
+            await outlast(self.task)
 
     # The supervisor
 
