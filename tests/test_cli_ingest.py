@@ -308,6 +308,8 @@ async def test_results_that_cannot_be_written_stop_the_run_in_order(
 async def test_arguments_that_contradict_are_told(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="give only one of them"):
         await ingest(manifest(1), group_name="a", group_id="pg_1")
+    with pytest.raises(InvalidInput, match="'bad id' is not a group id"):
+        await ingest(manifest(1), group_id="bad id", out="r.jsonl")
     Path("not.db").write_text("not a journal at all " * 100)
     with pytest.raises(JournalError):
         await ingest(manifest(1), group_name="a", journal="not.db", out="r.jsonl")

@@ -48,6 +48,12 @@ def test_a_frame_says_everything_in_eighty_columns() -> None:
     assert all(len(text) <= 79 for text in lines)
 
 
+def test_large_counts_of_every_kind_fit_eighty_columns() -> None:
+    stats = IngestStats(active=49_100, failed=561, in_doubt=12, pending=90)
+    (counts,) = (text.plain for text in frame(attrs.evolve(SNAPSHOT, stats=stats, rejected=200), 79)[1:2])
+    assert counts == " active 49,100  failed 561  in doubt 12  pending 90  in flight 5  rejected 200"
+
+
 @pytest.mark.parametrize("width", [20, 33, 40, 60, 79, 100])
 def test_a_frame_fits_every_width(width: int) -> None:
     full = attrs.evolve(

@@ -85,6 +85,7 @@ def test_reasons_are_gathered_across_ids_and_name_the_first_sources() -> None:
         asset = Asset(asset_id=f"pa_{number}", status="failed", reason="no subject was found")
         source = AssetSource("https://cdn.example.com/a.jpg?sig=CANARY", key=f"k{number}")
         tally.add(Failed(source=source, error=AssetFailed(asset), asset=asset))
+    assert tally.last_error == "k4: no subject was found"
     tally.add(OUTCOMES["in_doubt"])
     first, second = tally.top_reasons()
     assert (first.text, first.outcome, first.count) == ("no subject was found", "failed", 5)

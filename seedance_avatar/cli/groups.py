@@ -18,7 +18,7 @@ class Groups:
     :param create: creates a group by its name.
     :param name: the group of sources that name none, or None.
     :param group_id: its id, where it exists already, or None.
-    :ivar default: that name.
+    :ivar default: that name; ``group_id`` likewise.
     :ivar error: why a group could not be created, or None.
     """
 
@@ -32,7 +32,7 @@ class Groups:
         self.error: AvatarError | None = None
         self._create = create
         self.default = name
-        self._group_id = group_id
+        self.group_id = group_id
         self._made: dict[str, asyncio.Future[AssetGroup]] = {}
 
     def check(self, source: AssetSource) -> None:
@@ -40,7 +40,7 @@ class Groups:
 
         :raises InvalidSource: it names none, and the command names none.
         """
-        if self._group_id is None and self.name_of(source) is None:
+        if self.group_id is None and self.name_of(source) is None:
             message = "it names no group, and neither --group-name nor --group-id does"
             raise InvalidSource(message, about=source.label)
 
@@ -55,8 +55,8 @@ class Groups:
         :raises AvatarError: it could not be created; the same for every source that needs it.
         """
         name = self.name_of(source)
-        if name is None and self._group_id is not None:
-            return self._group_id
+        if name is None and self.group_id is not None:
+            return self.group_id
         return await self.made(name or "")
 
     async def made(self, name: str) -> AssetGroup:

@@ -234,7 +234,10 @@ class _Command:
             if run.results is None:
                 return
             async with run.results:
-                await run.follow(session, reading.sources(), group=self._group_of, **options)
+                # An id that serves every source is judged as a whole, before the first of them.
+                only = reading.found is not None and set(reading.found.groups) == {None}
+                alone = self.groups.group_id if only else None
+                await run.follow(session, reading.sources(), group=alone or self._group_of, **options)
 
     async def _first_group(self) -> None:
         """Create the only group beforehand: where that is refused, not one source need be read."""

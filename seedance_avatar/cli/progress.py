@@ -207,10 +207,9 @@ def line(snapshot: Snapshot) -> str:
 
 def frame(snapshot: Snapshot, width: int) -> list[Text]:
     """Return ``snapshot`` as the lines of a frame, each at most ``width`` columns wide."""
-    lines = [_bar(snapshot, width), Text(" ")]
-    for name, count, colour in snapshot.counts:
-        lines[1].append(f"{name} ", style="dim")
-        lines[1].append(f"{number(count)}   ", style=f"bold {colour}".strip() if count else "")
+    lines = [_bar(snapshot, width), _counts(snapshot, "   ")]
+    if lines[1].cell_len > width:
+        lines[1] = _counts(snapshot, "  ")
     lines.append(Text(f" {snapshot.pace}   {snapshot.limit}"))
     if snapshot.trouble:
         lines.append(Text(f" {snapshot.trouble}", style="bold yellow"))
@@ -219,6 +218,14 @@ def frame(snapshot: Snapshot, width: int) -> list[Text]:
     for text in lines:
         text.truncate(width, overflow="ellipsis")
     return lines
+
+
+def _counts(snapshot: Snapshot, gap: str) -> Text:
+    counted = []
+    for name, count, colour in snapshot.counts:
+        text = Text(f"{name} ", style="dim")
+        counted.append(text.append(number(count), style=f"not dim bold {colour}".strip() if count else "not dim"))
+    return Text(" ").append_text(Text(gap).join(counted))
 
 
 def _bar(snapshot: Snapshot, width: int) -> Text:

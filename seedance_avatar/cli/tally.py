@@ -12,6 +12,7 @@ from seedance_avatar import (
     Active,
     ApiError,
     AssetFailed,
+    AssetSource,
     AuthError,
     AvatarError,
     Failed,
@@ -22,8 +23,10 @@ from seedance_avatar import (
     Unsent,
 )
 from seedance_avatar.text import safe_text
+from seedance_avatar.urls import shown_url
 
 from .exits import Exit
+from .manifest import ManifestSource
 
 __all__ = ["OUTCOMES", "Reason", "Tally", "outcome_name", "reason_of"]
 
@@ -62,6 +65,12 @@ def reason_of(error: AvatarError) -> str:
             return _REQUEST_ID.sub("", error.describe())
 
 
+def _brief(source: AssetSource) -> str:
+    """Return what names ``source`` where there is room for one line: its URL only where it has no key."""
+    name = shown_url(source.source_url) if source.key is None else safe_text(source.key, 80)
+    return f"line {source.line}, {name}" if isinstance(source, ManifestSource) else name
+
+
 @attrs.define(eq=False)
 class Tally:
     """Counts outcomes as they come; its memory does not grow with them.
@@ -88,8 +97,8 @@ class Tally:
         error = outcome.error
         if self.refused is None and isinstance(error, AuthError | QuotaExhausted):
             self.refused = error
-        self.last_error = f"{outcome.source.label}: {error.describe()}"
         text = safe_text(reason_of(error), 160)
+        self.last_error = f"{_brief(outcome.source)}: {text}"
         found = self._reasons.get((name, text))
         if found is None:
             text = text if len(self._reasons) < _KINDS else "other reasons"
