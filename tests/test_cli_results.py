@@ -193,3 +193,15 @@ def test_rejects_make_a_file_only_when_there_is_one(tmp_path: Path) -> None:
 def test_rejects_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     with pytest.raises(Unwritable, match="the rejected rows cannot be written"):
         Rejects(str(tmp_path / "no" / "r.jsonl")).add(RejectedRow(line=1, reason="x"))
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_put_loses_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    monkeypatch.setattr("seedance_avatar.cli.results._AHEAD", 0)
+    async with Results(str(path)) as results:
+        putting = asyncio.create_task(results.put(ACTIVE))
+        await asyncio.sleep(0)
+        putting.cancel()
+        await asyncio.wait([putting])
+    assert len(path.read_text().splitlines()) == 1
