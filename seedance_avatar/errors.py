@@ -7,7 +7,7 @@ text is one printable line that says what happened, to what, and what to do next
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .text import safe_text
 
@@ -57,7 +57,7 @@ class AvatarError(Exception):
     :ivar about: the source, asset or task it happened to, as a short label without secrets, or None.
     """
 
-    hint: ClassVar[str] = ""
+    hint: str = ""
 
     def __init__(self, message: str, *, about: str | None = None) -> None:
         self.message = safe_text(message, 600)
@@ -115,9 +115,17 @@ class ConnectionFailed(AvatarError):
     hint = "check the network and the base URL, then try again"
 
     def __init__(
-        self, message: str, *, about: str | None = None, fatal: bool = False, answer_lost: bool = False
+        self,
+        message: str,
+        *,
+        about: str | None = None,
+        fatal: bool = False,
+        answer_lost: bool = False,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, about=about)
+        if hint is not None:
+            self.hint = hint
         self.fatal = fatal
         self.answer_lost = answer_lost
 

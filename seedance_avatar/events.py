@@ -6,11 +6,12 @@ a key or the query string of a URL except inside an ``AssetSource``, whose ``rep
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
-from .errors import AvatarError
+from .errors import AvatarError, InvalidInput
 
 __all__ = [
     "Accepted",
@@ -24,6 +25,7 @@ __all__ = [
     "RequestFinished",
     "RetryPlanned",
     "Settled",
+    "callable_observer",
 ]
 
 Lane: TypeAlias = Literal["submit", "query"]
@@ -174,3 +176,15 @@ class Observer(Protocol):
 
     def __call__(self, event: Event, /) -> None:
         """Take note of ``event``."""
+
+
+def callable_observer(observer: Any) -> Observer:  # noqa: ANN401 - what it is, is the question
+    """Return ``observer``; one that nobody would call, or await, is told where it is given.
+
+    :raises InvalidInput: it cannot be called, or is a coroutine function.
+    """
+    if not callable(observer) or any(map(inspect.iscoroutinefunction, (observer, type(observer).__call__))):
+        message = "observer must be a plain function: it is called with each event, and not awaited"
+        raise InvalidInput(message)
+    checked: Observer = observer
+    return checked

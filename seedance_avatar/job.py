@@ -96,7 +96,8 @@ class Job:
         facts: dict[str, Any] = {"source": source}
         if error is not None:
             # A copy for each source: it names that source, and it holds no traceback and so no frames.
-            error = error.concerning(trade.label(source))
+            label = trade.label(source)
+            error = error.concerning(f"{label}, accepted as {self.item_id}" if end is Pending else label)
             facts["error"] = error
         if end in {Active, Failed, Pending} and (thing is not None or self.item_id):
             if thing is None:

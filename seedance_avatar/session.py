@@ -15,7 +15,7 @@ import anyio
 from .client import Passage
 from .engine import Engine
 from .errors import AssetFailed, InvalidInput, SessionStateError
-from .events import Accepted, Observer
+from .events import Accepted, Observer, callable_observer
 from .generation import GenerationTrade
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
@@ -106,7 +106,7 @@ class AvatarSession(VideoSession):
         self._video_polling = given("video_polling", video_polling, Polling) or Polling.fixed(5, 10)
         self._timeouts = given("timeouts", timeouts, Timeouts) or Timeouts()
         self._http = http
-        self._observer = observer
+        self._observer = None if observer is None else callable_observer(observer)
         self._trust_env = trust_env
         self._allow_private = allow_private_sources
         self._video_trade = GenerationTrade(video_models, allow_private_sources)

@@ -8,6 +8,7 @@ error says whether the service can have seen the request.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from typing import Final
 
@@ -38,6 +39,8 @@ _SLOWEST: Final = 1 << 16
 
 _VERDICT: Final = 300
 """From this status on the head of an answer is the answer, and its body only adds words."""
+
+_NO_KEY: Final = "nothing was sent: check the callable that was passed as api_key"
 
 _SHORTEST_KEY: Final = 8
 """No issued key is shorter; a test's ``k`` would be found in every answer."""
@@ -273,18 +276,22 @@ class Transport:
         """Ask the user's callable for the key of this request; return why there is none, if there is none."""
         try:
             key = provider()
-            if not isinstance(key, str):
+            if inspect.isawaitable(key):
                 async with asyncio.timeout(self.timeouts.request):
                     key = await key
+            if not isinstance(key, str):
+                return ConnectionFailed(
+                    f"the key provider gave {type(key).__name__}, not a text", fatal=True, hint=_NO_KEY
+                )
             check_key(key)
         except asyncio.CancelledError:
             if _cancelled():
                 raise
-            return ConnectionFailed("the key provider was cancelled")
+            return ConnectionFailed("the key provider was cancelled", hint=_NO_KEY)
         except InvalidInput as error:
-            return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True)
+            return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
-            return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"))
+            return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
         if self._secret is None or key != self._secret.reveal():
             self._use(Secret(key), session)
         return None

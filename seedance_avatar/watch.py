@@ -181,7 +181,7 @@ class Watch:
 
     def _late(self, watched: Watched) -> WaitTimeout:
         waited = self.client.clock() - watched.accepted_at
-        return WaitTimeout(f"not finished {waited:.0f} s after it was accepted")
+        return WaitTimeout(f"not finished {round(waited, 1):g} s after it was accepted")
 
     def _missed(self, watched: Watched, payload: Pollable, error: AvatarError) -> None:
         client = self.client
