@@ -106,8 +106,9 @@ class GenerationTrade:
         """Return the status request."""
         return video_query(item_id)
 
-    def read(self, answer: Answer, source: GenerationRequest) -> VideoTask:
+    def read(self, answer: Answer, source: GenerationRequest, item_id: str) -> VideoTask:
         """Read the answer to it."""
+        del item_id  # a gateway may tell of a task by another id than the one that it was asked by
         return read_video(answer, about=source.label)
 
     def item_id(self, thing: VideoTask) -> str:

@@ -103,9 +103,9 @@ class AssetTrade:
         """Return the status request."""
         return asset_query(item_id)
 
-    def read(self, answer: Answer, source: AssetSource) -> Asset:
+    def read(self, answer: Answer, source: AssetSource, item_id: str) -> Asset:
         """Read the answer to it."""
-        return read_asset(answer, source=source)
+        return read_asset(answer, source=source, asked=item_id)
 
     def entry(self, journal: Journal, source: AssetSource, place: str) -> Entry:
         """Return what a journal knows the source by."""

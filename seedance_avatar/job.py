@@ -71,7 +71,7 @@ class Job:
 
     def read(self, answer: Answer) -> Any:  # noqa: ANN401 - the trade's thing
         """Read the answer to it."""
-        return self.pipeline.trade.read(answer, self.source)
+        return self.pipeline.trade.read(answer, self.source, self.item_id)
 
     def saw(self, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
         """Take note of a status that is not the end."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
 
@@ -283,7 +284,7 @@ class AvatarSession(VideoSession):
         :raises ConnectionFailed: no answer came in all attempts.
         """
         engine = self._open_engine()
-        return await engine.client.call(asset_query(asset_id), read_asset, flow=engine.asking)
+        return await engine.client.call(asset_query(asset_id), partial(read_asset, asked=asset_id), flow=engine.asking)
 
     async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
         """Wait until an asset is active, and return it.
@@ -312,7 +313,7 @@ class AvatarSession(VideoSession):
             last = seen
 
             def read(answer: Answer) -> Asset:
-                return read_asset(answer, source=source)
+                return read_asset(answer, source=source, asked=asset_id)
 
             seen = await wait_for(
                 engine.watch,

@@ -49,8 +49,8 @@ class Trade(Protocol[S_contra, A]):
     def question(self, item_id: str) -> Request:
         """Return the status request for ``item_id``."""
 
-    def read(self, answer: Answer, source: S_contra) -> A:
-        """Read the answer to :meth:`question`."""
+    def read(self, answer: Answer, source: S_contra, item_id: str) -> A:
+        """Read the answer to :meth:`question` about ``item_id``."""
 
     def item_id(self, thing: A) -> str:
         """Return the id that :meth:`question` takes."""

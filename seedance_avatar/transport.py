@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import attrs
@@ -275,7 +275,7 @@ class Transport:
     async def _ask(self, provider: KeyProvider, session: aiohttp.ClientSession) -> ConnectionFailed | None:
         """Ask the user's callable for the key of this request; return why there is none, if there is none."""
         try:
-            key = provider()
+            key: Any = provider()
             if inspect.isawaitable(key):
                 async with asyncio.timeout(self.timeouts.request):
                     key = await key

@@ -17,7 +17,7 @@ import attrs
 import cattrs
 
 from .answers import Answer, parse_json, read_head
-from .errors import InvalidInput, InvalidSource
+from .errors import InvalidInput, InvalidSource, ProtocolError
 from .models import ASSET_TYPES, Asset, AssetGroup, AssetSource
 from .refusals import About, find_error, find_reason, is_id, read_object
 from .text import safe_text
@@ -256,12 +256,20 @@ def read_group(answer: Answer, *, about: About = None) -> AssetGroup:
     return structure(AssetGroup, {**found, "raw": found})
 
 
-def read_asset(answer: Answer, *, source: AssetSource | None = None, about: About = None) -> Asset:
+def read_asset(
+    answer: Answer, *, source: AssetSource | None = None, about: About = None, asked: str | None = None
+) -> Asset:
     """Return the asset that ``answer`` tells of, made from ``source``; it raises as :func:`read_object` does.
+
+    Where it was ``asked`` for by its id, an answer about another one (from a cache, or out of step on a kept
+    connection) is a :class:`ProtocolError`: its status would be believed of the wrong face.
 
     A status that is missing or no text is ``processing``: the asset was accepted, so it is looked at again.
     """
     found = read_object(answer, key="asset_id", about=about or source)
+    if asked is not None and found["asset_id"] != asked:
+        message = f"asked about {asked}, the answer is about {found['asset_id']}"
+        raise ProtocolError(message, about=asked, status=answer.status)
     status = found.get("status")
     status = status.strip().lower() if isinstance(status, str) else ""
     reason = None
