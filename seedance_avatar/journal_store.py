@@ -52,17 +52,17 @@ UPDATE item SET
     doubted_at = CASE change.state WHEN {_IN_DOUBT} THEN change.at ELSE doubted_at END,
     error = CASE WHEN change.state IN ({_PLANNED}, {_SENDING}) THEN item.error ELSE change.error END
 FROM (
-    SELECT substr(?1, 16 * key + 1, 16) AS fingerprint, value ->> 0 AS state, value ->> 1 AS allowed,
+    SELECT substr(:names, 16 * key + 1, 16) AS fingerprint, value ->> 0 AS state, value ->> 1 AS allowed,
         value ->> 2 AS at, value ->> 3 AS remote_id, value ->> 4 AS error
-    FROM json_each(?2)
+    FROM json_each(:rows)
 ) AS change WHERE item.fingerprint = change.fingerprint
 """  # noqa: S608 - our own numbers, nothing from outside
 
 _INSERT: Final = f"""
 INSERT INTO item (fingerprint, kind, state, attempts, planned_at, place, shown, key, business_id)
-SELECT substr(?1, 16 * key + 1, 16), value ->> 0, {_PLANNED}, 0, ?3,
+SELECT substr(:names, 16 * key + 1, 16), value ->> 0, {_PLANNED}, 0, :now,
     value ->> 1, value ->> 2, value ->> 3, value ->> 4
-FROM json_each(?2) WHERE true
+FROM json_each(:rows) WHERE true
 ON CONFLICT (fingerprint) DO NOTHING
 """  # noqa: S608 - our own numbers, nothing from outside
 
@@ -74,8 +74,8 @@ _FIELDS: Final = """
 # One row comes back, whatever is found: see the top of this module.
 _FIND: Final = f"""
 SELECT json_group_array(json_array(wanted.key, {_FIELDS}))
-FROM json_each(?2) AS wanted
-CROSS JOIN item ON item.fingerprint = substr(?1, 16 * wanted.key + 1, 16)
+FROM json_each(:rows) AS wanted
+CROSS JOIN item ON item.fingerprint = substr(:names, 16 * wanted.key + 1, 16)
 LEFT JOIN place ON place.id = item.place
 """  # noqa: S608 - our own column names, nothing from outside
 
@@ -236,7 +236,7 @@ class Store:
     def _apply(self, changes: Sequence[Change]) -> int:
         rows = [(STATES.index(it.state), it.allowed, it.at, it.remote_id, it.error) for it in changes]
         names = b"".join([it.fingerprint for it in changes])
-        return self._connection.execute(_APPLY, (names, json.dumps(rows))).rowcount
+        return self._connection.execute(_APPLY, {"names": names, "rows": json.dumps(rows)}).rowcount
 
     def _state(self, change: Change) -> int | None:
         row = self._connection.execute("SELECT state FROM item WHERE fingerprint = ?", (change.fingerprint,)).fetchone()
@@ -248,7 +248,7 @@ class Store:
         rows = json.dumps([(KINDS.index(it.kind), self._place(it), it.shown, it.key, it.business_id) for it in entries])
         known = self._find(names, rows)
         if len(known) < len(entries):
-            added = self._connection.execute(_INSERT, (names, rows, now)).rowcount
+            added = self._connection.execute(_INSERT, {"names": names, "rows": rows, "now": now}).rowcount
             if added + len(known) < len(entries):
                 # The same thing twice among the entries: new is only the first of them.
                 seen: set[bytes] = set()
@@ -265,7 +265,7 @@ class Store:
         return [found.get(number) for number in range(len(names))]
 
     def _find(self, names: bytes, rows: str) -> dict[int, Record]:
-        (found,) = self._connection.execute(_FIND, (names, rows)).fetchone()
+        (found,) = self._connection.execute(_FIND, {"names": names, "rows": rows}).fetchone()
         return {row[0]: _record(row[1:]) for row in sorted(json.loads(found))}
 
     def _place(self, entry: Entry) -> int | None:
@@ -284,11 +284,16 @@ class Store:
         """Return the next ``limit`` records behind row ``after``, of these states and kinds."""
         query = f"""
             SELECT {_FIELDS} FROM item LEFT JOIN place ON place.id = item.place
-            WHERE item.id > ?1 AND item.state IN (SELECT value FROM json_each(?3))
-            AND item.kind IN (SELECT value FROM json_each(?4)) ORDER BY item.id LIMIT ?2
+            WHERE item.id > :after AND item.state IN (SELECT value FROM json_each(:states))
+            AND item.kind IN (SELECT value FROM json_each(:kinds)) ORDER BY item.id LIMIT :limit
         """  # noqa: S608 - our own column names, nothing from outside
-        wanted = json.dumps([STATES.index(it) for it in states]), json.dumps([KINDS.index(it) for it in kinds])
-        return [_record(row) for row in self._connection.execute(query, (after, limit, *wanted))]
+        wanted = {
+            "after": after,
+            "limit": limit,
+            "states": json.dumps([STATES.index(it) for it in states]),
+            "kinds": json.dumps([KINDS.index(it) for it in kinds]),
+        }
+        return [_record(row) for row in self._connection.execute(query, wanted)]
 
     def summary(self) -> Summary:
         """Return the journal in figures."""
