@@ -42,6 +42,7 @@ from .outcomes import (
     SessionStats,
     Unsent,
 )
+from .pool import AccountPool
 from .session import AvatarSession
 from .video_models import VIDEO_MODELS, VideoModel
 from .video_request import GenerationRequest, Reference
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VIDEO_MODELS",
+    "AccountPool",
     "Active",
     "ApiError",
     "Asset",

@@ -140,7 +140,7 @@ class Run(Protocol):
         """True when there will be no more outcomes."""
 
     @property
-    def crash(self) -> Exception | None:
+    def crash(self) -> BaseException | None:
         """What ended it before its time, or None."""
 
     def halt(self, error: AvatarError) -> None:
