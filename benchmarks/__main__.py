@@ -16,8 +16,9 @@ __all__ = ["main"]
 
 MODULES: Final = {
     "overhead": ("benchmarks.overhead",),
-    "limits": ("benchmarks.limits",),
+    "limits": ("benchmarks.limits", "benchmarks.held"),
     "polling": ("benchmarks.polling",),
+    "memory": ("benchmarks.memory",),
     "journal": ("benchmarks.journal",),
 }
 

@@ -32,6 +32,25 @@ def test_overhead_has_a_row_for_each_of_ours_and_for_bare_aiohttp() -> None:
     ]
 
 
+def test_memory_has_a_row_for_each_promise() -> None:
+    lines = _run("memory", "--quick", "--sources=20000")
+    assert [line.partition("  ")[0] for line in lines[6:12]] == [
+        "bytes for each pending asset",
+        "growth of resident memory",
+        "CPU for each asset",
+        "the same",
+        "ratio of the two",
+        "taken for a consumer that stands still",
+    ]
+
+
+def test_limits_are_met_over_sockets_by_us_and_by_what_is_usual() -> None:
+    command = [sys.executable, "-m", "benchmarks.held", "--quick"]
+    told = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=55)  # noqa: S603 - ourselves
+    rows = [line.split() for line in told.stdout.splitlines() if line.startswith("100/s, burst 5")]
+    assert [row[3] for row in rows] == ["ingest", "gather"]
+
+
 def test_imports_are_measured_beside_what_they_stand_on() -> None:
     found = overhead.import_times(1)
     assert list(found)[:2] == ["aiohttp, attrs, cattrs, anyio", "seedance_avatar"]
@@ -42,7 +61,7 @@ def test_a_name_that_is_none_is_told_what_names_there_are() -> None:
     command = [sys.executable, "-m", "benchmarks", "speed"]
     told = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=55)  # noqa: S603 - ourselves
     assert told.returncode == 2
-    assert "overhead, limits, polling, journal, all" in told.stdout
+    assert "overhead, limits, polling, memory, journal, all" in told.stdout
 
 
 def test_the_gateway_counts_what_it_serves_and_ends_with_its_caller() -> None:
