@@ -49,7 +49,7 @@ async def _pending(url: str, count: int) -> dict[str, Any]:
                 gc.collect()
                 marks.append((stream.stats().polling, tracemalloc.get_traced_memory()[0]))
             (first, before), (last, after) = marks
-            return {"bytes": (after - before) / (last - first), "pending": last}
+            return {"bytes": (after - before) / max(1, last - first), "pending": last}
 
 
 async def _through(url: str, count: int) -> dict[str, Any]:
