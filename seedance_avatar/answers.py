@@ -15,6 +15,8 @@ from typing import Any, Final
 import attrs
 
 from .models import RateHints
+from .text import veiled
+from .urls import shown_url
 
 __all__ = ["Answer", "parse_json", "read_head"]
 
@@ -37,10 +39,10 @@ class Answer:
     """
 
     status: int
-    body: bytes = b""
+    body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")  # it may repeat a signed URL
     request_id: str | None = None
     hints: RateHints = _NO_HINTS
-    location: str | None = None
+    location: str | None = attrs.field(default=None, repr=lambda url: "None" if url is None else shown_url(url))
     content_type: str = ""
 
 
@@ -66,16 +68,18 @@ def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Ans
     return Answer(
         status=status,
         body=body,
-        request_id=_printable(get("X-Oneapi-Request-Id") or get("X-Request-Id") or get("CF-Ray")),
+        request_id=_request_id(get("X-Oneapi-Request-Id") or get("X-Request-Id") or get("CF-Ray")),
         hints=hints,
         location=get("Location"),
         content_type=get("Content-Type", ""),
     )
 
 
-def _printable(text: str | None) -> str | None:
-    """Keep a request id that can be shown and stored: anything may stand in a header."""
-    return text if text and text.isascii() and text.isprintable() and len(text) <= 128 else None  # noqa: PLR2004 - as much as errors show
+def _request_id(text: str | None) -> str | None:
+    """Keep a request id that can be shown and stored: anything may stand in a header, our own key too."""
+    if not text or not text.isascii() or not text.isprintable() or len(text) > 128:  # noqa: PLR2004 - as much as errors show
+        return None
+    return veiled(text) if "sk-" in text or " " in text or "//" in text else text
 
 
 def _count(text: str | None) -> int | None:

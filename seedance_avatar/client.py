@@ -135,7 +135,8 @@ class Client:
             answer = await self.transport.send(request)
             value = read(answer)
         except AvatarError as caught:
-            error = self._verdict(caught, request)
+            # The frames below hold what the service said, signed URLs included, and tracebacks are shown with locals.
+            error = self._verdict(caught.with_traceback(None), request)
             if answer is None:
                 self._unanswered(gate, caught, probe=probe)
             else:

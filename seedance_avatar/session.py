@@ -46,15 +46,22 @@ __all__ = ["AvatarSession"]
 _BASE: Final = "https://toapis.com"
 
 
-def _key(api_key: str | KeyProvider | None) -> Secret | KeyProvider:
-    if callable(api_key):
-        return api_key
-    given = api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY")
-    if given is None:
+def _key(key: Secret | KeyProvider | None) -> Secret | KeyProvider:
+    if key is None and (found := os.environ.get("TOAPIS_API_KEY")) is not None:
+        key = Secret(found)
+        del found  # a traceback may be shown with its locals
+    if key is None:
         message = "no API key: pass api_key, or set TOAPIS_API_KEY"
         raise InvalidInput(message)
-    check_key(given)
-    return Secret(given)
+    if not isinstance(key, Secret):
+        return key
+    try:
+        check_key(key.reveal())
+    except InvalidInput as error:
+        flaw = error.with_traceback(None)  # nor with the frames below, which hold it
+    else:
+        return key
+    raise flaw
 
 
 class AvatarSession(VideoSession):
@@ -99,7 +106,11 @@ class AvatarSession(VideoSession):
         allow_private_sources: bool = False,
         video_models: Mapping[str, VideoModel] = VIDEO_MODELS,
     ) -> None:
-        self._key = _key(api_key)
+        self._engine: Engine | None = None
+        self._closing: asyncio.Task[None] | None = None
+        key = api_key if api_key is None or callable(api_key) else Secret(api_key)
+        del api_key  # whatever is raised from here on, a traceback with its locals shows no key
+        self._key = _key(key)
         self._base = normalize_base(base_url or os.environ.get("TOAPIS_BASE_URL") or _BASE)
         self._limits = given("limits", limits, Limits | SharedLimits) or Limits()
         self._retry = given("retry", retry, Retry) or Retry()
@@ -111,13 +122,11 @@ class AvatarSession(VideoSession):
         self._trust_env = trust_env
         self._allow_private = allow_private_sources
         self._video_trade = GenerationTrade(video_models, allow_private_sources)
-        self._engine: Engine | None = None
-        self._closing: asyncio.Task[None] | None = None
         self._accepted_at: OrderedDict[str, float] = OrderedDict()
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "open" if self._engine else "not open"
-        return f"<AvatarSession {self._base} {state}>"
+        return f"<AvatarSession {getattr(self, '_base', 'not built')} {state}>"
 
     # Opening and closing
 

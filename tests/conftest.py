@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
 import hypothesis
+import pytest
+from rig.canaries import Listener, heard_in_files, sings
 
 
 class _AnswerWithoutWriter(aiohttp.ClientResponse):
@@ -35,3 +39,30 @@ asyncio.set_event_loop(None)
 # No test depends on the machine's speed; and where a run decides about a change, it is the same run every time.
 hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("house")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test in which a planted secret came up in a log record, at any level, or in a journal."""
+    listener, root = Listener(), logging.getLogger()
+    level = root.level
+    root.addHandler(listener)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(listener)
+    home = getattr(item, "funcargs", {}).get("tmp_path")
+    assert listener.heard + ([] if home is None else heard_in_files(home.rglob("*"))) == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Fail a test that printed a planted secret."""
+    report: Any = yield
+    printed = [f"{title}: …{found}…" for title, content in report.sections if (found := sings(content)) is not None]
+    if report.passed and printed:
+        report.outcome = "failed"
+        report.longrepr = f"{item.name} printed a secret: {printed}"
+    return report

@@ -1,0 +1,81 @@
+"""Secrets that sing: keys and signed queries planted all over the suite, and what listens for them.
+
+``tests/conftest.py`` asks after every test whether one was heard: in a log record of any level, in its traceback
+with the locals of the library's own frames, in what was printed, or in a SQLite file that the test left.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["CANARY", "Listener", "everything_of", "heard_in_files", "sings"]
+
+CANARY = re.compile(r"sk-canary|[?&](?:sig|token|X-Amz-Signature)=canary|canarysignature", re.IGNORECASE)
+"""What the keys and queries of the suite look like, wherever they come up."""
+
+PACKAGE = "/seedance_avatar/"
+_MOST = 64 << 20
+
+
+def sings(text: str) -> str | None:
+    """Return where a canary stands in ``text``, or None."""
+    found = CANARY.search(text)
+    return None if found is None else text[max(0, found.start() - 80) : found.end() + 40]
+
+
+def everything_of(error: BaseException) -> str:
+    """Return all that a tool could show of an error: itself, its facts, and the locals of the library's frames."""
+    shown: list[str] = []
+    queue: list[BaseException | None] = [error]
+    while queue:
+        one = queue.pop()
+        if one is None:
+            continue
+        shown += [str(one), repr(one), repr(vars(one))]
+        told = traceback.TracebackException(type(one), one, one.__traceback__, capture_locals=True)
+        for frame in told.stack:
+            if PACKAGE in frame.filename and "/sandbox/" not in frame.filename:
+                shown.append(repr(frame.locals))
+        queue += [one.__context__, one.__cause__]
+        if isinstance(one, BaseExceptionGroup):
+            queue += one.exceptions
+    return "\n".join(shown)
+
+
+class Listener(logging.Handler):
+    """Hears every log record of every level.
+
+    :ivar heard: what was sung since the last :meth:`forget`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        parts = [record.getMessage(), repr(record.args)]
+        if record.exc_info and record.exc_info[1] is not None:
+            parts.append(everything_of(record.exc_info[1]))
+        self.heard += [f"log {record.name}: …{found}…" for part in parts if (found := sings(part)) is not None]
+
+    def forget(self) -> list[str]:
+        """Return what was heard, and begin anew."""
+        heard, self.heard = self.heard, []
+        return heard
+
+
+def heard_in_files(files: Iterable[Path]) -> list[str]:
+    """Return the SQLite files (and their logs) among ``files`` in which a canary sings."""
+    heard = []
+    for file in files:
+        if not file.is_file() or file.is_symlink() or file.stat().st_size > _MOST:
+            continue
+        content = file.read_bytes()
+        ours = content.startswith(b"SQLite format 3") or file.name.endswith("-wal")
+        if ours and (found := sings(content.decode("latin-1"))) is not None:
+            heard.append(f"{file.name}: …{found!r}…")
+    return heard
