@@ -117,9 +117,10 @@ async def _usual(url: str, seconds: float) -> dict[str, Any]:
                     if answer.status == 200:
                         await answer.read()
                         return True
-                if clock() >= until:
-                    return True  # the time is over: that is no loss
-                await asyncio.sleep(2**attempt * (0.5 + random.random()))
+                pause = 2**attempt * (0.5 + random.random())
+                if clock() + pause >= until:
+                    return True  # the time is over before the next try: that is no loss
+                await asyncio.sleep(pause)
             return False
 
         async def work() -> None:

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(asyncio.run(_PARTS[told.part](told.url, told.sources))))
         return
     many = told.sources // 100 if told.quick else told.sources
-    short, times = many // 100, 1 if told.quick else 5
+    short, times = max(20, many // 100), 1 if told.quick else 5
     with serve() as gateway:
         pending = _apart("pending", gateway.url, many // 10)
         # The short runs on both sides of the long one: what else the machine does changes with time.
