@@ -23,11 +23,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     minutes, hours = whole // 60, round(seconds / 60) // 60
-    if whole < 60:  # noqa: PLR2004
+    if whole < 60:  # noqa: PLR2004 - where the unit changes
         return f"{whole} s"
-    if minutes < 60:  # noqa: PLR2004
+    if minutes < 60:  # noqa: PLR2004 - where the unit changes
         return f"{minutes} min {whole % 60:02d} s"
-    if hours < 48:  # noqa: PLR2004
+    if hours < 48:  # noqa: PLR2004 - where the unit changes
         return f"{hours} h {round(seconds / 60) % 60:02d} min"
     return f"{hours // 24} d {hours % 24} h"
 
@@ -43,6 +43,6 @@ def rate(per_second: float | None) -> str:
 
 def size(count: int) -> str:
     """Return ``512 bytes``, ``34 KB`` or ``3.1 MB``."""
-    if count < 1_000:  # noqa: PLR2004
+    if count < 1_000:  # noqa: PLR2004 - where the unit changes
         return plural(count, "byte")
-    return f"{count / 1_000:.0f} KB" if count < 999_500 else f"{count / 1_000_000:.1f} MB"  # noqa: PLR2004
+    return f"{count / 1_000:.0f} KB" if count < 999_500 else f"{count / 1_000_000:.1f} MB"  # noqa: PLR2004 - where the unit changes
