@@ -23,6 +23,7 @@ from seedance_avatar import (
     ContentRefused,
     Failed,
     InDoubt,
+    Ingest,
     IngestError,
     InvalidInput,
     InvalidSource,
@@ -46,6 +47,12 @@ from seedance_avatar.sandbox.fates import Fate
 async def outcomes_of(world_: World, items: Any, **options: Any) -> list[Outcome]:
     async with world_.session.ingest(items, group=world_.group, **options) as stream:
         return [outcome async for outcome in stream.outcomes()]
+
+
+async def consumed(stream: Ingest[Any, Any]) -> None:
+    async with stream:
+        async for _ in stream.outcomes():
+            pass
 
 
 @pytest.mark.asyncio
@@ -312,13 +319,7 @@ async def test_cancellation_brings_home_what_is_on_the_wire_and_then_leaves() ->
     async with no_leaks(), world({"limits": Limits(submits_per_second=1e9, max_submitting=8)}) as w:
         w.sandbox.faults.add("slow", method="POST", path="assets", delay=0.1)
         stream = w.session.ingest(sources(40), group=w.group)
-
-        async def consume() -> None:
-            async with stream:
-                async for _ in stream.outcomes():
-                    pass
-
-        task = asyncio.create_task(consume())
+        task = asyncio.create_task(consumed(stream))
         await until(lambda: w.session.stats().submitting == 8)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -337,13 +338,7 @@ async def test_a_second_cancellation_ends_at_once_and_says_in_doubt() -> None:
     async with no_leaks(), world({"limits": Limits(submits_per_second=1e9, max_submitting=4)}) as w:
         w.sandbox.faults.add("slow", method="POST", path="assets", delay=1.5)
         stream = w.session.ingest(sources(10), group=w.group)
-
-        async def consume() -> None:
-            async with stream:
-                async for _ in stream.outcomes():
-                    pass
-
-        task = asyncio.create_task(consume())
+        task = asyncio.create_task(consumed(stream))
         await until(lambda: w.session.stats().submitting == 4)
         began = time.monotonic()
         for _ in range(3):
