@@ -34,7 +34,7 @@ def test_overhead_has_a_row_for_each_of_ours_and_for_bare_aiohttp() -> None:
 
 def test_memory_has_a_row_for_each_promise() -> None:
     lines = _run("memory", "--quick", "--sources=20000")
-    assert [line.partition("  ")[0] for line in lines[6:12]] == [
+    assert [line.partition("  ")[0] for line in lines[5:11]] == [
         "bytes for each pending asset",
         "growth of resident memory",
         "CPU for each asset",
