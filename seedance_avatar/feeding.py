@@ -163,6 +163,6 @@ class Feeder:
 
 
 def _recorded(record: Record | None) -> AvatarError:
-    if record is None or record.state == "sending":
-        return SubmissionInDoubt("another ingest of this process is sending it")
+    if record is None or record.state in {"planned", "sending"}:
+        return SubmissionInDoubt("another ingest of this process is sending it: run it again once that one is done")
     return record.error()

@@ -30,6 +30,7 @@ class Job:
     :ivar mark: its fingerprint in the journal, empty without one.
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
+    :ivar in_hand: True while no other ingest of this process may send the same, by the journal they share.
     :ivar item_id: the service's id, empty until it is accepted.
     """
 
@@ -41,6 +42,7 @@ class Job:
     mark: bytes = b""
     resend: bool = False
     on_wire: bool = False
+    in_hand: bool = False
     teaches: bool = True
     misses: int = 0
     item_id: str = ""

@@ -80,12 +80,15 @@ class Journal:
     in a forked child, and :class:`~seedance_avatar.JournalError` when the disk refuses what it is asked.
 
     :ivar path: where it lies.
+    :ivar busy: what somebody in this process is about to send, or sending: nobody else may. Who adds to it takes
+        away from it; it is not in the file, since it ends with the process.
     :ivar recovered: how many things were ``sending`` when the last process died, and are in doubt since.
     """
 
     def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
         self.path = path
         self.recovered = store.recovered
+        self.busy: set[bytes] = set()
         self._readonly = readonly
         self._now = now
         self._writer = writer

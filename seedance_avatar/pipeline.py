@@ -369,6 +369,8 @@ class Pipeline:
     ) -> None:
         """End ``job`` as ``end``, for every source that shares it."""
         del self.alive[job]
+        if self.recorder is not None:
+            self.recorder.let_go(job)
         self.feeder.forget(job)
         for source in (job.source, *(job.twins or ())):
             self.book(job.outcome(end, source, error, thing), job)

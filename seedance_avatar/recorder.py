@@ -86,12 +86,24 @@ class Recorder:
             # What this very run was refused is not tried again by it: one upload, an outcome for each.
             earlier = record is not None and (record.ended_at or 0.0) < self._began
             plan = plan_for(record, resend=resend, retry_refused=self.retry_refused and earlier)
+            if plan in {"send", "resend"}:
+                if mark in self.journal.busy:  # planned, and another ingest of this process has it in hand
+                    plan = "in_doubt"
+                else:
+                    self.journal.busy.add(mark)
+                    job.in_hand = True
             job.resend = plan == "resend"
             if record is not None and record.business_id is not None:
                 job.place = record.business_id
             if record is not None and record.remote_id is not None:
                 job.item_id = record.remote_id
             yield job, plan, record
+
+    def let_go(self, job: Job) -> None:
+        """Note that it has its outcome: another ingest of this process may take it in hand."""
+        if job.in_hand:
+            job.in_hand = False
+            self.journal.busy.discard(job.mark)
 
     async def leaving(self, job: Job) -> None:
         """Commit the intent to send."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import anyio
 import attrs
@@ -14,6 +14,8 @@ from .errors import ApiError, AuthError, AvatarError, QuotaExhausted, RateLimite
 from .journal import Journal
 
 __all__ = ["Single"]
+
+IN_HAND: Final = "another call of this process is sending it: ask again once that one is done"
 
 T = TypeVar("T")
 
@@ -52,13 +54,25 @@ class Single(Generic[T]):
             await self.journal.unsent(self.mark)
 
     async def run(self) -> T:
-        """Submit, and record how it ended."""
-        try:
+        """Submit, and record how it ended.
+
+        :raises SubmissionInDoubt: another call of this process has the same thing in hand.
+        """
+        journal = self.journal
+        if journal is None:
             return await self._submit()
+        try:
+            if self.mark in journal.busy:
+                raise SubmissionInDoubt(IN_HAND)
+            journal.busy.add(self.mark)
+            try:
+                return await self._submit()
+            finally:
+                journal.busy.discard(self.mark)
         finally:
-            if self.journal is not None and self.release is not None:
+            if self.release is not None:
                 with anyio.CancelScope(shield=True):
-                    await self.release(self.journal)
+                    await self.release(journal)
 
     async def _submit(self) -> T:
         try:
