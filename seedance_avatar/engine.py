@@ -183,16 +183,17 @@ class Engine:
         journal: str | os.PathLike[str] | None = None,
         on_in_doubt: Doubt = "hold",
         retry_refused: bool = False,
+        recorder: Recorder | None = None,
     ) -> Pipeline:
         """Start a pipeline over ``sources``.
 
+        :param recorder: writes elsewhere what would go into ``journal``.
         :raises JournalError: the journal cannot be used.
         """
         self.check_here()
         if self.draining is not None:
             raise self.draining
         intake = Intake.of(sources)
-        recorder = None
         if journal is not None:
             recorder = Recorder(
                 journal=await self._held(journal),

@@ -1,0 +1,169 @@
+"""An ingest on a cluster of real worker processes, with the sandbox counting; one of them is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import dask.config
+import pytest
+from distributed import Client, LocalCluster
+from rig.world import FAST, KEY, quick, sources
+
+from seedance_avatar import Active, AssetSource, Failed, InDoubt, InvalidInput, Limits, Outcome, Unsent
+from seedance_avatar.integrations.dask import ingest_on_cluster
+from seedance_avatar.integrations.dask_worker import Key
+from seedance_avatar.journal import Journal
+from seedance_avatar.sandbox import Sandbox
+from seedance_avatar.sandbox.threaded import in_thread
+
+
+@asynccontextmanager
+async def cluster(*, workers: int = 2, allowed_failures: int = 0) -> AsyncIterator[Client]:
+    told = {
+        "distributed.scheduler.allowed-failures": allowed_failures,
+        "distributed.admin.system-monitor.gil.enabled": False,
+    }
+    with dask.config.set(told):
+        async with (
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                asynchronous=True,
+                dashboard_address=None,
+                silence_logs=50,
+            ) as local,
+            Client(local, asynchronous=True) as client,
+        ):
+            yield client
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with in_thread(time_scale=0.01, latency=0.01) as sandbox:
+        yield sandbox
+
+
+async def group_in(sandbox: Sandbox) -> str:
+    async with quick(sandbox.url) as session:
+        return (await session.create_group("brand")).group_id
+
+
+def options(sandbox: Sandbox, **knobs: Any) -> dict[str, Any]:
+    limits = attrs.evolve(Limits.unlimited(), max_polling=1)
+    told = {**FAST, "limits": limits, "base_url": sandbox.url, "api_key": KEY}
+    return {**told, "shard": 20, "max_submitting_total": 8, **knobs}
+
+
+async def agree(sandbox: Sandbox, outcomes: list[Outcome], journal: Path, group: str) -> None:
+    """The outcomes, the ledger and the journal tell the same, and the cluster kept its limit."""
+    judged = [outcome for outcome in outcomes if hasattr(outcome.source, "source_url")]
+    assert sandbox.ledger.check(judged, group_id=group) == []
+    assert sandbox.ledger.duplicates() == {}
+    assert sandbox.ledger.peak <= 8 + 2  # eight uploads, and a look of each worker
+    uploads = {upload.asset_id for upload in sandbox.ledger.uploads if upload.group_id == group}
+    async with await Journal.open(journal, readonly=True) as opened:
+        records = [record async for record in opened.records()]
+    named = {record.remote_id for record in records if record.remote_id is not None}
+    assert named <= uploads
+    doubtful = sum(record.state == "in_doubt" for record in records)
+    assert len(uploads - named) <= doubtful
+    assert doubtful == sum(isinstance(outcome, InDoubt) for outcome in outcomes)
+    assert not any(record.state == "sending" for record in records)
+
+
+@pytest.mark.asyncio
+async def test_a_worker_killed_on_the_way_and_the_rest_of_what_a_cluster_owes(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with cluster() as client:
+        # One after the other on one cluster: starting it is what takes the time.
+        await _all_goes_well(client, sandbox, await group_in(sandbox), tmp_path / "well.db")
+        await _left_early(client, sandbox, await group_in(sandbox), tmp_path / "left.db")
+        await _key_refused(client, sandbox, await group_in(sandbox))
+        await _worker_killed(client, sandbox, await group_in(sandbox), tmp_path / "killed.db")
+
+
+async def _all_goes_well(client: Client, sandbox: Sandbox, group: str, journal: Path) -> None:
+    given = sources(120)
+    sandbox.fail(given[5].source_url, reason="blurred")
+    bad: list[Any] = [AssetSource.image("http://localhost/x"), "no source", given[0]]
+    outcomes = []
+    async with ingest_on_cluster(
+        client, iter([*given, *bad]), group=group, journal=journal, **options(sandbox)
+    ) as stream:
+        async for outcome in stream.outcomes():
+            outcomes.append(outcome)
+            assert stream.stats().taken >= len(outcomes)
+    assert Counter(type(outcome) for outcome in outcomes) == {Active: 120, Failed: 3}
+    assert stream.report.exhausted
+    assert len(sandbox.ledger) == 120
+    await agree(sandbox, outcomes, journal, group)
+    # Everything is known: the same again sends nothing.
+    async with ingest_on_cluster(client, given, group=group, journal=journal, **options(sandbox)) as stream:
+        again = [outcome async for outcome in stream.outcomes()]
+    assert Counter(type(outcome) for outcome in again) == {Active: 119, Failed: 1}
+    assert len(sandbox.ledger) == 120
+
+
+async def _left_early(client: Client, sandbox: Sandbox, group: str, journal: Path) -> None:
+    before, outcomes = len(sandbox.ledger), 0
+    async with ingest_on_cluster(
+        client, iter(sources(300, 1000)), group=group, journal=journal, **options(sandbox)
+    ) as stream:
+        async for _ in stream.outcomes():
+            outcomes += 1
+            if outcomes == 10:
+                break
+    report = stream.report
+    assert report.taken == report.active + report.failed + report.pending + report.in_doubt + report.unsent
+    assert report.taken < 300
+    assert report.in_doubt == 0
+    assert len(sandbox.ledger) - before == report.active + report.pending
+
+
+async def _key_refused(client: Client, sandbox: Sandbox, group: str) -> None:
+    refused = options(sandbox, api_key="sk-canary")
+    async with ingest_on_cluster(client, iter(sources(300, 2000)), group=group, **refused) as stream:
+        outcomes = [outcome async for outcome in stream.outcomes()]
+    assert outcomes
+    assert all(isinstance(outcome, Unsent) for outcome in outcomes)
+    assert len(outcomes) < 300
+
+
+async def _worker_killed(client: Client, sandbox: Sandbox, group: str, journal: Path) -> None:
+    pids = await client.run(os.getpid)
+    outcomes: list[Outcome] = []
+    async with ingest_on_cluster(
+        client, iter(sources(400, 3000)), group=group, journal=journal, **options(sandbox)
+    ) as stream:
+        async for outcome in stream.outcomes():
+            outcomes.append(outcome)
+            if len(outcomes) == 60:
+                os.kill(next(iter(pids.values())), signal.SIGKILL)
+    assert stream.report.taken == len(outcomes) == 400
+    ends = Counter(type(outcome) for outcome in outcomes)
+    assert ends[Active] + ends[InDoubt] == 400
+    assert 0 < ends[InDoubt] <= 20  # one shard at most was under way on it
+    await agree(sandbox, outcomes, journal, group)
+
+
+@pytest.mark.asyncio
+async def test_a_cluster_that_would_repeat_what_is_lost_is_refused(sandbox: Sandbox) -> None:
+    async with cluster(workers=0, allowed_failures=3) as client:
+        with pytest.raises(InvalidInput, match="allowed-failures"):
+            async with ingest_on_cluster(client, [], group="pg_1", **options(sandbox)):
+                pass
+        wrong: list[dict[str, Any]] = [{"shard": 0}, {"max_submitting_total": 0}, {"on_in_doubt": "x"}]
+        for knob in wrong:
+            with pytest.raises(InvalidInput):
+                ingest_on_cluster(client, [], group="pg_1", **knob)
+
+
+def test_a_key_on_its_way_shows_nothing() -> None:
+    assert "canary" not in repr(Key("sk-canary"))
