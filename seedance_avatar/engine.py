@@ -192,7 +192,7 @@ class Engine:
         """
         self.check_here()
         if self.draining is not None:
-            raise self.draining
+            raise self.draining.with_traceback(None)
         intake = Intake.of(sources)
         if journal is not None:
             recorder = Recorder(
@@ -227,7 +227,7 @@ class Engine:
         journal = await self.journals.acquire(path)
         if self.draining is not None:  # since it was asked for
             await self.journals.release(journal)
-            raise self.draining
+            raise self.draining.with_traceback(None)
         return journal
 
     async def create_group(

@@ -36,7 +36,7 @@ class Flow:
         """Wait for ``turn``; raise what the flow was halted with as soon as it is."""
         if self.halted is not None:
             turn.cancel()
-            raise self.halted
+            raise self.halted.with_traceback(None)  # raised for many: it must not gather the frames of them all
         self._waiting.add(turn)
         try:
             await turn
@@ -108,9 +108,9 @@ class Gate:
         if self.admits(flow):
             return
         if self._closed is not None:
-            raise self._closed
+            raise self._closed.with_traceback(None)
         if flow.halted is not None:
-            raise flow.halted
+            raise flow.halted.with_traceback(None)
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(flow, deque()).append(turn)
         self._release()

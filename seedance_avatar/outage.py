@@ -49,7 +49,7 @@ class Outage:
         while self.since is not None:
             waited_out = self.clock() - self.since >= self.retry.patience
             if waited_out and self._failures > failures and self.error is not None:
-                raise self.error
+                raise self.error.with_traceback(None)
             if not self._probing:
                 self._probing = True
                 pause = backoff(self._failures + 1, base=self.retry.base, cap=self.retry.cap, rng=self.rng)

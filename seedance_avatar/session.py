@@ -167,7 +167,7 @@ class AvatarSession(VideoSession):
         Cancelled, the closing goes on to its end, and then the cancellation leaves.
         """
         engine = self._engine
-        if engine is None:
+        if engine is None or (self._closing is not None and self._closing.done()):
             return
         engine.check_here()
         if self._closing is None:

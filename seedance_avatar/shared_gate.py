@@ -75,7 +75,7 @@ class SharedGate(Gate):
             wait = self.pacer.next_at(now) - now  # a brake may have come meanwhile
         # While it was being asked for, nothing could wake it.
         if (ended := self._closed or flow.halted) is not None:
-            raise ended
+            raise ended.with_traceback(None)
 
     async def _reserve(self, flow: Flow) -> float:
         while True:

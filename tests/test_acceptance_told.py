@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from rig.rude import RudeServer
 from rig.service import Service
 from rig.world import quick, sources
 
-from seedance_avatar import AvatarSession, ConnectionFailed, IngestError, InvalidInput, Pending
+from seedance_avatar import AvatarSession, ConnectionFailed, IngestError, InvalidInput, Pending, SessionStateError
+from seedance_avatar.cli.formats import ManifestError
+from seedance_avatar.cli.ingest import ingest
 
 
 async def _awaited(_event: object) -> None:
@@ -57,3 +61,40 @@ async def test_what_is_pending_is_named_by_the_id_that_it_was_accepted_under() -
         (outcome,) = stream.report.unfinished
         assert isinstance(outcome, Pending)
         assert outcome.asset.asset_id in str(outcome.error)
+
+
+@pytest.mark.asyncio
+async def test_an_error_that_is_raised_for_many_does_not_gather_their_frames() -> None:
+    async with RudeServer(Service()) as server, quick(server.url) as session:
+        await session.drain(0)
+        for _ in range(20):
+            with pytest.raises(SessionStateError) as caught:
+                await session.upload(sources(1)[0], group="pg_1")
+            with pytest.raises(SessionStateError):
+                await session.ingest(sources(1), group="pg_1").__aenter__()
+            assert len(caught.traceback) < 20
+
+
+def test_closing_again_what_is_closed_does_nothing_wherever_it_is_done() -> None:
+    session = AvatarSession("sk-x", base_url="http://127.0.0.1:9")
+
+    async def use() -> None:
+        async with session:
+            pass
+
+    asyncio.run(use())
+    asyncio.run(session.aclose())
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("manifest", ["missing.csv", "."])
+async def test_no_group_is_made_for_a_manifest_that_cannot_be_read(
+    manifest: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-sandbox")
+    async with RudeServer(Service()) as server:
+        monkeypatch.setenv("TOAPIS_BASE_URL", server.url)
+        with pytest.raises(ManifestError, match="cannot be read"):
+            await ingest(manifest, group_name="hero")
+        assert not server.requests

@@ -49,8 +49,9 @@ class Reading:
 
     @property
     def is_file(self) -> bool:
-        """True when it can be read twice; a pipe cannot."""
-        return self.path != "-" and Path(self.path).is_file()
+        """True when it can be read twice; a pipe cannot. What is missing is told of by the first reading."""
+        place = Path(self.path)
+        return self.path != "-" and not (place.is_fifo() or place.is_char_device())
 
     def survey(self) -> Survey:
         """Read it to its end, write the rejects, and return what it holds.
