@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import math
+import random
 import subprocess
 import sys
 import time
@@ -52,6 +53,8 @@ class _Service:
 
     limit: Gateway | None
     announce: str
+    latency: float
+    rng: random.Random = attrs.field(factory=lambda: random.Random(1))
     began: float | None = None
     submitted: int = 0
     asked: int = 0
@@ -128,19 +131,23 @@ class _Connection(asyncio.Protocol):
                 service.asked += 1
                 answer = _asset(buffer[:200].split(b" ", 2)[1].rsplit(b"/", 1)[1].decode(), "active")
             buffer = buffer[whole:]
-            self._transport.write(answer)
+            if service.latency:
+                pause = service.latency * service.rng.uniform(0.5, 1.5)
+                asyncio.get_running_loop().call_later(pause, self._transport.write, answer)
+            else:
+                self._transport.write(answer)
         self._buffer = buffer
 
 
 def _limit(told: dict[str, Any]) -> Gateway | None:
-    if not told:
+    if "rate" not in told:
         return None
     bucket = Bucket(told["rate"], told["burst"])
     return Staged([(0.0, told["rate"]), *map(tuple, told["stages"])], bucket) if told.get("stages") else bucket
 
 
 async def _main(told: dict[str, Any]) -> None:
-    service = _Service(_limit(told), told.get("announce", ""))
+    service = _Service(_limit(told), told.get("announce", ""), told.get("latency", 0.0))
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(service), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     # Whoever started this process holds the other end; its going away is the signal to end.
@@ -170,14 +177,15 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(**limit: Any) -> Iterator[Served]:  # noqa: ANN401 - passed on as JSON
+def serve(**told: Any) -> Iterator[Served]:  # noqa: ANN401 - passed on as JSON
     """Run a gateway in a process of its own: unlimited, or limited in what is submitted.
 
-    :param limit: ``rate`` and ``burst`` of a token bucket; ``stages`` as ``(from, rate)``, seconds after the first
-        submission, a rate of 0 letting nothing through; ``announce``: any text to announce it in headers.
+    :param told: ``rate`` and ``burst`` of a token bucket; ``stages`` as ``(from, rate)``, seconds after the first
+        submission, a rate of 0 letting nothing through; ``announce``: any text to announce it in headers;
+        ``latency``: seconds from a request to its answer on average, evenly from half of it to one and a half.
     """
     with subprocess.Popen(  # noqa: S603 - ourselves
-        [sys.executable, "-m", "benchmarks.gateway", json.dumps(limit)],
+        [sys.executable, "-m", "benchmarks.gateway", json.dumps(told)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
