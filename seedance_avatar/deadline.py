@@ -85,7 +85,7 @@ class Deadline:
         self._task: asyncio.Task[object] | None = None
         self._asked = 0  # how often others had asked the task to end when it began
         self._sprung = False
-        self.due = 0.0
+        self.due: float = 0.0
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()

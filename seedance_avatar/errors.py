@@ -60,8 +60,8 @@ class AvatarError(Exception):
     hint: str = ""
 
     def __init__(self, message: str, *, about: str | None = None) -> None:
-        self.message = safe_text(message, 600)
-        self.about = None if about is None else safe_text(about)
+        self.message: str = safe_text(message, 600)
+        self.about: str | None = None if about is None else safe_text(about)
         super().__init__(self.message)
 
     def describe(self) -> str:
@@ -102,17 +102,18 @@ class JournalError(AvatarError):
 
     def __init__(self, message: str, *, about: str | None = None, unwritten: Sequence[Any] = ()) -> None:
         super().__init__(message, about=about)
-        self.unwritten = tuple(unwritten)
+        self.unwritten: tuple[Any, ...] = tuple(unwritten)
 
 
 class ConnectionFailed(AvatarError):
     """The service was not reached: nothing was sent, or (for a question) no answer came in all attempts.
 
     :ivar fatal: True when another try cannot help (the service's certificate is not trusted).
+    :ivar hint: what to do next.
     :ivar answer_lost: True when a question (or what does no harm twice) was sent, and no whole answer came.
     """
 
-    hint = "check the network and the base URL, then try again"
+    hint: str = "check the network and the base URL, then try again"
 
     def __init__(
         self,
@@ -148,8 +149,8 @@ class SubmissionInDoubt(AvatarError):
         request_id: str | None = None,
     ) -> None:
         super().__init__(message, about=about)
-        self.evidence = None if evidence is None else safe_text(evidence)
-        self.request_id = None if request_id is None else safe_text(request_id, 128)
+        self.evidence: str | None = None if evidence is None else safe_text(evidence)
+        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
 
 
 class ProtocolError(AvatarError):
@@ -162,7 +163,7 @@ class ProtocolError(AvatarError):
     def __init__(self, message: str, *, about: str | None = None, status: int | None = None, body: str = "") -> None:
         super().__init__(message, about=about)
         self.status = status
-        self.body = safe_text(body)
+        self.body: str = safe_text(body)
 
 
 class ApiError(AvatarError):
@@ -189,8 +190,8 @@ class ApiError(AvatarError):
     ) -> None:
         super().__init__(message, about=about)
         self.status = status
-        self.code = safe_text(code, 80)
-        self.request_id = None if request_id is None else safe_text(request_id, 128)
+        self.code: str = safe_text(code, 80)
+        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
         self.retryable = retryable
         self.retry_after = retry_after
 
@@ -297,8 +298,8 @@ class IngestError(AvatarError, ExceptionGroup[AvatarError]):
     def __init__(self, message: str, exceptions: Sequence[AvatarError], *, outcomes: Sequence[Any] = ()) -> None:
         # The group's own ``message`` cannot be assigned, so AvatarError.__init__ has no place here.
         ExceptionGroup.__init__(self, message, exceptions)
-        self.about = None
-        self.outcomes = tuple(outcomes)
+        self.about: str | None = None
+        self.outcomes: tuple[Any, ...] = tuple(outcomes)
 
     def derive(self, excs: Sequence[AvatarError], /) -> IngestError:  # type: ignore[override]  # narrower on purpose: a part of us is one of us
         """Return the part of this group that holds ``excs`` (``except*`` and ``split`` use it)."""

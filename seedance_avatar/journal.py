@@ -87,7 +87,7 @@ class Journal:
 
     def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
         self.path = path
-        self.recovered = store.recovered
+        self.recovered: int = store.recovered
         self.busy: set[bytes] = set()
         self._readonly = readonly
         self._now = now

@@ -69,7 +69,11 @@ class AssetSource:
 
         Its ``source_url`` is a ``file:`` URL, which names it; only a source that is made here is read from the disk.
 
+        :param path: the file.
         :param asset_type: what it is; by default told by the ending of its name.
+        :param name: kept by the service, at most 64 characters.
+        :param description: kept by the service, at most 300 characters.
+        :param key: the caller's own stable name for it.
         """
         place = Path(path).absolute()
         told = asset_type or _ENDINGS.get(place.suffix.lower(), "image")
@@ -79,21 +83,39 @@ class AssetSource:
     def image(
         cls, source_url: str, *, name: str | None = None, description: str | None = None, key: str | None = None
     ) -> Self:
-        """Return a source for an image."""
+        """Return a source for an image.
+
+        :param source_url: its public URL.
+        :param name: kept by the service, at most 64 characters.
+        :param description: kept by the service, at most 300 characters.
+        :param key: the caller's own stable name for it.
+        """
         return cls(source_url, "image", name, description, key)
 
     @classmethod
     def video(
         cls, source_url: str, *, name: str | None = None, description: str | None = None, key: str | None = None
     ) -> Self:
-        """Return a source for a video."""
+        """Return a source for a video.
+
+        :param source_url: its public URL.
+        :param name: kept by the service, at most 64 characters.
+        :param description: kept by the service, at most 300 characters.
+        :param key: the caller's own stable name for it.
+        """
         return cls(source_url, "video", name, description, key)
 
     @classmethod
     def audio(
         cls, source_url: str, *, name: str | None = None, description: str | None = None, key: str | None = None
     ) -> Self:
-        """Return a source for a voice or other audio."""
+        """Return a source for a voice or other audio.
+
+        :param source_url: its public URL.
+        :param name: kept by the service, at most 64 characters.
+        :param description: kept by the service, at most 300 characters.
+        :param key: the caller's own stable name for it.
+        """
         return cls(source_url, "audio", name, description, key)
 
     @property
@@ -108,6 +130,7 @@ class AssetGroup:
     """A group of assets, one for each virtual character.
 
     :ivar group_id: the service's opaque id.
+    :ivar name: the name as the service returned it, or None; so is the ``description``.
     :ivar raw: the answer it was read from; it may hold more than is known here.
     """
 
@@ -131,6 +154,7 @@ class Asset:
     :ivar source_url: the URL as the service returned it; it can differ from the one sent.
     :ivar status: in lower case: ``processing``, ``active``, ``failed``, or a word not known here, which
         counts as not finished.
+    :ivar name: the name as the service returned it, or None.
     :ivar reason: why it failed, where the service said so, made safe to show.
     :ivar source: the :class:`AssetSource` it was made from, or None when it was asked for by its id.
     :ivar raw: the answer it was read from.
@@ -190,8 +214,11 @@ class VideoTask:
     :ivar task_id: the service's opaque id.
     :ivar status: in lower case, in whatever vintage of words the service used; ask :attr:`is_completed`,
         :attr:`is_failed` and :attr:`is_terminal`.
+    :ivar model: the model's name as the service returned it, or None.
     :ivar progress: percent as the service tells it (it sticks at 10; do not build a bar on it), or None.
     :ivar url: where the finished video can be fetched until ``expires_at``, or None.
+    :ivar last_frame_url: where its last frame can be fetched, where that was asked for, or None.
+    :ivar client_business_id: the caller's own id of it, where the answer tells, or None.
     :ivar created_at: seconds since the epoch, as the service tells them, or None; so are
         ``completed_at`` and ``expires_at``.
     :ivar reason: why it failed, where the service said so, made safe to show.

@@ -34,7 +34,12 @@ A = TypeVar("A")
 
 @attrs.frozen(kw_only=True)
 class Active(Generic[S, A]):
-    """It is done: the asset is active and can be used (the video is finished and can be downloaded)."""
+    """It is done: the asset is active and can be used (the video is finished and can be downloaded).
+
+    :ivar source: what was submitted.
+    :ivar asset: what became of it.
+    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    """
 
     source: S
     asset: A
@@ -45,8 +50,10 @@ class Active(Generic[S, A]):
 class Failed(Generic[S, A]):
     """It will never be: refused here before sending, refused by the service, or failed while processing.
 
+    :ivar source: what was submitted.
     :ivar error: why.
     :ivar asset: the asset as last seen, or None when none was ever accepted.
+    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
     """
 
     source: S
@@ -59,8 +66,10 @@ class Failed(Generic[S, A]):
 class Pending(Generic[S, A]):
     """Accepted, its id known, not finished when the ingest stopped looking; it may still finish.
 
+    :ivar source: what was submitted.
     :ivar asset: the asset as last seen.
     :ivar error: why the looking stopped (a :class:`~seedance_avatar.WaitTimeout`, a refused key, a drain).
+    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
     """
 
     source: S
@@ -71,7 +80,12 @@ class Pending(Generic[S, A]):
 
 @attrs.frozen(kw_only=True)
 class InDoubt(Generic[S, A]):
-    """Sent, and the answer was lost: it may exist at the service. It is never sent again by itself."""
+    """Sent, and the answer was lost: it may exist at the service. It is never sent again by itself.
+
+    :ivar source: what was submitted.
+    :ivar error: how the answer was lost.
+    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    """
 
     source: S
     error: AvatarError
@@ -80,7 +94,12 @@ class InDoubt(Generic[S, A]):
 
 @attrs.frozen(kw_only=True)
 class Unsent(Generic[S, A]):
-    """Nothing of it exists, and the cause is not the source: no money, no key, no network, stopped."""
+    """Nothing of it exists, and the cause is not the source: no money, no key, no network, stopped.
+
+    :ivar source: what was submitted.
+    :ivar error: that cause.
+    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    """
 
     source: S
     error: AvatarError
@@ -128,6 +147,7 @@ class IngestReport:
     """The accounts of an ingest: ``taken`` is the sum of the five ends once it is over.
 
     :ivar taken: sources taken.
+    :ivar active: ended so; as are ``failed``, ``pending``, ``in_doubt`` and ``unsent``.
     :ivar exhausted: True when the source was read to its end (False: stopped before).
     :ivar unfinished: the outcomes that are not active, in the order they were known. Those that a consumer of
         ``outcomes()`` was handed are kept up to the first 1,000; all others are kept whole.

@@ -169,6 +169,12 @@ class AccountPool:
 
         :param group_name: the name of the group, which is created once in each account that takes a source; or a
             function that returns it for a source.
+        :param sources: any iterable or async iterable; it is read lazily.
+        :param asset_timeout: seconds from acceptance after which an asset that is not finished is ``Pending``.
+        :param max_pending: sources at most that are taken and not yet delivered as outcomes.
+        :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
+        :param on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it, which may make duplicates.
+        :param retry_refused: send again what an earlier run was refused.
         :param journal: a directory, with a journal for each account in it, named after the account. A source that
             one of them knows goes to that account in every later run.
         :raises InvalidInput: an argument cannot be used.

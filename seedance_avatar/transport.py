@@ -64,9 +64,9 @@ class AnswerLost(AvatarError):  # noqa: N818 - like its siblings it says what ha
         request_id: str | None = None,
     ) -> None:
         super().__init__(message, about=about)
-        self.evidence = None if evidence is None else safe_text(evidence)
+        self.evidence: str | None = None if evidence is None else safe_text(evidence)
         self.status = status
-        self.request_id = None if request_id is None else safe_text(request_id, 128)
+        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
 
 
 def _cancelled() -> bool:

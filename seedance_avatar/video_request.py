@@ -52,27 +52,27 @@ class Reference:
 
     @classmethod
     def image(cls, medium: Asset | str) -> Self:
-        """Return a reference image."""
+        """Return ``medium``, an asset or a URL, as a reference image."""
         return cls(medium, "reference_image")
 
     @classmethod
     def video(cls, medium: Asset | str) -> Self:
-        """Return a reference video."""
+        """Return ``medium``, an asset or a URL, as a reference video."""
         return cls(medium, "reference_video")
 
     @classmethod
     def audio(cls, medium: Asset | str) -> Self:
-        """Return a reference audio."""
+        """Return ``medium``, an asset or a URL, as a reference audio."""
         return cls(medium, "reference_audio")
 
     @classmethod
     def first_frame(cls, medium: Asset | str) -> Self:
-        """Return the image that the video begins with."""
+        """Return ``medium``, an asset or a URL, as the image that the video begins with."""
         return cls(medium, "first_frame")
 
     @classmethod
     def last_frame(cls, medium: Asset | str) -> Self:
-        """Return the image that the video ends with; it needs a first frame beside it."""
+        """Return ``medium`` as the image that the video ends with; it needs a first frame beside it."""
         return cls(medium, "last_frame")
 
 

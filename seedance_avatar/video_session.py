@@ -77,6 +77,13 @@ class VideoSession(abc.ABC):
         :param references: active assets, or :class:`~seedance_avatar.Reference` values, or one of them.
         :param first_frame: the image to begin with, an asset or a URL; ``last_frame`` likewise. Not with references.
         :param duration: whole seconds; 0 or -1 lets the model choose, where it can.
+        :param model: the model's name.
+        :param aspect_ratio: ``"16:9"`` and the like, or ``"adaptive"``.
+        :param resolution: ``"480p"``, ``"720p"``, ``"1080p"`` or ``"4k"``, as the model has them.
+        :param generate_audio: whether the video has sound (the service's default: yes).
+        :param seed: the same seed makes similar videos.
+        :param return_last_frame: whether the last frame is wanted as an image too.
+        :param tools: the service's tools to use, as it documents them.
         :param callback_url: called when the video is finished; see :func:`~seedance_avatar.verify_webhook`.
         :param client_business_id: your own id of this generation, under which ``get_video`` finds it too.
         :param register_refused: a group. An image URL that is refused because it "may contain real person" is then

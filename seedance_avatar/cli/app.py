@@ -49,7 +49,7 @@ _EPILOGUE: Final = f"""{EXIT_CODES}
 
 Any command takes --debug: the traceback of an error instead of one line."""
 
-app = App(
+app: Final = App(
     name="seedance-avatar",
     version=__version__,
     help=_HELP,
@@ -58,8 +58,8 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for command in (demo, ingest, generate, report, sandbox):
-    app.command(command)
+for _command in (demo, ingest, generate, report, sandbox):
+    app.command(_command)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -59,7 +59,7 @@ class Results:
 
     def __init__(self, path: str, *, terminal: Callable[[str], None] | None = None) -> None:
         self.path = path
-        self.written = 0
+        self.written: int = 0
         self._terminal = terminal
         self._stream: TextIO | None = None
         self._waiting: list[str] = []

@@ -102,7 +102,7 @@ class Faults:
 
     def __init__(self, rules: Iterable[Fault] = (), *, seed: int = 0) -> None:
         self._rules = list(rules)
-        self.rng = random.Random(seed)
+        self.rng: random.Random = random.Random(seed)
 
     @classmethod
     def everything(

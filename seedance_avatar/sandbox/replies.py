@@ -32,14 +32,14 @@ class Reply:
     __slots__ = ("body", "content_type", "end", "headers", "keep_alive", "request_id", "sent", "status")
 
     def __init__(self, status: int, body: bytes, *, content_type: str = "application/json; charset=utf-8") -> None:
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.headers = ""
-        self.request_id = ""
+        self.status: int = status
+        self.body: bytes = body
+        self.content_type: str = content_type
+        self.headers: str = ""
+        self.request_id: str = ""
         self.end: Literal["answer", "cut", "close", "reset"] = "answer"
         self.sent: Callable[[], None] | None = None
-        self.keep_alive = True
+        self.keep_alive: bool = True
 
     # What follows is the part of aiohttp's StreamResponse that its server asks for.
 

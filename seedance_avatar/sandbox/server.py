@@ -115,7 +115,7 @@ class Sandbox:
             return Ids(style, short=short, dated=dated, seed=seed)
 
         table = AssetTable(ids("pa", "asset"), self._clock, [] if ledger == "all" else None)
-        self.ledger = Ledger(table, [account.name for account in self._accounts.all], ledger == "all")
+        self.ledger: Ledger = Ledger(table, [account.name for account in self._accounts.all], ledger == "all")
         self._files = Files(self._clock, url_lives * time_scale, seed)
         self._assets = Assets(
             clock=self._clock,
