@@ -139,6 +139,16 @@ class Engine:
             message = "this session belongs to another event loop: open one of its own in each loop"
             raise SessionStateError(message)
 
+    def check_outside(self) -> None:
+        """:meth:`check_here`, and refuse a source (or a group callable) that would wait for its own end.
+
+        :raises SessionStateError: it is called from within an ingest of this session.
+        """
+        self.check_here()
+        if asyncio.current_task() in {pipeline.task for pipeline in self.pipelines}:
+            message = "a source cannot end the session that reads it: leave that to the task that consumes the stream"
+            raise SessionStateError(message)
+
     async def finish(self, single: Single[T]) -> T:
         """Run a single submission so that a cancelled caller does not lose an id.
 
@@ -285,6 +295,7 @@ class Engine:
 
     async def drain(self, timeout: float, error: AvatarError) -> None:  # noqa: ASYNC109 - it bounds what is waited for, and is not a deadline of the call
         """Start nothing new, let what is on the wire come home within ``timeout`` seconds, end every ingest."""
+        self.check_outside()
         self.draining = self.draining or error
         self.alone.halt(error)
         runs = list(self.pipelines)

@@ -169,7 +169,7 @@ class AvatarSession(VideoSession):
         engine = self._engine
         if engine is None or (self._closing is not None and self._closing.done()):
             return
-        engine.check_here()
+        engine.check_outside()
         if self._closing is None:
             self._closing = engine.loop.create_task(engine.aclose(), name="seedance-avatar: closing")
         cancelled: asyncio.CancelledError | None = None

@@ -10,7 +10,7 @@ import pytest
 from rig.leaks import no_leaks
 from rig.world import sources, world
 
-from seedance_avatar import AssetSource, AvatarSession, InvalidInput
+from seedance_avatar import AssetSource, AvatarSession, InvalidInput, SessionStateError
 
 pytestmark = pytest.mark.asyncio
 
@@ -141,3 +141,18 @@ async def test_an_option_of_another_kind_is_told_where_it_is_given(name: str) ->
     options: dict[str, Any] = {name: 30}
     with pytest.raises(InvalidInput, match=f"{name} must be .*, not int"):
         AvatarSession("sk-x", **options)
+
+
+@pytest.mark.parametrize("end", ["aclose", "drain"])
+async def test_a_source_that_would_end_its_own_session_is_told(end: str) -> None:
+    async with world() as it, asyncio.timeout(5):
+
+        async def ending() -> AsyncIterator[AssetSource]:  # noqa: ASYNC900 - the ingest closes it
+            yield sources(1)[0]
+            await getattr(it.session, end)()
+
+        with pytest.raises(SessionStateError, match="cannot end the session that reads it"):
+            async with it.session.ingest(ending(), group=it.group) as stream:
+                async for _ in stream:
+                    pass
+        assert stream.report.active == 1
