@@ -1,0 +1,1 @@
+"""The README's two pictures, made anew: ``python -m benchmarks.pictures``."""
