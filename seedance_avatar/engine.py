@@ -170,10 +170,10 @@ class Engine:
                     await asyncio.wait({task})
             finally:  # a second cancellation ends the waiting, and is told the same
                 if task.done() and not task.cancelled() and task.exception() is None:
-                    _log.warning("a submission was cancelled while on the wire; it was accepted: %r", task.result())
+                    _log.warning("%s: cancelled while on the wire; it was accepted: %r", single.about, task.result())
                 elif single.on_wire:
                     task.cancel()
-                    _log.warning("a submission was cancelled while on the wire; it may exist at the service")
+                    _log.warning("%s: cancelled while on the wire; it may exist at the service", single.about)
             raise
 
     @staticmethod
@@ -249,7 +249,7 @@ class Engine:
             return await self.client.call(request, read_group, flow=self.alone, passage=passage)
 
         if path is None:
-            return await self.finish(Single(call=call, item_id=_group_id))
+            return await self.finish(Single(call=call, item_id=_group_id, about=request.about))
         journal = await self._held(path)
         try:
             entry = journal.entry(kind="group", key=name, shown=name)
@@ -264,6 +264,7 @@ class Engine:
             return AssetGroup(group_id=known.remote_id, name=name)
         return await self.finish(
             Single(
+                about=request.about,
                 call=call,
                 item_id=_group_id,
                 journal=journal,

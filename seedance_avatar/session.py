@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
 
 import aiohttp
 import anyio
 
-from .client import Passage
+from .assets import Assets
 from .engine import Engine
-from .errors import AssetFailed, InvalidInput, SessionStateError
-from .events import Accepted, Observer, callable_observer
+from .errors import InvalidInput, SessionStateError
+from .events import Observer, callable_observer
 from .generation import GenerationTrade
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
@@ -24,21 +22,14 @@ from .models import Asset, AssetGroup, AssetSource
 from .options import Limits, Polling, Retry, SharedLimits, Timeouts, check_count, check_positive, given
 from .outcomes import SessionStats
 from .recorder import Doubt
-from .single import Single
 from .text import KeyProvider, Secret
 from .transport import Transport
-from .uploads import published
 from .video_models import VIDEO_MODELS, VideoModel
 from .video_session import VideoSession
-from .waiting import wait_for
 from .wire import (
-    Answer,
-    asset_query,
-    asset_request,
     check_key,
     group_request,
     normalize_base,
-    read_asset,
 )
 
 __all__ = ["AvatarSession"]
@@ -122,7 +113,7 @@ class AvatarSession(VideoSession):
         self._trust_env = trust_env
         self._allow_private = allow_private_sources
         self._video_trade = GenerationTrade(video_models, allow_private_sources)
-        self._accepted_at: OrderedDict[str, float] = OrderedDict()
+        self._assets: Assets | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "open" if self._engine else "not open"
@@ -261,29 +252,7 @@ class AvatarSession(VideoSession):
 
         Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
         """
-        engine = self._open_engine()
-        client, group_id = engine.client, group_id_of(group)
-        sent = await published(source, client=client, flow=engine.alone)
-        request = asset_request(sent, group_id, allow_private=self._allow_private or sent is not source)
-
-        def read(answer: Answer) -> Asset:
-            asset = read_asset(answer, source=source)
-            now = client.clock()
-            self._remember(asset.asset_id, now)
-            if client.observer is not None:
-                client.observer(Accepted(at=now, ingest=None, source=source, asset=asset))
-            return asset
-
-        async def call(passage: Passage) -> Asset:
-            return await client.call(request, read, flow=engine.alone, passage=passage)
-
-        return await engine.finish(Single(call=call, item_id=lambda asset: asset.asset_id))
-
-    def _remember(self, asset_id: str, now: float) -> None:
-        self._accepted_at[asset_id] = now
-        # For the first wait only: what was uploaded and not waited for is forgotten, oldest first.
-        if len(self._accepted_at) > _REMEMBERED:
-            self._accepted_at.popitem(last=False)  # a plain dict would search for its first through all that went
+        return await self._open_assets().upload(source, group)
 
     async def get_asset(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now.
@@ -292,8 +261,7 @@ class AvatarSession(VideoSession):
         :raises ApiError: the service refused.
         :raises ConnectionFailed: no answer came in all attempts.
         """
-        engine = self._open_engine()
-        return await engine.client.call(asset_query(asset_id), partial(read_asset, asked=asset_id), flow=engine.asking)
+        return await self._open_assets().get(asset_id)
 
     async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
         """Wait until an asset is active, and return it.
@@ -308,35 +276,15 @@ class AvatarSession(VideoSession):
 
         Cancelled, the polling of it stops.
         """
-        engine = self._open_engine()
+        assets = self._open_assets()
         check_positive("timeout", timeout)
-        now = engine.client.clock()
-        seen = asset if isinstance(asset, Asset) else None
-        asset_id = asset.asset_id if isinstance(asset, Asset) else asset
-        accepted_at = self._accepted_at.pop(asset_id, None)
-        if seen is None and accepted_at is None:
-            # Nothing is known of it: it may have been active for days, so look before scheduling looks.
-            seen = await self.get_asset(asset_id)
-        if seen is None or not seen.is_terminal:
-            source = None if seen is None else seen.source
-            last = seen
+        return await assets.wait(asset, timeout)
 
-            def read(answer: Answer) -> Asset:
-                return read_asset(answer, source=source, asked=asset_id)
-
-            seen = await wait_for(
-                engine.watch,
-                kind=(last.asset_type if last is not None else None) or "image",
-                question=asset_query(asset_id),
-                read=read,
-                accepted_at=now if accepted_at is None else accepted_at,
-                deadline=now + timeout,
-                last=last,
-                teaches=accepted_at is not None and last is not None,
-            )
-        if seen.is_failed:
-            raise AssetFailed(seen)
-        return seen
+    def _open_assets(self) -> Assets:
+        engine = self._open_engine()
+        if self._assets is None:
+            self._assets = Assets(engine, self._allow_private)
+        return self._assets
 
     # Many at once
 
@@ -399,7 +347,3 @@ class AvatarSession(VideoSession):
             return self._open_engine().begin(trade, sources, stop_on_failure=on_failure == "stop", **options)
 
         return Ingest(begin)
-
-
-_REMEMBERED: Final = 1_000
-"""Uploads whose time of acceptance is kept for a later wait_until_active."""

@@ -26,6 +26,7 @@ class Single(Generic[T]):
 
     :ivar call: given this as its passage, submits.
     :ivar item_id: returns the service's id of what came of it.
+    :ivar about: the label of what is submitted, without secrets.
     :ivar journal: where it is recorded, or None.
     :ivar release: gives the journal back, once the submission is over, however it ends.
     :ivar mark: its fingerprint there; it has been claimed.
@@ -35,6 +36,7 @@ class Single(Generic[T]):
 
     call: Callable[[Passage], Awaitable[T]]
     item_id: Callable[[T], str]
+    about: str
     journal: Journal | None = None
     release: Callable[[Journal], Awaitable[None]] | None = None
     mark: bytes = b""

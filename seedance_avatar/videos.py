@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -18,6 +18,7 @@ from .exactly_once import ExactlyOnce
 from .generation import GenerationTrade, failure_of
 from .models import Asset, AssetSource, VideoTask
 from .real_person import refused_image, with_asset
+from .recent import Recent
 from .single import Single
 from .uploads import upload_file
 from .video_request import GenerationRequest
@@ -29,9 +30,6 @@ __all__ = ["Register", "Videos"]
 Register = Callable[[AssetSource], Awaitable[Asset]]
 """Makes an active asset of a source: uploads it to a group and waits for it."""
 
-_REMEMBERED: Final = 1_000
-"""Generations whose time of acceptance is kept for a later wait."""
-
 
 @attrs.define(eq=False)
 class Videos:
@@ -39,7 +37,7 @@ class Videos:
 
     engine: Engine
     trade: GenerationTrade = attrs.field(factory=GenerationTrade)
-    _accepted_at: dict[str, float] = attrs.field(factory=dict)
+    _recent: Recent = attrs.field(factory=Recent)
 
     async def generate(
         self,
@@ -97,17 +95,12 @@ class Videos:
         async def call(passage: Passage) -> VideoTask:
             task = await once.submit(submission, business_id, passage)
             now = client.clock()
-            self._remember(task.task_id, now)
+            self._recent.note(task.task_id, now)
             if client.observer is not None:
                 client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
             return task
 
-        return Single(call=call, item_id=self.trade.item_id, **kept)
-
-    def _remember(self, task_id: str, now: float) -> None:
-        self._accepted_at[task_id] = now
-        if len(self._accepted_at) > _REMEMBERED:
-            del self._accepted_at[next(iter(self._accepted_at))]
+        return Single(call=call, item_id=self.trade.item_id, about=request.label, **kept)
 
     async def get(self, video: VideoTask | str) -> VideoTask:
         """Ask for a task as it is now."""
@@ -121,7 +114,7 @@ class Videos:
         """
         now = self.engine.client.clock()
         task_id = _id_of(video)
-        accepted_at = self._accepted_at.pop(task_id, None)
+        accepted_at = self._recent.take(task_id)
         seen = video if isinstance(video, VideoTask) else None
         if accepted_at is None and (seen is None or not seen.is_terminal):
             # Who knows how old it is: it may have been finished for hours, so look before scheduling looks.

@@ -32,7 +32,7 @@ from seedance_avatar import (
     VideoModel,
     VideoTask,
     WaitTimeout,
-    videos,
+    recent,
 )
 from seedance_avatar.events import Accepted, ReferenceRegistered
 
@@ -263,7 +263,7 @@ async def test_what_is_finished_already_is_not_asked_for() -> None:
 
 @pytest.mark.asyncio
 async def test_what_was_accepted_long_ago_is_looked_at_before_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(videos, "_REMEMBERED", 1)
+    monkeypatch.setattr(recent, "_KEPT", 1)
     async with studio(looks=0) as service, session(service, video_polling=Polling.fixed(30, 30)) as avatars:
         first = await avatars.generate("She waves.")
         await avatars.generate("She waves back.")
