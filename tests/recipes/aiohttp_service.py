@@ -1,5 +1,6 @@
 """An aiohttp service: one session for the life of the process, and a health check from its figures."""
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import attrs
@@ -10,6 +11,7 @@ from seedance_avatar import AssetSource, AvatarError, AvatarSession, InvalidInpu
 SESSION = web.AppKey("session", AvatarSession)
 
 
+@contextlib.asynccontextmanager
 async def one_session(app: web.Application) -> AsyncIterator[None]:
     async with AvatarSession() as session:  # TOAPIS_API_KEY
         app[SESSION] = session
