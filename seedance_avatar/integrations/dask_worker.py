@@ -30,7 +30,7 @@ class Key:
     __slots__ = ("value",)
 
     def __init__(self, value: str | None) -> None:
-        self.value = value
+        self.value: str | None = value
 
     def __repr__(self) -> str:
         return "Key(***)"
