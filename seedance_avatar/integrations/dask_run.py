@@ -23,7 +23,7 @@ from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, Inge
 from seedance_avatar.recorder import plan_for
 from seedance_avatar.text import safe_text
 
-from .dask_worker import Order, close_sessions, work
+from .dask_worker import Order, begun_name, close_sessions, work
 
 __all__ = ["ClusterRun"]
 
@@ -232,6 +232,8 @@ class ClusterRun:
                 await queue.put((number, [("lost", told)]))
         finally:
             future.release()
+            with contextlib.suppress(Exception):
+                await Event(begun_name(self.name, number), client=self.client).clear()
 
     async def _admit(self, sources: list[Any]) -> list[_Item]:
         """Judge and recognise ``sources``; return what is to be handed out, its intents on disk."""

@@ -15,10 +15,11 @@ from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.ingest import AssetTrade
 from seedance_avatar.job import Job
 from seedance_avatar.models import AssetSource
+from seedance_avatar.pipeline import Pipeline
 from seedance_avatar.recorder import Plan, Recorder
 from seedance_avatar.session import AvatarSession
 
-__all__ = ["Key", "Order", "close_sessions", "work"]
+__all__ = ["Key", "Order", "begun_name", "close_sessions", "work"]
 
 _sessions: dict[str, AvatarSession] = {}
 """The sessions of this process, one for each run: its shards share what was found of the limits."""
@@ -66,16 +67,22 @@ class _Home:
     number: int
     _told: deque[Any] = attrs.field(factory=deque)
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _finished: bool = False
 
     def tell(self, *fact: Any) -> None:  # noqa: ANN401 - pickled as it is
         self._told.append(fact)
         self._news.set()
 
     async def carry(self) -> None:
-        """Send what is told, until cancelled."""
-        while True:
+        """Send what is told, until :meth:`finish`."""
+        while not self._finished:
             await self._news.wait()
             await self.flush()
+
+    def finish(self) -> None:
+        """Let :meth:`carry` end, once all is sent. It is not cancelled: what it was sending would be sent twice."""
+        self._finished = True
+        self._news.set()
 
     async def flush(self) -> None:
         self._news.clear()
@@ -135,6 +142,11 @@ class _Pen(Recorder):
             await self._free(job)
 
 
+def begun_name(run: str, number: int) -> str:
+    """Return the name of the event that is set once a shard was begun: it is never begun again."""
+    return f"{run}-{number}-begun"
+
+
 async def _session(order: Order) -> AvatarSession:
     session = _sessions.get(order.run)
     if session is None:
@@ -152,6 +164,13 @@ async def close_sessions(run: str) -> None:
 async def work(order: Order) -> None:
     """Upload and follow the sources of ``order``; every one of them is told home before this returns."""
     home = _Home(Queue(f"{order.run}-home"), order.number)
+    # A worker that is retired is no failure to the scheduler: it runs elsewhere what that worker had begun.
+    begun = Event(begun_name(order.run, order.number))
+    if await begun.is_set():
+        home.tell("lost", "it was begun by a worker that went away")
+        await home.flush()
+        return
+    await begun.set()
     try:
         engine = (await _session(order))._open_engine()  # noqa: SLF001 - the other half of the same library
         trade = AssetTrade(order.group_id, bool(order.options.get("allow_private_sources")))
@@ -183,24 +202,31 @@ async def work(order: Order) -> None:
         error = SessionStateError("the ingest on the cluster was stopped")
         pipeline.halt(error) if word == "halt" else pipeline.leave(error)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(home.carry)
-        tasks.start_soon(obey, "halt")
-        tasks.start_soon(obey, "leave")
+    async with anyio.create_task_group() as carrying:
+        carrying.start_soon(home.carry)
         try:
-            while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
-                if outcome is None:
-                    await pipeline.accounts.news()
-                    continue
-                pipeline.made_room()
-                home.tell("outcome", pen.places[id(outcome.source)], outcome)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(obey, "halt")
+                tasks.start_soon(obey, "leave")
+                try:
+                    await _tell_all(pipeline, pen)
+                finally:
+                    pipeline.leave(SessionStateError("the worker was told to end"))
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await pipeline.gone()
+                    tasks.cancel_scope.cancel()
+            home.tell("end", pipeline.halted)
         finally:
-            pipeline.leave(SessionStateError("the worker was told to end"))
-            with contextlib.suppress(asyncio.CancelledError):
-                await pipeline.gone()
-            tasks.cancel_scope.cancel()
-    home.tell("end", pipeline.halted)
-    await home.flush()
+            home.finish()
+
+
+async def _tell_all(pipeline: Pipeline, pen: _Pen) -> None:
+    while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
+        if outcome is None:
+            await pipeline.accounts.news()
+            continue
+        pipeline.made_room()
+        pen.home.tell("outcome", pen.places[id(outcome.source)], outcome)
 
 
 async def _nothing(_: object) -> None:
