@@ -89,6 +89,9 @@ class Gate:
 
     def admits(self, flow: Flow) -> bool:
         """Take a turn, if there is one at this moment and nobody waits; it needs one :meth:`leave` then."""
+        return self._at_once(flow)
+
+    def _at_once(self, flow: Flow) -> bool:
         if self._queues or self.inside >= self.width or flow.halted is not None or self._closed is not None:
             return False
         now = self.clock()
@@ -105,7 +108,7 @@ class Gate:
 
         Cancelled while waiting, no turn is taken and none is lost.
         """
-        if self.admits(flow):
+        if self._at_once(flow):
             return
         if self._closed is not None:
             raise self._closed.with_traceback(None)

@@ -48,6 +48,11 @@ class SharedGate(Gate):
         """How many callers wait for their turn."""
         return self.turns.waiting + super().waiting
 
+    def admits(self, flow: Flow) -> bool:
+        """Return False: a moment of the fleet has to be asked for, which takes a round trip."""
+        del flow
+        return False
+
     async def enter(self, flow: Flow) -> None:
         """Wait for a turn and for its moment; every :meth:`enter` needs one :meth:`leave`.
 
