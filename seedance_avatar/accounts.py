@@ -18,7 +18,7 @@ _KEPT: Final = 1_000
 """Outcomes that are kept for the report although a consumer was handed them."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Accounts:
     """Counts every end once, queues it for the consumer, and keeps for the report what is not active.
 

@@ -36,7 +36,7 @@ class Passage(Protocol):
         """Nothing came of it (never sent, or clearly refused), and it will be tried again."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Client:
     """Calls of one account, all under the same limits.
 

@@ -14,7 +14,7 @@ __all__ = ["Crew", "outlast"]
 T = TypeVar("T")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Crew:
     """The running tasks of one session.
 

@@ -61,7 +61,7 @@ def _group_id(group: AssetGroup) -> str:
     return group.group_id
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Engine:
     """The open half of a session. It belongs to the loop and the process in which it was built."""
 
@@ -205,8 +205,10 @@ class Engine:
             raise self.draining.with_traceback(None)
         intake = Intake.of(sources)
         if journal is not None:
+            held = await self._held(journal)
             recorder = Recorder(
-                journal=await self._held(journal),
+                journal=held,
+                under_way=self.journals.under_way(held),
                 trade=trade,
                 release=self.journals.release,
                 stats=self.stats,

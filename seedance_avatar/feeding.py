@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import attrs
 
+from .accounts import AnyOutcome
 from .errors import AvatarError, JournalError, SubmissionInDoubt
 from .intake import Intake
 from .job import Job
 from .journal import Record
-from .outcomes import Active, Failed, InDoubt, Unsent
+from .outcomes import Active, Failed, InDoubt, Pending, Unsent
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _AHEAD: Final = 2
 """Sources read ahead, for each submission that may be on the wire."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Feeder:
     """The reading half of a pipeline. From the moment a source is taken, it has its outcome whatever happens.
 
@@ -45,10 +46,49 @@ class Feeder:
         """Take nothing more, not even what is being waited for."""
         self._scope.cancel()
 
-    def forget(self, job: Job) -> None:
-        """Let the next source like this one be a job of its own."""
+    def forget(
+        self,
+        job: Job,
+        end: type[AnyOutcome],
+        error: AvatarError | None,
+        thing: Any,  # noqa: ANN401 - the trade's thing
+    ) -> None:
+        """Let the next source like this one be a job of its own, and tell the jobs that joined this one its end."""
         if job.identity is not None and self._first.get(job.identity) is job:
             del self._first[job.identity]
+        recorder = self.pipeline.recorder
+        if recorder is None or recorder.under_way.get(job.mark) is not job:
+            return
+        del recorder.under_way[job.mark]
+        joined, job.joined = job.joined or [], None
+        for other in joined:
+            other.owner = None
+            if other in other.pipeline.alive:
+                other.pipeline.feeder.inherit(other, job, end, error, thing)
+
+    def inherit(
+        self,
+        job: Job,
+        owner: Job,
+        end: type[AnyOutcome],
+        error: AvatarError | None,
+        thing: Any,  # noqa: ANN401 - the trade's thing
+    ) -> None:
+        """Go on with ``job``, whose ``owner`` in another ingest came to ``end``.
+
+        What the other did not send, or does not follow any more, is ours now.
+        """
+        pipeline, recorder = self.pipeline, self.pipeline.recorder
+        assert recorder is not None  # noqa: S101 - without a journal nothing is joined
+        job.item_id, job.place = owner.item_id, owner.place
+        if end in {Pending, Unsent} and not recorder.owns(job):
+            return
+        if end is Pending:
+            pipeline.resume(job, None)
+        elif end is Unsent:
+            pipeline.enlist([job])
+        else:
+            pipeline.settle(job, end, error, None if thing is None else pipeline.trade.own(thing, job.source))
 
     async def feed(self) -> None:
         """Take sources as there is room for them, until there are no more or :meth:`stop` is called."""
@@ -127,8 +167,10 @@ class Feeder:
     async def _recognise(self, jobs: list[Job], recorder: Recorder) -> list[Job]:
         """Settle or follow what the journal knows already, and return the jobs that are to be sent."""
         pipeline = self.pipeline
+        # What joins another's job is out of our hands from here on: its owner's end is its own, or hands it on.
+        jobs, entries = recorder.unowned(jobs)
         try:
-            plans = await recorder.recognise(jobs)
+            plans = await recorder.recognise(jobs, entries)
         except JournalError as error:
             pipeline.halt(error)
             self._release(jobs)

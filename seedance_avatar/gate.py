@@ -19,7 +19,7 @@ from .pacing import Pacer
 __all__ = ["Flow", "Gate"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flow:
     """One competitor for the limits, and the switch that stops it.
 
@@ -67,7 +67,7 @@ def _grant(turn: asyncio.Future[None]) -> None:
         turn.set_result(None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Gate:
     """Lets requests of one lane out: as fast as its pacer says, at most ``width`` on the wire at a time.
 

@@ -53,7 +53,7 @@ def group_id_of(group: object) -> str:
     return group
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AssetTrade:
     """How sources become assets: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them."""
 
@@ -167,7 +167,7 @@ def _misused(what: str) -> NoReturn:
     raise SessionStateError(message)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ingest(Generic[S, A]):
     """One run over many sources. Enter it with ``async with``, then iterate it once.
 
@@ -259,7 +259,7 @@ class Ingest(Generic[S, A]):
         return outcome
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Outcomes(Generic[S, A]):
     _ingest: Ingest[S, A]
 

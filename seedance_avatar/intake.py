@@ -106,7 +106,7 @@ class _Reader(threading.Thread):
         self._allowances.put(None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Intake(Generic[S]):
     """One pass over ``sources``, a few at a time.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Job"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Job:
     """One submission, and all the sources that share it. Small: a hundred thousand may be pending.
 
@@ -30,8 +30,9 @@ class Job:
     :ivar mark: its fingerprint in the journal, empty without one.
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
-    :ivar in_hand: True while no other ingest of this process may send the same, by the journal they share.
     :ivar item_id: the service's id, empty until it is accepted.
+    :ivar owner: the job of another ingest with the same journal that sends or follows the same thing.
+    :ivar joined: the jobs whose owner this one is.
     """
 
     pipeline: Pipeline
@@ -42,7 +43,6 @@ class Job:
     mark: bytes = b""
     resend: bool = False
     on_wire: bool = False
-    in_hand: bool = False
     teaches: bool = True
     misses: int = 0
     item_id: str = ""
@@ -50,6 +50,8 @@ class Job:
     accepted_at: float = 0.0
     watched: Watched | None = None
     twins: list[Any] | None = None
+    owner: Job | None = None
+    joined: list[Job] | None = None
 
     # Its passage
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import anyio
 import attrs
@@ -15,13 +16,14 @@ from .polling import Schedule
 __all__ = ["Journals"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Shared:
     opening: asyncio.Task[Journal]
     users: int = 0
+    under_way: dict[bytes, Any] = attrs.field(factory=dict)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Journals:
     """Opens a journal for its first user and closes it after its last.
 
@@ -51,6 +53,10 @@ class Journals:
         except BaseException:
             await self._release(where, shared)
             raise
+
+    def under_way(self, journal: Journal) -> dict[bytes, Any]:
+        """Return what those who share ``journal`` keep of who deals with what."""
+        return self._shared[journal.path].under_way
 
     async def release(self, journal: Journal) -> None:
         """Give up what :meth:`acquire` returned; the last one to do so closes it.

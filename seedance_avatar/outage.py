@@ -16,7 +16,7 @@ from .retrying import backoff
 __all__ = ["Outage"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outage:
     """Whether the service can be reached, shared by all that are patient (ingests and waits).
 

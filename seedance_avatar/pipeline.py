@@ -50,7 +50,7 @@ __all__ = ["Pipeline"]
 _log = logging.getLogger("seedance_avatar")
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Pipeline:
     """One run over one iterable of sources.
 
@@ -137,9 +137,8 @@ class Pipeline:
         self._left = error
         self.halt(error)
         for job in list(self.alive):
-            if job.watched is not None:
-                self.watch.discard(job.watched)
-                job.ended(None, error)
+            if job.watched is not None or job.owner is not None:
+                self._give_up(job, SubmissionInDoubt("another ingest of this session is sending it"))
         if self.task is not None:
             timer = asyncio.get_running_loop().call_later(self.drain, self.task.cancel)
             self.task.add_done_callback(lambda _: timer.cancel())
@@ -183,19 +182,19 @@ class Pipeline:
                 self._finish()
 
     def _settle_rest(self) -> None:
-        stopped = self.stopped()
         for job in list(self.alive):
-            if job.watched is not None:
-                self.watch.discard(job.watched)
-                job.ended(None, stopped)
-            else:
-                self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
+            self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
 
     def _give_up(self, job: Job, lost: SubmissionInDoubt) -> None:
         """End a job wherever it is: with an id it is pending, on the wire in doubt, else unsent."""
-        if job.item_id:
+        owner = job.owner or job
+        job.item_id = owner.item_id
+        if job.watched is not None:
+            self.watch.discard(job.watched)
+            job.ended(None, self.stopped())
+        elif job.item_id:
             self.settle(job, Pending, self.stopped())
-        elif job.on_wire:
+        elif owner.on_wire:
             if self.recorder is not None:
                 self.recorder.given_up(job, lost)
             self.settle(job, InDoubt, lost)
@@ -369,9 +368,7 @@ class Pipeline:
     ) -> None:
         """End ``job`` as ``end``, for every source that shares it."""
         del self.alive[job]
-        if self.recorder is not None:
-            self.recorder.let_go(job)
-        self.feeder.forget(job)
+        self.feeder.forget(job, end, error, thing)
         for source in (job.source, *(job.twins or ())):
             self.book(job.outcome(end, source, error, thing), job)
         self._moved.set()

@@ -36,7 +36,7 @@ _UNDELIVERED: Final = 1_024
 """Outcomes that may wait for the consumer before no more sources are read."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Feed:
     """What one account's pipeline reads: an async iterator that gives it a source when it asks."""
 
@@ -50,7 +50,7 @@ class _Feed:
         return await self.run.next_for(self.member)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class PooledRun:
     """The run behind the stream of a pool; see :class:`~seedance_avatar.ingest.Run`.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import compress
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
 from .errors import AssetFailed, AvatarError, GenerationFailed, SubmissionInDoubt
 from .job import Job
-from .journal import Journal, Record
+from .journal import Entry, Journal, Record
 from .outcomes import SessionStats
 from .trade import Trade
 
@@ -50,12 +51,13 @@ def plan_for(record: Record | None, *, resend: bool, retry_refused: bool) -> Pla
             return "resend" if resend and record is not None and record.state == "in_doubt" else "in_doubt"
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Recorder:
     """One pipeline's pen. Without a journal a pipeline has none.
 
     :ivar release: gives the journal back.
     :ivar stats: tells the session's figures, of which a sample a second is kept for the report.
+    :ivar under_way: who deals with what at this moment, of all that share the journal.
     :ivar on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it at the risk of a duplicate.
     :ivar retry_refused: send again what an earlier run was refused; what failed after acceptance stays failed.
     """
@@ -64,6 +66,7 @@ class Recorder:
     trade: Trade[Any, Any]
     release: Callable[[Journal], Awaitable[None]]
     stats: Callable[[], SessionStats]
+    under_way: dict[bytes, Job] = attrs.field(factory=dict)
     on_in_doubt: Doubt = "hold"
     retry_refused: bool = False
     _began: float = attrs.field(factory=time.time)
@@ -71,39 +74,45 @@ class Recorder:
     _timer: asyncio.TimerHandle | None = None
     _given_up: list[tuple[Job, SubmissionInDoubt]] = attrs.field(factory=list)
 
-    async def recognise(self, jobs: list[Job]) -> list[tuple[Job, Plan, Record | None]]:
+    async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
         """Return for each job what is to be done with it; those that are new are planned from here on."""
-        entries = [self.trade.entry(self.journal, job.source, job.place) for job in jobs]
         found = await self.journal.claim(entries)
         resend = self.on_in_doubt == "resend" or self.trade.settles_doubt
-        return list(self._plans(jobs, [entry.fingerprint for entry in entries], found, resend=resend))
+        return list(self._plans(jobs, found, resend=resend))
+
+    def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
+        """Return the jobs that nobody else who shares the journal deals with, and their entries.
+
+        The others join who does.
+        """
+        entries = [self.trade.entry(self.journal, job.source, job.place) for job in jobs]
+        for job, entry in zip(jobs, entries, strict=True):
+            job.mark = entry.fingerprint
+        owned = [self.owns(job) for job in jobs]
+        return list(compress(jobs, owned)), list(compress(entries, owned))
+
+    def owns(self, job: Job) -> bool:
+        """Return whether nobody else who shares the journal deals with the same thing; else ``job`` joins them."""
+        owner = self.under_way.setdefault(job.mark, job)
+        if owner is job:
+            return True
+        job.owner = owner
+        owner.joined = [*(owner.joined or ()), job]
+        return False
 
     def _plans(
-        self, jobs: list[Job], marks: list[bytes], found: list[Record | None], *, resend: bool
+        self, jobs: list[Job], found: list[Record | None], *, resend: bool
     ) -> Iterator[tuple[Job, Plan, Record | None]]:
-        for job, mark, record in zip(jobs, marks, found, strict=True):
-            job.mark = mark
+        for job, record in zip(jobs, found, strict=True):
             # What this very run was refused is not tried again by it: one upload, an outcome for each.
             earlier = record is not None and (record.ended_at or 0.0) < self._began
             plan = plan_for(record, resend=resend, retry_refused=self.retry_refused and earlier)
-            if plan in {"send", "resend"}:
-                if mark in self.journal.busy:  # planned, and another ingest of this process has it in hand
-                    plan = "in_doubt"
-                else:
-                    self.journal.busy.add(mark)
-                    job.in_hand = True
             job.resend = plan == "resend"
             if record is not None and record.business_id is not None:
                 job.place = record.business_id
             if record is not None and record.remote_id is not None:
                 job.item_id = record.remote_id
             yield job, plan, record
-
-    def let_go(self, job: Job) -> None:
-        """Note that it has its outcome: another ingest of this process may take it in hand."""
-        if job.in_hand:
-            job.in_hand = False
-            self.journal.busy.discard(job.mark)
 
     async def leaving(self, job: Job) -> None:
         """Commit the intent to send."""
@@ -128,7 +137,7 @@ class Recorder:
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
         """Note that nobody waits for its answer any more; :meth:`aclose` records it."""
-        if job.mark:
+        if job.mark and job.owner is None:
             self._given_up.append((job, error))
 
     def ended(self, job: Job, failure: AvatarError | None) -> None:

@@ -20,7 +20,7 @@ IN_HAND: Final = "another call of this process is sending it: ask again once tha
 T = TypeVar("T")
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Single(Generic[T]):
     """A single submission and where it is.
 

@@ -18,7 +18,7 @@ __all__ = ["wait_for"]
 A = TypeVar("A")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Waiter(Generic[A]):
     ask: Request
     reader: Callable[[Answer], A]

@@ -44,7 +44,7 @@ class Pollable(Protocol):
         """Take the end: ``thing`` where it is terminal, else ``error``, which says why the looking stopped."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Watch:
     """Polls what it is given until that is terminal, its deadline has passed, or polling is refused.
 

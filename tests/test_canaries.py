@@ -17,7 +17,7 @@ import pytest
 from rig.canaries import Listener, everything_of, heard_in_files, sings
 from rig.journals import ROOT
 from rig.leaks import no_leaks
-from rig.rude import Bytes, Close, RudeServer, Seen, json_answer, raw_answer, redirect
+from rig.rude import Bytes, Close, RudeServer, Seen, json_answer, raw_answer, redirect, until
 from rig.world import FAST, quick
 
 from seedance_avatar import (
@@ -133,6 +133,22 @@ async def test_with_asyncio_s_own_debugging(caplog: pytest.LogCaptureFixture) ->
     assert "seedance-avatar" in caplog.text  # its tasks are named in what asyncio tells of them
     assert sings(caplog.text) is None
     assert sings(repr(outcomes) + repr(tasks)) is None
+
+
+@pytest.mark.asyncio
+async def test_what_is_under_way_shows_itself_in_a_line() -> None:
+    """asyncio and tracebacks repr() whatever they meet: not the whole session, over and over."""
+    async with no_leaks(), Sandbox(keys=(KEY,)) as sandbox, quick(sandbox.url, KEY) as session:
+        group = await session.create_group("brand")
+        stream = session.ingest(signed(20), group=group)
+        async with stream:
+            await until(lambda: stream.stats().polling == 20)
+            engine = session._engine
+            assert engine is not None
+            (pipeline,) = engine.pipelines
+            job = next(iter(pipeline.alive))
+            for thing in (session, stream, stream.outcomes(), engine, pipeline, pipeline.feeder, job, job.watched):
+                assert len(repr(thing)) < 400, type(thing)
 
 
 @pytest.mark.asyncio

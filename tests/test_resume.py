@@ -276,6 +276,58 @@ async def test_another_group_or_type_is_another_upload(tmp_path: Path) -> None:
         assert len({o.asset.asset_id for o in outcomes if isinstance(o, Active)}) == 3
 
 
+@pytest.mark.asyncio
+async def test_two_ingests_of_one_session_share_a_journal(tmp_path: Path) -> None:
+    """What both have is sent by one of them; the other has an outcome for it all the same."""
+    async with no_leaks(), world(NARROW) as w:
+        w.sandbox.faults.add("slow", method="POST", path="assets", delay=0.01)
+        journal = tmp_path / "run.db"
+        first, second = await asyncio.gather(
+            run(w, iter(sources(40)), journal), run(w, iter(sources(40, start=20)), journal)
+        )
+        assert len(first) == len(second) == 40
+        assert w.sandbox.ledger.duplicates() == {}
+        assert len(w.sandbox.ledger) == 60
+        assert {type(outcome) for outcome in [*first, *second]} == {Active}
+        assert ends(await run(w, sources(60), journal)) == {Active: 60}
+        assert uploads(w) == 60
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("after", [0, 1, 5])
+async def test_what_the_first_of_two_leaves_the_second_takes_up(tmp_path: Path, after: int) -> None:
+    async with no_leaks(), world(NARROW) as w:
+        w.sandbox.faults.add("slow", method="POST", path="assets", delay=0.01)
+        journal = tmp_path / "run.db"
+        first = w.session.ingest(iter(sources(30)), group=w.group, journal=journal)
+        async with first:
+            second = asyncio.create_task(run(w, iter(sources(30)), journal))
+            await until(lambda: len(w.sandbox.ledger) >= 5)
+            for _ in range(after):
+                await anext(first.outcomes())
+        outcomes = await second
+        assert ends(outcomes) == {Active: 30}
+        assert w.sandbox.ledger.duplicates() == {}
+        assert w.sandbox.ledger.check(outcomes) == []
+
+
+@pytest.mark.asyncio
+async def test_the_second_of_two_may_leave_first(tmp_path: Path) -> None:
+    async with no_leaks(), world(NARROW) as w:
+        w.sandbox.faults.add("slow", method="POST", path="assets", delay=0.03)
+        journal = tmp_path / "run.db"
+        first = asyncio.create_task(run(w, iter(sources(12)), journal))
+        await until(lambda: len(w.sandbox.ledger) >= 2)
+        async with w.session.ingest(sources(12), group=w.group, journal=journal) as second:
+            await until(lambda: second.stats().taken == 12)
+        report = second.report
+        assert report.taken == 12 == report.active + report.pending + report.in_doubt + report.unsent
+        # What the other has on the wire may exist: that is said, and nothing worse is done.
+        assert all(isinstance(outcome.error, SessionStateError | SubmissionInDoubt) for outcome in report.unfinished)  # type: ignore[union-attr]  # none of them is active
+        assert ends(await first) == {Active: 12}
+        assert uploads(w) == 12
+
+
 # --- the file -----------------------------------------------------------------------------------------------
 
 
