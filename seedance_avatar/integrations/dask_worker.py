@@ -14,6 +14,7 @@ from distributed import Event, Queue, Semaphore
 from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.ingest import AssetTrade
 from seedance_avatar.job import Job
+from seedance_avatar.journal import Entry, Record
 from seedance_avatar.models import AssetSource
 from seedance_avatar.pipeline import Pipeline
 from seedance_avatar.recorder import Plan, Recorder
@@ -103,8 +104,13 @@ class _Pen(Recorder):
     ids: list[str | None]
     _leased: set[Job] = attrs.field(factory=set)
 
-    async def recognise(self, jobs: list[Job]) -> list[tuple[Job, Plan, None]]:  # type: ignore[override]  # no records here
-        plans: list[tuple[Job, Plan, None]] = []
+    def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
+        """Return all of them: the coordinator has seen to it that a shard holds each thing once."""
+        return jobs, []
+
+    async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
+        del entries
+        plans: list[tuple[Job, Plan, Record | None]] = []
         for job in jobs:
             job.mark = b"told home"
             job.item_id = self.ids[self.places[id(job.source)]] or ""
