@@ -498,7 +498,7 @@ async def test_the_account_is_refused(which: str, after: int) -> None:
     service = Service(post=[*(accepted(f"pa_a{n}") for n in range(after)), *[act] * 99])
     taken = 0
 
-    async def endless() -> AsyncIterator[Any]:
+    async def endless() -> AsyncIterator[Any]:  # noqa: ASYNC900 - a source as a user writes one
         nonlocal taken
         while True:
             yield sources(1, taken)[0]
