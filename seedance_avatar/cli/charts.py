@@ -262,7 +262,7 @@ def _clock(seconds: float) -> str:
     if tenths % 10 and tenths < 600:  # noqa: PLR2004 - under a minute
         return f"0:{tenths / 10:04.1f}"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"  # noqa: PLR2004
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"  # noqa: PLR2004 - minutes
 
 
 def _legend(axes: Axes, *, wide: bool) -> None:
