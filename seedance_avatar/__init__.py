@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
-from .errors import (
-    ApiError,
-    AssetFailed,
-    AuthError,
-    AvatarError,
-    AvatarWarning,
-    ConnectionFailed,
-    ContentRefused,
-    GenerationFailed,
-    IngestError,
-    InvalidInput,
-    InvalidRequest,
-    InvalidSource,
-    JournalError,
-    NotFound,
-    ProtocolError,
-    QuotaExhausted,
-    RateLimited,
-    ServerError,
-    SessionStateError,
-    SubmissionInDoubt,
-    WaitTimeout,
-    WebhookRefused,
-)
-from .events import Event, Observer
-from .ingest import Ingest
-from .journal_reader import JournalReader
-from .models import Asset, AssetGroup, AssetSource, VideoTask
-from .options import Limits, Polling, Retry, Timeouts
-from .outcomes import (
-    Active,
-    Failed,
-    InDoubt,
-    IngestReport,
-    IngestStats,
-    Outcome,
-    Pending,
-    SessionStats,
-    Unsent,
-)
-from .pool import AccountPool
-from .session import AvatarSession
-from .video_models import VIDEO_MODELS, VideoModel
-from .video_request import GenerationRequest, Reference
-from .webhooks import WebhookEvent, verify_webhook
-from .wire import check_source
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .errors import (
+        ApiError,
+        AssetFailed,
+        AuthError,
+        AvatarError,
+        AvatarWarning,
+        ConnectionFailed,
+        ContentRefused,
+        GenerationFailed,
+        IngestError,
+        InvalidInput,
+        InvalidRequest,
+        InvalidSource,
+        JournalError,
+        NotFound,
+        ProtocolError,
+        QuotaExhausted,
+        RateLimited,
+        ServerError,
+        SessionStateError,
+        SubmissionInDoubt,
+        WaitTimeout,
+        WebhookRefused,
+    )
+    from .events import Event, Observer
+    from .ingest import Ingest
+    from .journal_reader import JournalReader
+    from .models import Asset, AssetGroup, AssetSource, VideoTask
+    from .options import Limits, Polling, Retry, Timeouts
+    from .outcomes import (
+        Active,
+        Failed,
+        InDoubt,
+        IngestReport,
+        IngestStats,
+        Outcome,
+        Pending,
+        SessionStats,
+        Unsent,
+    )
+    from .pool import AccountPool
+    from .session import AvatarSession
+    from .video_models import VIDEO_MODELS, VideoModel
+    from .video_request import GenerationRequest, Reference
+    from .webhooks import WebhookEvent, verify_webhook
+    from .wire import check_source
 
 __version__ = "0.1.0"
 
@@ -105,3 +110,81 @@ __all__ = [
     "check_source",
     "verify_webhook",
 ]
+
+# Each name is loaded when it is first asked for: who only ingests does not wait for what makes videos, keeps
+# journals or pools accounts.
+_HOMES: Final = {
+    "VIDEO_MODELS": "video_models",
+    "AccountPool": "pool",
+    "Active": "outcomes",
+    "ApiError": "errors",
+    "Asset": "models",
+    "AssetFailed": "errors",
+    "AssetGroup": "models",
+    "AssetSource": "models",
+    "AuthError": "errors",
+    "AvatarError": "errors",
+    "AvatarSession": "session",
+    "AvatarWarning": "errors",
+    "ConnectionFailed": "errors",
+    "ContentRefused": "errors",
+    "Event": "events",
+    "Failed": "outcomes",
+    "GenerationFailed": "errors",
+    "GenerationRequest": "video_request",
+    "InDoubt": "outcomes",
+    "Ingest": "ingest",
+    "IngestError": "errors",
+    "IngestReport": "outcomes",
+    "IngestStats": "outcomes",
+    "InvalidInput": "errors",
+    "InvalidRequest": "errors",
+    "InvalidSource": "errors",
+    "JournalError": "errors",
+    "JournalReader": "journal_reader",
+    "Limits": "options",
+    "NotFound": "errors",
+    "Observer": "events",
+    "Outcome": "outcomes",
+    "Pending": "outcomes",
+    "Polling": "options",
+    "ProtocolError": "errors",
+    "QuotaExhausted": "errors",
+    "RateLimited": "errors",
+    "Reference": "video_request",
+    "Retry": "options",
+    "ServerError": "errors",
+    "SessionStateError": "errors",
+    "SessionStats": "outcomes",
+    "SubmissionInDoubt": "errors",
+    "Timeouts": "options",
+    "Unsent": "outcomes",
+    "VideoModel": "video_models",
+    "VideoTask": "models",
+    "WaitTimeout": "errors",
+    "WebhookEvent": "webhooks",
+    "WebhookRefused": "errors",
+    "check_source": "wire",
+    "verify_webhook": "webhooks",
+}
+"""Where each name lives."""
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """Return what ``name`` stands for, and keep it, so that this is asked once for each name."""
+    if name in _HOMES:
+        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+    if name in _HOMES.values():  # ``seedance_avatar.events`` needs no import of its own
+        return import_module(f"{__name__}.{name}")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:  # where types are checked, the imports above tell which names there are
+    __getattr__ = _load

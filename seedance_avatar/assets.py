@@ -11,10 +11,10 @@ from .engine import Engine
 from .errors import AssetFailed
 from .events import Accepted
 from .ingest import group_id_of
+from .local_files import published
 from .models import Asset, AssetGroup, AssetSource
 from .recent import Recent
 from .single import Single
-from .uploads import published
 from .waiting import wait_for
 from .wire import Answer, asset_query, asset_request, read_asset
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Final, TypeAlias
+from typing import IO, Final
 
 import aiohttp
 import anyio
@@ -36,15 +36,13 @@ from .errors import (
     RateLimited,
     ServerError,
 )
+from .events import Progress
 from .models import VideoTask
 from .options import Retry, Timeouts
 from .text import safe_text
 from .urls import shown_url
 
-__all__ = ["Download", "Progress"]
-
-Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called on the loop with the bytes received so far and in all, or None where the host does not say."""
+__all__ = ["Download"]
 
 _CHUNK: Final = 1 << 20
 _GONE: Final = frozenset({403, 404, 410})
@@ -135,7 +133,7 @@ class Download:
     :ivar ask: asks the service for a task by its id: for a fresh URL, when one has expired.
     :ivar connector: the connector to use, which stays open, or None for one of its own. No header, cookie or
         credential of any session goes with it: the result host must never see the key.
-    :ivar progress: see :data:`Progress`; what it raises ends the download.
+    :ivar progress: see :data:`~seedance_avatar.events.Progress`; what it raises ends the download.
     :ivar wall_clock: seconds since the epoch, to tell whether the service still keeps the file.
     """
 

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import attrs
@@ -18,21 +18,23 @@ from .errors import AvatarError, SessionStateError, SubmissionInDoubt
 from .events import Observer
 from .gate import Flow
 from .intake import Intake
-from .journal import Journal
 from .journals import Journals
 from .models import AssetGroup
-from .options import Limits, Permits, Polling, Retry, SharedLimits, Timeouts
+from .options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
 from .outage import Outage
 from .outcomes import SessionStats
 from .pipeline import Pipeline
 from .polling import Schedule
-from .recorder import Doubt, Recorder
 from .shared_gate import gates
 from .single import Single
 from .trade import Trade
 from .transport import Transport
 from .watch import Watch
 from .wire import Request, read_group
+
+if TYPE_CHECKING:
+    from .journal import Journal
+    from .recorder import Recorder
 
 __all__ = ["Engine"]
 
@@ -205,6 +207,8 @@ class Engine:
             raise self.draining.with_traceback(None)
         intake = Intake.of(sources)
         if journal is not None:
+            from .recorder import Recorder  # noqa: PLC0415 - the journal's pen comes with the journal
+
             held = await self._held(journal)
             recorder = Recorder(
                 journal=held,

@@ -7,6 +7,7 @@ a key or the query string of a URL except inside an ``AssetSource``, whose ``rep
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
@@ -21,6 +22,7 @@ __all__ = [
     "LimitChanged",
     "Observer",
     "Outage",
+    "Progress",
     "ReferenceRegistered",
     "RequestFinished",
     "RetryPlanned",
@@ -165,6 +167,10 @@ Event: TypeAlias = (
     | Settled
     | IngestEnded
 )
+
+
+Progress: TypeAlias = Callable[[int, int | None], object]
+"""Called on the loop with the bytes received so far and in all, or None where the host does not say."""
 
 
 class Observer(Protocol):

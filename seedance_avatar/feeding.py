@@ -12,12 +12,12 @@ from .accounts import AnyOutcome
 from .errors import AvatarError, JournalError, SubmissionInDoubt
 from .intake import Intake
 from .job import Job
-from .journal import Record
 from .outcomes import Active, Failed, InDoubt, Pending, Unsent
-from .recorder import Recorder
 
 if TYPE_CHECKING:
+    from .journal import Record
     from .pipeline import Pipeline
+    from .recorder import Recorder
 
 __all__ = ["Feeder"]
 

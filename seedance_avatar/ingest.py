@@ -9,21 +9,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from types import TracebackType
-from typing import Final, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar
 
 import attrs
-from anyio import to_thread
 
 from .accounts import Accounts, AnyOutcome
 from .client import Client, Passage
 from .errors import AssetFailed, AvatarError, IngestError, InvalidInput, InvalidSource, SessionStateError
 from .gate import Flow
-from .journal import Entry, Journal
+from .local_files import judge, published
 from .models import Asset, AssetGroup, AssetSource
 from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from .text import safe_text
-from .uploads import check_file, published
 from .wire import Answer, Request, asset_query, asset_request, check_source, is_id, read_asset
+
+if TYPE_CHECKING:
+    from .journal import Entry, Journal
 
 __all__ = ["AssetTrade", "GroupOf", "Ingest", "Run"]
 
@@ -77,7 +78,7 @@ class AssetTrade:
             raise InvalidSource(message)
         check_source(source, allow_private=self.allow_private)
         if source.path is not None:
-            await to_thread.run_sync(check_file, source)
+            await judge(source)
         group = self.group
         if callable(group):
             found = group(source)

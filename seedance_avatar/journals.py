@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
 
-from .journal import Journal
 from .polling import Schedule
+
+if TYPE_CHECKING:
+    from .journal import Journal
 
 __all__ = ["Journals"]
 
@@ -103,6 +105,8 @@ class Journals:
     async def _open(self, path: Path) -> Journal:
         if (closing := self._closing.get(path)) is not None:
             await asyncio.wait({closing})
+        from .journal import Journal  # noqa: PLC0415 - a session without a journal goes without SQLite too
+
         journal = await Journal.open(path)
         self.schedule.restore(await journal.learned())
         return journal

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from types import UnionType
-from typing import Any, Literal, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import attrs
 
 from .errors import InvalidInput
 
 __all__ = [
+    "Doubt",
     "Limits",
     "Permits",
     "Polling",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 K = TypeVar("K")
+
+Doubt: TypeAlias = Literal["hold", "resend"]
+"""What to do with what an earlier run left in doubt."""
 
 
 def given(name: str, value: K, kind: type[Any] | UnionType) -> K:

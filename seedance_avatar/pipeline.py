@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
@@ -37,13 +37,15 @@ from .feeding import Feeder
 from .gate import Flow
 from .intake import Intake
 from .job import Job
-from .journal import Record
 from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from .polling import Watched
-from .recorder import Recorder
 from .text import safe_text
 from .trade import Trade
 from .watch import Watch
+
+if TYPE_CHECKING:
+    from .journal import Record
+    from .recorder import Recorder
 
 __all__ = ["Pipeline"]
 

@@ -18,9 +18,8 @@ from .ingest import AssetTrade, Ingest
 from .intake import Intake
 from .members import Member
 from .models import Asset, AssetGroup, AssetSource
-from .options import Limits, SharedLimits, check_positive
+from .options import Doubt, Limits, SharedLimits, check_positive
 from .pooled import PooledRun
-from .recorder import Doubt
 from .session import AvatarSession
 from .text import KeyProvider, safe_text
 from .wire import check_key, group_request

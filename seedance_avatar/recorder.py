@@ -6,20 +6,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import compress
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
 from .errors import AssetFailed, AvatarError, GenerationFailed, SubmissionInDoubt
 from .job import Job
-from .journal import Entry, Journal, Record
+from .options import Doubt
 from .outcomes import SessionStats
 from .trade import Trade
 
-__all__ = ["Doubt", "Recorder"]
+if TYPE_CHECKING:
+    from .journal import Entry, Journal, Record
 
-Doubt: TypeAlias = Literal["hold", "resend"]
-"""What to do with what an earlier run left in doubt."""
+__all__ = ["Recorder"]
 
 Plan: TypeAlias = Literal["send", "resend", "follow", "active", "failed", "in_doubt"]
 

@@ -7,7 +7,6 @@ JSON inside a string: gateways wrap what gateways behind them said.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -154,6 +153,8 @@ def _page(body: bytes) -> str:
     """Return what a body that is no JSON says: a page's title, or the start of its text."""
     text = body[:_SHOWN].decode("utf-8", "replace").removeprefix("\ufeff").strip()
     if text.startswith("<"):
+        import html  # noqa: PLC0415 - its table of names is large, and few services answer in HTML
+
         title = _TITLE.search(text)
         text = html.unescape(title[1] if title and title[1].strip() else _TAG.sub(" ", text))
     return _told(text, 200)

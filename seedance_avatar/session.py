@@ -6,22 +6,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 import aiohttp
 import anyio
 
-from .assets import Assets
 from .engine import Engine
 from .errors import InvalidInput, SessionStateError
 from .events import Observer, callable_observer
-from .generation import GenerationTrade
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
 from .models import Asset, AssetGroup, AssetSource
-from .options import Limits, Polling, Retry, SharedLimits, Timeouts, check_count, check_positive, given
+from .options import Doubt, Limits, Polling, Retry, SharedLimits, Timeouts, check_count, check_positive, given
 from .outcomes import SessionStats
-from .recorder import Doubt
 from .text import KeyProvider, Secret
 from .transport import Transport
 from .video_models import VIDEO_MODELS, VideoModel
@@ -31,6 +28,9 @@ from .wire import (
     group_request,
     normalize_base,
 )
+
+if TYPE_CHECKING:
+    from .assets import Assets
 
 __all__ = ["AvatarSession"]
 
@@ -112,7 +112,7 @@ class AvatarSession(VideoSession):
         self._observer = None if observer is None else callable_observer(observer)
         self._trust_env = trust_env
         self._allow_private = allow_private_sources
-        self._video_trade = GenerationTrade(video_models, allow_private_sources)
+        self._video_models = video_models
         self._assets: Assets | None = None
 
     def __repr__(self) -> str:
@@ -281,6 +281,8 @@ class AvatarSession(VideoSession):
         return await assets.wait(asset, timeout)
 
     def _open_assets(self) -> Assets:
+        from .assets import Assets  # noqa: PLC0415 - who only ingests has no single ones
+
         engine = self._open_engine()
         if self._assets is None:
             self._assets = Assets(engine, self._allow_private)

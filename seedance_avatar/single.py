@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import anyio
 import attrs
 
 from .client import Passage
 from .errors import ApiError, AuthError, AvatarError, QuotaExhausted, RateLimited, ServerError, SubmissionInDoubt
-from .journal import Journal
+
+if TYPE_CHECKING:
+    from .journal import Journal
 
 __all__ = ["Single"]
 

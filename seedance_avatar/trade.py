@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .client import Client, Passage
 from .errors import AvatarError
 from .gate import Flow
-from .journal import Entry, Journal
 from .wire import Answer, Request
+
+if TYPE_CHECKING:
+    from .journal import Entry, Journal
 
 __all__ = ["Trade"]
 

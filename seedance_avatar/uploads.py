@@ -20,9 +20,9 @@ from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
 from .models import AssetSource
 from .refusals import read_object
 from .text import safe_text
-from .wire import Request, Streamed, check_source
+from .wire import Request, Streamed
 
-__all__ = ["check_file", "published", "upload_file"]
+__all__ = ["check_file", "upload_file"]
 
 _CHUNK: Final = 1 << 18
 
@@ -70,20 +70,6 @@ def check_file(source: AssetSource) -> None:
     if problems:
         message = f"this file cannot become an asset of type {source.asset_type}: {'; '.join(problems)}"
         raise InvalidSource(message, about=source.label)
-
-
-async def published(source: AssetSource, *, client: Client, flow: Flow, patient: bool = False) -> AssetSource:
-    """Return ``source`` with a URL that the service can fetch: a local file is judged and uploaded first.
-
-    :raises InvalidSource: see :func:`check_file`. What :func:`upload_file` raises, likewise.
-    """
-    path = getattr(source, "path", None)
-    if path is None:
-        return source  # its own URL is judged where the request is built
-    check_source(source)
-    await to_thread.run_sync(check_file, source)
-    url = await upload_file(path, client=client, flow=flow, patient=patient)
-    return attrs.evolve(source, source_url=url, path=None)
 
 
 def _upload_problems(facts: MediaFacts) -> Iterator[str]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from .download import Progress
 from .engine import Engine
-from .generation import GenerationTrade
+from .events import Progress
 from .ingest import Ingest
 from .models import Asset, AssetGroup, AssetSource, VideoTask
 from .options import check_count, check_positive
+from .video_models import VideoModel
 from .video_request import GenerationRequest, Reference
-from .videos import Videos
+
+if TYPE_CHECKING:
+    from .generation import GenerationTrade
+    from .videos import Videos
 
 __all__ = ["VideoSession"]
 
@@ -25,7 +29,8 @@ __all__ = ["VideoSession"]
 class VideoSession(abc.ABC):
     """What :class:`~seedance_avatar.AvatarSession` does for videos."""
 
-    _video_trade: GenerationTrade
+    _video_models: Mapping[str, VideoModel]
+    _allow_private: bool
     _videos: Videos | None = None
 
     @abc.abstractmethod
@@ -40,7 +45,17 @@ class VideoSession(abc.ABC):
     @abc.abstractmethod
     def _stream(self, trade: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]: ...  # noqa: ANN401 - the typed faces stand around it
 
+    # What makes videos is loaded with the first call for one: most sessions only ingest.
+
+    @cached_property
+    def _video_trade(self) -> GenerationTrade:
+        from .generation import GenerationTrade  # noqa: PLC0415 - as said above
+
+        return GenerationTrade(self._video_models, self._allow_private)
+
     def _open_videos(self) -> Videos:
+        from .videos import Videos  # noqa: PLC0415 - as said above
+
         engine = self._open_engine()
         if self._videos is None:
             self._videos = Videos(engine, self._video_trade)

@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 
 from .client import Passage
-from .download import Download, Progress
+from .download import Download
 from .engine import Engine
 from .errors import ContentRefused
-from .events import Accepted, ReferenceRegistered
+from .events import Accepted, Progress, ReferenceRegistered
 from .exactly_once import ExactlyOnce
 from .generation import GenerationTrade, failure_of
 from .models import Asset, AssetSource, VideoTask

@@ -33,8 +33,7 @@ from seedance_avatar.ingest import AssetTrade, Ingest, group_id_of
 from seedance_avatar.intake import Intake
 from seedance_avatar.journal import Journal
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
-from seedance_avatar.options import check_positive
-from seedance_avatar.recorder import Doubt
+from seedance_avatar.options import Doubt, check_positive
 
 from .dask_run import ClusterRun
 from .dask_worker import Key, Order

@@ -1,0 +1,168 @@
+"""What is loaded when: the public face by name, and what a session can do without at its first use."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+import typing
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Final
+
+import pytest
+
+import seedance_avatar
+from seedance_avatar import errors
+
+_ROOT: Final = Path(__file__).parent.parent
+
+_INGESTS: Final = """
+import asyncio
+from seedance_avatar import AssetSource, AvatarSession
+
+async def main():
+    async with AvatarSession("sk-of-nobody") as session:
+        AssetSource("https://example.com/face.png")
+        async with session.ingest([], group="group-of-nobody") as stream:
+            async for asset in stream:
+                pass
+
+asyncio.run(main())
+"""
+
+_LATE: Final = {
+    "html",
+    "sqlite3",
+    *(
+        f"seedance_avatar.{name}"
+        for name in (
+            "assets",
+            "download",
+            "exactly_once",
+            "generation",
+            "journal",
+            "journal_file",
+            "journal_reader",
+            "journal_records",
+            "journal_store",
+            "journal_thread",
+            "media",
+            "members",
+            "pool",
+            "pooled",
+            "real_person",
+            "recorder",
+            "uploads",
+            "video_rules",
+            "video_wire",
+            "videos",
+            "webhooks",
+        )
+    ),
+}
+"""What a session that ingests URLs without a journal goes without."""
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded after ``code``."""
+    program = f"{code}\nimport json, sys; print(json.dumps(list(sys.modules)))"
+    told = subprocess.run([sys.executable, "-c", program], cwd=_ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own interpreter
+    return set(json.loads(told.stdout))
+
+
+def test_the_package_by_itself_loads_nothing() -> None:
+    loaded = loaded_by("import seedance_avatar")
+    assert {name for name in loaded if name.startswith("seedance_avatar")} == {"seedance_avatar"}
+    assert loaded.isdisjoint({"aiohttp", "anyio", "asyncio", "attr", "cattrs"})
+
+
+def test_an_ingest_of_urls_goes_without_what_it_does_not_use() -> None:
+    loaded = loaded_by(_INGESTS)
+    assert "seedance_avatar.pipeline" in loaded
+    assert loaded & _LATE == set()
+
+
+def test_what_comes_late_are_modules_that_there_are() -> None:
+    for name in _LATE:
+        import_module(name)
+
+
+def test_an_error_loads_no_session() -> None:
+    assert "seedance_avatar.session" not in loaded_by("from seedance_avatar import AvatarError, InvalidInput")
+
+
+def test_every_public_name_is_where_the_table_says() -> None:
+    assert sorted(seedance_avatar.__all__) == sorted(seedance_avatar._HOMES)
+    for name, home in seedance_avatar._HOMES.items():
+        module = import_module(f"seedance_avatar.{home}")
+        assert getattr(seedance_avatar, name) is getattr(module, name)
+        assert name in module.__all__
+
+
+def test_a_type_checker_is_told_the_same_homes() -> None:
+    tree = ast.parse(Path(seedance_avatar.__file__).read_text(encoding="utf-8"))
+    told = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
+    }
+    assert told == seedance_avatar._HOMES
+
+
+def test_a_star_brings_every_name() -> None:
+    names: dict[str, Any] = {}
+    exec("from seedance_avatar import *", names)  # noqa: S102 - a star is allowed at module level only
+    assert names.keys() - {"__builtins__"} == set(seedance_avatar.__all__)
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = seedance_avatar.AvatarSession
+    assert vars(seedance_avatar)["AvatarSession"] is found
+    monkeypatch.delitem(vars(seedance_avatar), "AvatarSession")
+    assert seedance_avatar.AvatarSession is found
+    assert vars(seedance_avatar)["AvatarSession"] is found
+
+
+def test_dir_has_every_name_before_it_is_loaded() -> None:
+    program = "import json, seedance_avatar; print(json.dumps(dir(seedance_avatar)))"
+    told = subprocess.run([sys.executable, "-c", program], cwd=_ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own interpreter
+    assert {*seedance_avatar.__all__, "__version__", "__doc__"} <= set(json.loads(told.stdout))
+
+
+def test_a_module_of_the_face_needs_no_import_of_its_own() -> None:
+    program = "import seedance_avatar; print(seedance_avatar.events.Accepted.__name__)"
+    told = subprocess.run([sys.executable, "-c", program], cwd=_ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own interpreter
+    assert told.stdout.strip() == "Accepted"
+
+
+def test_a_name_that_is_none_is_told() -> None:
+    assert not hasattr(seedance_avatar, "AvatarSesion")
+    with pytest.raises(AttributeError, match=r"^module 'seedance_avatar' has no attribute 'AvatarSesion'$") as told:
+        getattr(seedance_avatar, "AvatarSesion")  # noqa: B009 - mypy would refuse it otherwise, as it should
+    assert told.value.name == "AvatarSesion"
+    assert told.value.obj is seedance_avatar
+
+
+def test_values_and_errors_pickle_by_their_own_modules() -> None:
+    for name in seedance_avatar.__all__:
+        found = getattr(seedance_avatar, name)
+        if inspect.isclass(found):
+            assert found.__module__ == f"seedance_avatar.{seedance_avatar._HOMES[name]}"
+            assert pickle.loads(pickle.dumps(found)) is found  # noqa: S301 - our own
+    error = pickle.loads(pickle.dumps(seedance_avatar.RateLimited("too many", status=429, retry_after=2.0)))  # noqa: S301 - our own
+    assert type(error) is errors.RateLimited
+    assert error.retry_after == 2.0
+
+
+def test_what_the_methods_of_the_face_take_is_known_at_run_time() -> None:
+    for face in (seedance_avatar.AvatarSession, seedance_avatar.AccountPool, seedance_avatar.Ingest):
+        for name in dir(face):
+            method = inspect.getattr_static(face, name)
+            if isinstance(method, FunctionType) and not name.startswith("_"):
+                assert "return" in typing.get_type_hints(method), name
