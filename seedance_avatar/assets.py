@@ -21,7 +21,7 @@ from .wire import Answer, asset_query, asset_request, read_asset
 __all__ = ["Assets"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Assets:
     """What a session does with single assets; its face has the same methods and tells more of them."""
 

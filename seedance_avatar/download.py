@@ -69,7 +69,7 @@ class _Body:
     validator: str | None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Part:
     """The file beside the target. Its methods block, and run in threads.
 
@@ -126,7 +126,7 @@ class _Part:
                 self.path.unlink(missing_ok=True)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Download:
     """One download. Build it, then await :meth:`run` once.
 

@@ -34,7 +34,7 @@ def failure_of(task: VideoTask) -> GenerationFailed | None:
     return None if task.is_completed and task.url is not None else GenerationFailed(task)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class GenerationTrade:
     """How requests become videos: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them.
 

@@ -175,7 +175,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(number)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lock:
     """One writer at a time: a lock of the system on a file beside the journal, which holds the writer's pid.
 

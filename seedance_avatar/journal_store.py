@@ -121,7 +121,7 @@ def _record(row: Sequence[Any]) -> Record:
     )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Store:
     """An open journal, as its thread sees it. Not to be used from any other.
 

@@ -38,7 +38,7 @@ _SHORTEST, _LONGEST = 1e-3, 1e6  # seconds between which a median is believed
 _MOST_KNOTS: Final = 1000
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Law:
     """How likely something of one kind is to have finished by an age. Build it by :meth:`of`.
 

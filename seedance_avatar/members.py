@@ -20,7 +20,7 @@ from .pipeline import Pipeline
 __all__ = ["Home", "Member"]
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Member:
     """One account in a run.
 
@@ -105,7 +105,7 @@ class Member:
         return taken
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Home:
     """Where the sources of one identity are under way: what comes later and is like them goes there too.
 

@@ -35,7 +35,7 @@ _RECONSIDERED: Final = 10_000  # how many are looked through at once when a law 
 _OUT: Final = math.nan  # the due time of what is not in the heap: unequal to everything, so old entries of it are stale
 
 
-@attrs.define(eq=False, weakref_slot=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Watched:
     """One thing that is pending.
 
@@ -84,7 +84,7 @@ class _Fixed:
         return False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Learned:
     """Where the plan for the law of its kind says."""
 
@@ -127,7 +127,7 @@ class _Learned:
         self.plan = Plan.solve(law.ages, law.finished, self.price, dread)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Schedule:
     """Everything pending in a session, and when to look at each. Build it by :meth:`build`.
 

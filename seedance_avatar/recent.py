@@ -12,7 +12,7 @@ __all__ = ["Recent"]
 _KEPT: Final = 1_000
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Recent:
     """The times of acceptance by id, each until it is asked for; the oldest are forgotten first."""
 

@@ -79,7 +79,7 @@ _FLOOR: Final = 10.0 * _WINDOW
 _SHARE: Final = 0.2
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Budget:
     """A session's allowance of repeats: a fifth of its requests of the last ten seconds, at least ten a second.
 

@@ -25,7 +25,7 @@ would let the way to the keeper of the limits bound the rate.
 """
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class SharedGate(Gate):
     """A :class:`Gate` that, once it is a caller's turn here, waits for the moment that the fleet's limit has for it.
 

@@ -79,7 +79,7 @@ def _upload_problems(facts: MediaFacts) -> Iterator[str]:
         yield from UPLOAD_LIMITS[facts.media_type].problems(facts)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Reader:
     """A file that is read in threads.
 
@@ -116,7 +116,7 @@ class _Reader:
                 self._file = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Pieces:
     """The body of one try, from its first byte on."""
 

@@ -31,7 +31,7 @@ Register = Callable[[AssetSource], Awaitable[Asset]]
 """Makes an active asset of a source: uploads it to a group and waits for it."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Videos:
     """What a session does for videos; see the methods of the same names there."""
 
