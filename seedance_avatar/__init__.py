@@ -183,7 +183,7 @@ def _load(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_HOMES.values(), *(name for name in globals() if name.startswith("__"))})
 
 
 if not TYPE_CHECKING:  # where types are checked, the imports above tell which names there are
