@@ -281,10 +281,10 @@ class AvatarSession(VideoSession):
         return await assets.wait(asset, timeout)
 
     def _open_assets(self) -> Assets:
-        from .assets import Assets  # noqa: PLC0415 - who only ingests has no single ones
-
         engine = self._open_engine()
         if self._assets is None:
+            from .assets import Assets  # noqa: PLC0415 - who only ingests has no single ones
+
             self._assets = Assets(engine, self._allow_private)
         return self._assets
 

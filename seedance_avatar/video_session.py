@@ -54,10 +54,10 @@ class VideoSession(abc.ABC):
         return GenerationTrade(self._video_models, self._allow_private)
 
     def _open_videos(self) -> Videos:
-        from .videos import Videos  # noqa: PLC0415 - as said above
-
         engine = self._open_engine()
         if self._videos is None:
+            from .videos import Videos  # noqa: PLC0415 - as said above
+
             self._videos = Videos(engine, self._video_trade)
         return self._videos
 
