@@ -12,8 +12,19 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
 
-__all__ = ["FATAL", "MAX_BODY", "NOT_SENT", "CleanRequest", "UncleanError", "once", "read_body", "words_for"]
+__all__ = [
+    "FATAL",
+    "MAX_BODY",
+    "NOT_SENT",
+    "BrokenError",
+    "CleanRequest",
+    "UncleanError",
+    "once",
+    "read_body",
+    "words_for",
+]
 
 MAX_BODY: Final = 1 << 20
 """Bytes of an answer that are read at most: a real one has a few hundred, a bomb has a gigabyte."""
@@ -37,6 +48,7 @@ _WORDS: Final = (
     (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
     (aiohttp.ClientPayloadError, "the answer broke off"),
     (aiohttp.ClientResponseError, "what came back is not HTTP"),
+    (HttpProcessingError, "what came back is not HTTP"),
 )
 """Our words where aiohttp's own quote headers, URLs or what the other side wrote."""
 
@@ -82,15 +94,14 @@ async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTyp
     raise lost
 
 
-async def read_body(response: aiohttp.ClientResponse, read: bytearray) -> bytes:
+async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray) -> bytes:
     """Return the whole body, decompressed.
 
     :raises Exception: it cannot be had, or is over :data:`MAX_BODY`; ``read`` then holds what there was of it.
     """
-    if response.status < _FINAL:
+    if status < _FINAL:
         message = "the service left HTTP"
         raise BrokenError(message)
-    content = response.content
     body = await content.readany()
     if content.at_eof() and len(body) <= MAX_BODY:
         return body

@@ -22,6 +22,7 @@ from .deadline import Deadlines
 from .errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
 from .faults import FATAL, MAX_BODY, NOT_SENT, CleanRequest, UncleanError, once, read_body, words_for
 from .options import Timeouts
+from .roundtrip import Reply, ShortWay
 from .text import KeyProvider, Secret, safe_text, veiled
 from .wire import Answer, Request, check_key, read_head
 
@@ -103,14 +104,12 @@ class Transport:
     _closed: bool = attrs.field(init=False, default=False)
     _origin: URL = attrs.field(init=False)
     _prefix: str = attrs.field(init=False)
-    _urls: dict[str, URL] = attrs.field(init=False, factory=dict)
     _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
     _deadlines: Deadlines = attrs.field(init=False)
-    _middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = attrs.field(init=False, default=(once,))
     _secret: Secret | None = attrs.field(init=False, default=None)
     _echo: bytes = attrs.field(init=False, default=b"")
-    _plain: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
-    _json: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
+    _short: ShortWay | None = attrs.field(init=False, default=None)
+    _headers: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
 
     def __attrs_post_init__(self) -> None:
         base = URL(self.base_url, encoded=True)
@@ -154,12 +153,9 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
-            if hasattr(self._session, "_retry_connection"):
-                # The switch is aiohttp's own, for its tests; it saves what the middleware costs in every request.
-                self._session._retry_connection = False  # noqa: SLF001 - where there is none, the middleware stays
-                self._middlewares = ()
+            self._short = ShortWay.to(self._origin, self._session, self._timeout)
         if isinstance(self.key, Secret):
-            self._use(self.key, self._session)
+            self._use(self.key)
         self._deadlines = Deadlines(self.timeouts.request)
         self._loop = loop
         self._pid = os.getpid()
@@ -225,32 +221,24 @@ class Transport:
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | AvatarError:
         """Do the round trip. Errors are returned, not raised: no frame from here on may appear in a traceback."""
-        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
+        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key)) is not None:
             return failure
-        response: aiohttp.ClientResponse | None = None
+        response: aiohttp.ClientResponse | Reply | None = None
         read = bytearray()
-        headers, deadlines = self._plain if request.body is None else self._json, self._deadlines
-        if (upload := request.upload) is not None:
-            headers = CIMultiDict(headers, **upload.headers)
-            deadlines = Deadlines(self.timeouts.request + upload.length / _SLOWEST)
+        short, deadlines = self._short, self._deadlines
+        if request.upload is not None:
+            short, deadlines = None, Deadlines(self.timeouts.request + request.upload.length / _SLOWEST)
         try:
             with deadlines.one():
                 while response is None:
                     try:
-                        response = await session.request(
-                            request.method,
-                            self._url(request),
-                            data=request.body if upload is None else upload.pieces(),
-                            headers=headers,
-                            allow_redirects=False,
-                            raise_for_status=False,
-                            auto_decompress=True,  # we ask for none; who compresses all the same is understood
-                            timeout=self._timeout,
-                            middlewares=self._middlewares,
-                        )
+                        if short is not None and short.free:
+                            response = await short.request(request.method, self._prefix + request.path, request.body)
+                        else:
+                            response = await self._by_session(session, request)
                     except UncleanError:
                         continue
-                body = await read_body(response, read)
+                body = await read_body(response.status, response.content, read)
         except NOT_SENT as error:
             return self._not_sent(error, request)
         except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied
@@ -263,16 +251,27 @@ class Transport:
                 response.close()
         return read_head(response.status, response.headers, self._unechoed(body))
 
-    def _url(self, request: Request) -> URL:
-        """Return where ``request`` goes. What is submitted goes to few places: a URL that is known is parsed."""
-        url = self._urls.get(request.path)
-        if url is None:
-            url = self._origin.with_path(self._prefix + request.path, encoded=True)
-            if request.body is not None:
-                self._urls[request.path] = url
-        return url
+    async def _by_session(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
+        """Send by aiohttp's own way, with whatever is in it."""
+        upload = request.upload
+        headers = self._headers.copy()
+        if upload is not None:
+            headers.update(upload.headers)
+        elif request.body is not None:
+            headers[hdrs.CONTENT_TYPE] = "application/json"
+        return await session.request(
+            request.method,
+            self._origin.with_path(self._prefix + request.path, encoded=True),
+            data=request.body if upload is None else upload.pieces(),
+            headers=headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,  # we ask for none; who compresses all the same is understood
+            timeout=self._timeout,
+            middlewares=(once,),
+        )
 
-    async def _ask(self, provider: KeyProvider, session: aiohttp.ClientSession) -> ConnectionFailed | None:
+    async def _ask(self, provider: KeyProvider) -> ConnectionFailed | None:
         """Ask the user's callable for the key of this request; return why there is none, if there is none."""
         try:
             key: Any = provider()
@@ -293,26 +292,24 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
             return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
         if self._secret is None or key != self._secret.reveal():
-            self._use(Secret(key), session)
+            self._use(Secret(key))
         return None
 
-    def _use(self, secret: Secret, session: aiohttp.ClientSession) -> None:
+    def _use(self, secret: Secret) -> None:
         """Build the headers for this key once: a key is used for thousands of requests."""
         self._secret = secret
         # A service that repeats the key in its answer must not bring it into our errors.
         self._echo = secret.reveal().encode() if len(secret.reveal()) >= _SHORTEST_KEY else b""
-        every = {
-            hdrs.AUTHORIZATION: f"Bearer {secret.reveal()}",
-            hdrs.ACCEPT: "application/json",
-            hdrs.ACCEPT_ENCODING: "identity",
-            hdrs.USER_AGENT: f"seedance-avatar {aiohttp.http.SERVER_SOFTWARE}",
-        }
-        if self.http is None:
-            session.headers.update(every)  # what a session has of its own goes with each request at half the price
-        else:
-            self._plain = CIMultiDict(every)
-        self._json = self._plain.copy()
-        self._json[hdrs.CONTENT_TYPE] = "application/json"
+        self._headers = CIMultiDict(
+            {
+                hdrs.AUTHORIZATION: f"Bearer {secret.reveal()}",
+                hdrs.ACCEPT: "application/json",
+                hdrs.ACCEPT_ENCODING: "identity",
+                hdrs.USER_AGENT: f"seedance-avatar {aiohttp.http.SERVER_SOFTWARE}",
+            }
+        )
+        if self._short is not None:
+            self._short.use(self._headers)
 
     def _unechoed(self, body: bytes) -> bytes:
         return body.replace(self._echo, b"***") if self._echo and self._echo in body else body
@@ -325,7 +322,7 @@ class Transport:
         return ConnectionFailed(message, about=request.about, fatal=isinstance(error, FATAL))
 
     def _lost(
-        self, error: Exception, request: Request, response: aiohttp.ClientResponse | None, read: bytearray
+        self, error: Exception, request: Request, response: aiohttp.ClientResponse | Reply | None, read: bytearray
     ) -> AnswerLost:
         """Return the loss with what is known of the answer."""
         timed_out = isinstance(error, TimeoutError)

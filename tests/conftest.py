@@ -16,6 +16,8 @@ import hypothesis
 import pytest
 from rig.canaries import Listener, heard_in_files, sings
 
+from seedance_avatar.roundtrip import ShortWay
+
 
 class _AnswerWithoutWriter(aiohttp.ClientResponse):
     """A response as aioresponses 0.7.9 builds it: without the ``stream_writer`` that aiohttp 3.14 asks for."""
@@ -73,3 +75,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
         report.outcome = "failed"
         report.longrepr = f"{item.name} printed a secret: {printed}"
     return report
+
+
+@pytest.fixture(params=["the short way", "aiohttp's way"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test twice: with the requests that a session of our own writes itself, and with aiohttp's."""
+    if request.param == "aiohttp's way":
+        monkeypatch.setattr(ShortWay, "to", classmethod(lambda *_: None))

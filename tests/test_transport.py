@@ -34,6 +34,8 @@ from seedance_avatar.errors import ConnectionFailed
 from seedance_avatar.transport import AnswerLost, Transport
 from seedance_avatar.wire import Request
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 OK = json_answer({"success": True, "data": {"asset_id": "pa_1"}}, headers={"X-Oneapi-Request-Id": "r-1"})
 
 

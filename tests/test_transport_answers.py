@@ -17,6 +17,8 @@ from seedance_avatar.faults import MAX_BODY
 from seedance_avatar.transport import AnswerLost
 from seedance_avatar.wire import Answer
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 SMALL = raw_answer(b'{"asset_id":"pa_1"}', headers={"Content-Type": "a/b"})
 CHUNKED = raw_answer(b'5\r\n{"a":\r\n3\r\n"b"\r\n1\r\n}\r\n0\r\n\r\n', headers={"Transfer-Encoding": "chunked"})
 REFUSED = json_answer({"message": "slow down"}, 429, {"Retry-After": "7"})

@@ -18,6 +18,8 @@ from seedance_avatar.errors import AvatarError, ConnectionFailed
 from seedance_avatar.text import Secret
 from seedance_avatar.transport import AnswerLost, Transport
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 OK = json_answer({"asset_id": "pa_1"})
 BODY = b'{"source_url": "https://cdn.example/a.jpg?X-Amz-Signature=CANARYSIGNATURE"}'
 SECRETS = (KEY.encode(), b"CANARYSIGNATURE", b"canary-7f3a")

@@ -20,6 +20,8 @@ from seedance_avatar.options import Timeouts
 from seedance_avatar.text import Secret
 from seedance_avatar.transport import AnswerLost, Transport
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 OK = json_answer({})
 
 
