@@ -71,10 +71,28 @@ def tuned() -> Iterator[Scenario]:
                     if rate * latency <= 50:
                         length = 60.0 if rate > 100 else 120.0
                         yield _steady(rate, burst, latency, announce, length)
+    yield from _late()
     yield from _windows()
     yield from _changes()
     yield from _brakes()
     yield from _others()
+
+
+def _late() -> Iterator[Scenario]:
+    machines = {"some": Net(latency=0.005, timer=0.01), "busy": Net(timer=0.01, stall=0.1), "crowded": Net(timer=0.06)}
+    for rate in (5.0, 30.0, 100.0, 500.0):
+        for burst in sorted({5.0, max(5.0, 0.1 * rate), rate}):
+            for machine, net in machines.items():
+                if burst < 2.0 * rate * net.timer:
+                    continue  # no client could: the bucket overflows while its event loop sleeps
+                yield Scenario(
+                    kind=f"late event loop, {machine}",
+                    name=f"{rate:g}/s burst {burst:g}, late: {machine}",
+                    gateway=lambda _, rate=rate, burst=burst: Bucket(rate, burst),  # type: ignore[misc] # a lambda's defaults
+                    length=60.0 if rate > 100 else 120.0,
+                    net=net,
+                    spans=((10.0, 60.0 if rate > 100 else 120.0),),
+                )
 
 
 def _windows() -> Iterator[Scenario]:
@@ -149,13 +167,16 @@ def _others() -> Iterator[Scenario]:
 
 def kept_aside(seed: int, count: int) -> Iterator[Scenario]:
     """Return scenarios that nothing was tuned on: rates, bursts, lines and changes drawn at random."""
-    rng = random.Random(seed)
+    rng, machines = random.Random(seed), random.Random(seed)
     for _ in range(count):
         rate = round(10 ** rng.uniform(0.7, 2.7), 1)
         burst = float(max(3, round(rate * 10 ** rng.uniform(-0.7, 0.7))))
         latency = round(min(10 ** rng.uniform(-2.3, -0.3), 40.0 / rate), 3)
         announce = rng.choice(("", "", "retry", "limits retry"))
+        late = machines.random() < 0.5
+        drawn = _steady(rate, burst, latency, announce, 120.0)
         yield attrs.evolve(
-            _steady(rate, burst, latency, announce, 120.0),
-            kind=f"kept aside{', ' + announce if announce else ''}",
+            drawn,
+            kind=f"kept aside{', late loop' if late else ''}{', ' + announce if announce else ''}",
+            net=attrs.evolve(drawn.net, timer=0.01, stall=0.1) if late else drawn.net,
         )

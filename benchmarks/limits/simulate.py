@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 from bisect import bisect_left
+from collections.abc import Iterator
 
 import attrs
 
@@ -20,11 +21,27 @@ __all__ = ["Net", "Run", "simulate"]
 
 @attrs.frozen(kw_only=True)
 class Net:
-    """The way to the gateway and back: seconds for the round trip, and the share of it that jitters."""
+    """The way to the gateway and back, and the machine that the client runs on.
+
+    :ivar latency: seconds for the round trip, and ``jitter``, the share of it that varies.
+    :ivar timer: a sleeping event loop wakes up to so many seconds late, each time anew.
+    :ivar stall: now and then, about every two seconds, the whole client stands still for up to so many seconds: it
+        neither sends nor reads.
+    """
 
     latency: float = 0.05
     jitter: float = 0.2
-    timer: float = 0.001  # a sleeping loop wakes up to so many seconds late
+    timer: float = 0.001
+    stall: float = 0.0
+
+    def stalls(self, length: float, rng: random.Random) -> Iterator[tuple[float, float]]:
+        """Return from when to when the client stands still, in order."""
+        at = 0.0
+        while self.stall and at < length:
+            at += rng.expovariate(0.5)
+            until = at + rng.uniform(0.0, self.stall)
+            yield at, until
+            at = until
 
 
 @attrs.define(eq=False)
@@ -86,46 +103,59 @@ def simulate(  # noqa: C901, PLR0913 - one loop over the events of a run, which 
     events: list[tuple[float, int, str, float, bool, RateHints | None]] = []
     on_wire = 0
     origin = 1e5
+    timer = -1  # the one that is armed: an earlier one that fires means nothing
+    stalls = net.stalls(length, rng)
+    still_from, still_until = next(stalls, (math.inf, math.inf))
 
     def leg() -> float:
         return net.latency / 2 * (1.0 - net.jitter / 2 + net.jitter * rng.random())
 
-    def push(at: float, kind: str, left: float, refused: bool = False, hints: RateHints | None = None) -> None:  # noqa: FBT001, FBT002 - an event's fields
-        heapq.heappush(events, (at, next(order), kind, left, refused, hints))
+    def push(at: float, kind: str, left: float, refused: bool = False, hints: RateHints | None = None) -> int:  # noqa: FBT001, FBT002 - an event's fields
+        number = next(order)
+        heapq.heappush(events, (at, number, kind, left, refused, hints))
+        return number
 
-    push(0.0, "ask", 0.0)
-    asleep = True
+    timer = push(0.0, "timer", 0.0)
     while events:
-        now, _, kind, left, refused, hints = heapq.heappop(events)
+        now, number, kind, left, refused, hints = heapq.heappop(events)
         if now > length:
             break
         if kind == "arrive":
-            passed = gateway.admit(now)
+            passed, told = _decide(gateway, now, announce)
             (run.passed if passed else run.refused).append(now)
-            told = gateway.hints(now) if announce else None
-            if told is not None:
-                if "limits" not in announce:
-                    told = RateHints(retry_after=told.retry_after)
-                if passed or "retry" not in announce:
-                    told = attrs.evolve(told, retry_after=None)
             push(now + leg(), "answer", left, not passed, told)
+            continue
+        if kind == "timer" and number != timer:
+            continue
+        while now >= still_until:
+            still_from, still_until = next(stalls, (math.inf, math.inf))
+        if now >= still_from:
+            again = push(still_until, kind, left, refused, hints)
+            timer = again if kind == "timer" else timer
             continue
         if kind == "answer":
             on_wire -= 1
             pacer.on_answer(origin + now, left_at=origin + left, throttled=refused, hints=hints)
-        else:
-            asleep = False
-        while on_wire < at_once and not asleep and (wanted == math.inf or len(run.sent) <= now * wanted):
-            at = pacer.next_at(origin + now)
+        while on_wire < at_once:
+            at = max(pacer.next_at(origin + now), origin + len(run.sent) / wanted)
             if at > origin + now:
-                push(at - origin + net.timer * rng.random(), "ask", 0.0)
-                asleep = True
+                timer = push(at - origin + net.timer * rng.random(), "timer", 0.0)
                 break
             pacer.take(origin + now)
             on_wire += 1
             run.sent.append(now)
             push(now + leg(), "arrive", now)
-        if wanted < math.inf and not asleep:
-            asleep = True
-            push(len(run.sent) / wanted + 1e-6, "ask", 0.0)
     return run
+
+
+def _decide(gateway: Gateway, now: float, announce: str) -> tuple[bool, RateHints | None]:
+    """Return whether the request that arrives now is let through, and what its answer announces."""
+    passed = gateway.admit(now)
+    if not announce:
+        return passed, None
+    told = gateway.hints(now)
+    if "limits" not in announce:
+        told = RateHints(retry_after=told.retry_after)
+    if passed or "retry" not in announce:
+        told = attrs.evolve(told, retry_after=None)
+    return passed, told
