@@ -24,7 +24,8 @@ SUBMITS: Final = Prior(rate=5.0, burst=50)
 QUERIES: Final = Prior(rate=50.0, burst=500)
 """The documented limit of status requests: 3,000 a minute, and bursts of 500."""
 
-SLACK: Final = 0.02  # seconds that a late timer may make up for: no event loop wakes on the dot
+SLACK: Final = 0.02  # seconds that a late timer may make up for where a rate is given: no event loop wakes on the dot
+NEAR: Final = 0.01  # seconds: what left so late, or so soon after, was one of a crowd
 LONGEST: Final = 1e9  # seconds: no wait is longer, however small the rate or absurd the hint
 NO_LIMIT: Final = 1e8  # requests a second that no machine sends
 FIRST: Final = 6  # requests that may leave before any answer is in
@@ -98,6 +99,7 @@ class Pacer:
     _busy: bool = False
     _early: int | None = None  # left before the first answer came; None when it has, or does not matter
     _left_at: float = -math.inf
+    _late_at: float = -math.inf
     _told: float = 0.0  # the rate that was last told of
     _last_ok: float | None = None
     _blocked_since: float | None = None
@@ -168,13 +170,17 @@ class Pacer:
         """Note that a request leaves now."""
         late = now - self._due
         gap = 1.0 / self._pace()
-        if self._finder is None or self._burst > 1:
+        finder = self._finder
+        if finder is None:
             self._due = max(self._due, now) + gap
         else:
-            self._due = (self._due if late <= SLACK else now) + gap
-        self._busy = late <= SLACK and (self._finder is None or self._finder.rate <= self._announced.ceiling)
-        if self._finder is not None and SLACK < late < math.inf:
-            self._finder.idled(late)
+            slack = finder.slack if self._burst == 1 else 0.0
+            self._busy = late < (slack or SLACK) and finder.rate <= self._announced.ceiling
+            if late > NEAR:
+                self._late_at = now
+                if slack < late < math.inf:
+                    finder.idled(late - slack)
+            self._due = max(self._due, now - slack) + gap
         self._left_at = now
         if self._early is not None:
             self._early += 1
@@ -235,7 +241,7 @@ class Pacer:
         if self._finder is None:
             return
         rate = self._finder.rate
-        wait = self._finder.refused(now, left_at, pause)
+        wait = self._finder.refused(now, left_at, pause, late=abs(left_at - self._late_at) < NEAR)
         if wait is None:
             return
         if self._finder.rate < rate:
