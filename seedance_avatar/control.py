@@ -57,12 +57,15 @@ ABOVE_LEAST: Final = 0.02  # and at least
 DOUBT: Final = 3.0  # requests that the copy of the bucket may be wrong by, and a share of those let through:
 DOUBT_OVER: Final = 0.005  # where it is overdrawn,
 DOUBT_LEFT: Final = 0.03  # and where it is not empty
-LEAP: Final = 0.4  # of the way from the goal to where it was refused, where it was overdrawn: a shallow bucket was
-GROW: Final = 0.6  # requests a second more for each that it is overdrawn by
+LEAP: Final = 0.4  # of the way to the rate at which it was refused: the next goal, where a rough one was overdrawn
+GROW: Final = 0.6  # requests a second more for each that it is overdrawn by,
+GROW_LAG: Final = 0.06  # and over a long line no more of them on the wire
 TARGET: Final = 0.004  # the share of refusals that is aimed at
 LONGEST: Final = 4.0  # times: how much longer a cruise is after too many of them, at most,
 LONGEST_FAST: Final = 1.5  # and where the limit is well above the documented one, and may soon be so again
 CRUISE: Final = 8.0  # seconds: no cruise is shorter,
+CRUISE_ROUGH: Final = 4.0  # unless the measure was rough, then so many,
+ROUGH_LONG: Final = 200.0  # or as many requests, if that is longer,
 CRUISE_PAUSED: Final = 40.0  # and so many times the pause that the service asks for with each refusal
 DOWN: Final = 0.03  # how much lower, where the measure is in doubt, doubled each time,
 DOWN_MOST: Final = 0.2  # up to this
@@ -111,7 +114,6 @@ class Finder:
     _known: bool = False  # and whether it was measured
     _rough: bool = False  # and only roughly
     _seeking: bool = True  # no measure yet: upwards until the next refusal
-    _hit: float = 0.0  # the rate at the last refusal that counted
     _level: float = 0.0  # the copy of the bucket, filled at the goal: so much is left in it,
     _level_at: float = 0.0  # at this moment,
     _depth: float = 0.0  # and so much it holds; at first, what the documented rate did not permit is owed
@@ -157,7 +159,8 @@ class Finder:
             self._settle(left_at)
         if busy:
             self._steps += 1
-            self._move()
+            if self._steps > self._cruise:
+                self._move()
 
     def idled(self, seconds: float) -> None:
         """Note that for so long nothing was sent for lack of work: it tells nothing of the limit."""
@@ -206,11 +209,11 @@ class Finder:
     def _cut(self, left_at: float, *, late: bool) -> None:
         """Set the goal after a refusal that ends a cycle."""
         hit, trail = self.rate, self._trail
-        self._hit, trail.end = hit, left_at
+        trail.end = left_at
         self._last, self._last_mark = trail, -math.inf if self._mark is None else self._mark
         if self._mark is None:
             self._opening = trail
-            self._goal = min(self._first_floor(hit), 0.7 * hit)
+            self._goal, self._cruise = min(self._first_floor(hit), 0.7 * hit), HOLD
             return
         span = max(left_at - self._mark, 1e-3)
         cruising = self._known and not self._seeking and self._steps <= self._cruise
@@ -243,7 +246,7 @@ class Finder:
             most = (count + 2.0 * math.sqrt(count)) / max(span - self._asked, 1e-3)
             self._goal = min(0.97 * min(hit, self._goal), most)
         else:
-            self._goal, self._seeking = min(0.7 * hit, count / span), True
+            self._goal, self._seeking, self._cruise = min(0.7 * hit, count / span), True, HOLD
 
     def _measure(self, trail: Trail, span: float, hit: float, *, cruising: bool) -> None:
         """Set the goal by what was let through from one refusal to the next, the last at the rate ``hit``."""
@@ -253,7 +256,8 @@ class Finder:
             working = trail.total / max(span - self._lost, 1e-3)
             if self._known:
                 self._down = DOWN if trail.total > LONG else min(2.0 * self._down, DOWN_MOST)
-                measure = max(measure, min((1.0 - self._down) * self._goal, working))
+                lower = (1.0 - self._down) * self._goal
+                measure = max(measure, min(lower, working) if trail.total >= ROUGH else lower)
             else:
                 measure = 0.5 * (measure + max(measure, min(working, hit)))
         # Below the limit at an even pace no bucket overflows that holds a few: a refusal then says that it is lower.
@@ -285,16 +289,13 @@ class Finder:
         self._cruise = min(owed, (LONGEST_FAST if fast else LONGEST) * cost / TARGET)
         self._cruise = max(self._cruise, (CRUISE + CRUISE_PAUSED * self._usual_pause) * goal)
         if fast and self._rough:
-            self._cruise = min(self._cruise, CRUISE * goal)
+            self._cruise = min(self._cruise, CRUISE * goal, max(CRUISE_ROUGH * goal, ROUGH_LONG))
 
     def _settle(self, left_at: float) -> None:
         """Take stock when the first request that left after a cut is let through."""
         self._settled = True
         if self._streak > 1:
             self._reopen(left_at)
-        elif self._mark is not None and self._last is self._opening and self._trail.total >= 8:  # noqa: PLR2004 - enough
-            # Of those on the wire at the first refusal, so many were let through: a first measure for nothing.
-            self._goal = min(self._hit, self._trail.total / (self.cut_at - self._mark))
         self._streak = self._steps = 0
         self._move()
 
@@ -315,20 +316,22 @@ class Finder:
         if self._mark is None:
             rate = self.rate * (1.0 + min(STEP, RISE / self.rate))
             self.rate = min(rate, self._most_at_start())
-        elif self._seeking:
-            if self._steps > HOLD:
-                rise = SEEK if self._level > -DOUBT else SEEK_ON
-                rate = self.rate * (1.0 + min(STEP, rise / self.rate))
-                self.rate = max(self.rate, min(rate, self._goal + self._lead(max(0.0, -self._level))))
         elif self._steps <= self._cruise:
             self.rate = self._goal * (1.0 - self._below)
-            self.why = "measured between two 429s"
+            self.why = "429 a moment ago" if self._seeking else "measured between two 429s"
+        elif self._seeking:
+            rise = SEEK if self._level > -DOUBT else SEEK_ON
+            rate = self.rate * (1.0 + min(STEP, rise / self.rate))
+            self.rate = max(self.rate, min(rate, self._goal + self._lead(max(0.0, -self._level))))
         elif self._level > -self._doubt(DOUBT_OVER):
             self.rate = self._goal * (1.0 + self._above)
             self.why = "no 429 for long: trying more"
         else:
             rate = self.rate * (1.0 + min(STEP, RISE / self.rate))
-            self.rate = max(self.rate, min(rate, self._goal * (1.0 + self._above) - GROW * self._level))
+            self.rate = max(
+                self.rate,
+                min(rate, self._goal * (1.0 + self._above) - min(GROW, GROW_LAG / max(self.lag, 1e-3)) * self._level),
+            )
             self.why = "more is let through: trying more"
 
     def _most_at_start(self) -> float:

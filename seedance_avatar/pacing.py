@@ -160,7 +160,8 @@ class Pacer:
 
         It may change with every answer, so whoever waits until then asks again.
         """
-        at = max(now, self._due - (self._burst - 1) / self._pace(), self._held_until, self._probe_at)
+        due = self._due if self._burst == 1 else self._due - (self._burst - 1) / self._pace()
+        at = max(now, due, self._held_until, self._probe_at)
         if self._early is not None and self._early >= FIRST:
             # Too little is known to send more; but should no answer ever come, one leaves every second.
             at = max(at, min(now + SLACK, self._left_at + 1.0))
@@ -168,19 +169,19 @@ class Pacer:
 
     def take(self, now: float) -> None:
         """Note that a request leaves now."""
-        late = now - self._due
-        gap = 1.0 / self._pace()
         finder = self._finder
         if finder is None:
-            self._due = max(self._due, now) + gap
+            self._due = max(self._due, now) + 1.0 / self._pace()
         else:
+            rate, ceiling = finder.rate, self._announced.ceiling
+            late = now - self._due
             slack = finder.slack if self._burst == 1 else 0.0
-            self._busy = late < (slack or SLACK) and finder.rate <= self._announced.ceiling
+            self._busy = late < (slack or SLACK) and rate <= ceiling
             if late > NEAR:
                 self._late_at = now
                 if slack < late < math.inf:
                     finder.idled(late - slack)
-            self._due = max(self._due, now - slack) + gap
+            self._due = (self._due if late < slack else now - slack) + 1.0 / min(rate, ceiling)
         self._left_at = now
         if self._early is not None:
             self._early += 1
