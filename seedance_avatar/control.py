@@ -61,7 +61,7 @@ LEAP: Final = 0.4  # of the way to the rate at which it was refused: the next go
 GROW: Final = 0.6  # requests a second more for each that it is overdrawn by,
 GROW_LAG: Final = 0.06  # and over a long line no more of them on the wire
 TARGET: Final = 0.004  # the share of refusals that is aimed at
-LONGEST: Final = 4.0  # times: how much longer a cruise is after too many of them, at most,
+LONGEST: Final = 2.5  # times: how much longer a cruise is after too many of them, at most,
 LONGEST_FAST: Final = 1.5  # and where the limit is well above the documented one, and may soon be so again
 CRUISE: Final = 8.0  # seconds: no cruise is shorter,
 CRUISE_ROUGH: Final = 4.0  # unless the measure was rough, then so many,
@@ -280,7 +280,7 @@ class Finder:
     def _plan(self, count: int) -> None:
         """Decide how long to cruise and how far to probe then, after ``count`` were let through."""
         goal = self._goal
-        self._below = max(BELOW, 0.5 / count)
+        self._below = max(BELOW, 0.3 / count)  # fewer measure less exactly
         # So far above that not more than one is on the wire that will be refused too.
         self._above = min(ABOVE, max(ABOVE_LEAST, 0.5 / (goal * max(self.lag, 1e-3))))
         cost = 1.0 + self._above * goal * self.lag

@@ -25,7 +25,8 @@ class Scenario:
     :ivar announce: what its answers announce: ``""``, ``"retry"``, ``"limits"`` or ``"limits retry"``.
     :ivar spans: from when to when the share held is measured: from the tenth second on, and not within ten
         seconds after a change.
-    :ivar back_at: when a brake ends, or None.
+    :ivar back_at: when a brake ends or the limit is raised, or None: from then on it is measured when the full rate
+        is reached.
     """
 
     kind: str
@@ -74,6 +75,7 @@ def tuned() -> Iterator[Scenario]:
     yield from _late()
     yield from _windows()
     yield from _changes()
+    yield from _raised()
     yield from _brakes()
     yield from _others()
 
@@ -127,6 +129,20 @@ def _changes() -> Iterator[Scenario]:
                 announce=announce,
                 spans=((10.0, 60.0), (70.0, 120.0)),
             )
+
+
+def _raised() -> Iterator[Scenario]:
+    for before, after, at in ((5.0, 30.0, 300.0), (30.0, 100.0, 120.0), (100.0, 300.0, 120.0)):
+        yield Scenario(
+            kind=f"raised to {after:g}/s in a long run",
+            name=f"{before:g}/s, then {after:g}/s after {at:g} s",
+            gateway=lambda _, before=before, after=after, at=at: Staged(  # type: ignore[misc] # a lambda's defaults
+                [(0.0, before), (at, after)], Bucket(before, before)
+            ),
+            length=at + 120.0,
+            spans=((10.0, at), (at + 60.0, at + 120.0)),
+            back_at=at,
+        )
 
 
 def _brakes() -> Iterator[Scenario]:
