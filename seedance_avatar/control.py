@@ -186,7 +186,7 @@ class Finder:
             self.why = "nothing is let through"
             return min(RETRY_MOST, RETRY * 2.0 ** min(self._streak - 2, 30))
         self._usual_pause = max(0.5 * self._usual_pause, min(pause, RETRY_MOST))
-        self._cut(left_at, late=late)
+        self._cut(left_at, late=late, shut=pause > RETRY_MOST)
         self._mark, self._trail, self._steps = left_at, Trail(), 0
         goal = self._goal = max(self._goal, SLOWEST)
         self.rate = goal * (1.0 - self._below)
@@ -206,7 +206,7 @@ class Finder:
         if self._answers > 5000.0:  # noqa: PLR2004 - what is older counts half
             self._answers, self._refusals = 0.5 * self._answers, 0.5 * self._refusals
 
-    def _cut(self, left_at: float, *, late: bool) -> None:
+    def _cut(self, left_at: float, *, late: bool, shut: bool) -> None:
         """Set the goal after a refusal that ends a cycle."""
         hit, trail = self.rate, self._trail
         trail.end = left_at
@@ -216,13 +216,15 @@ class Finder:
             self._goal, self._cruise = min(self._first_floor(hit), 0.7 * hit), HOLD
             return
         span = max(left_at - self._mark, 1e-3)
-        cruising = self._known and not self._seeking and self._steps <= self._cruise
+        measured = self._known and not self._seeking
+        cruising = measured and self._steps <= self._cruise
+        surprising = (measured and shut) or (cruising and self._level > self._doubt(DOUBT_LEFT))
         if cruising and late and self.slack > LATE_LEAST:
             self.slack = max(LATE_LEAST, 0.5 * self.slack)  # the crowd was too large, the pace was not
         elif trail.total < ENOUGH:
             self._guess(trail.total + 1, span, hit)
-        elif cruising and not self._doubted and trail.total >= ROUGH and self._level > self._doubt(DOUBT_LEFT):
-            self._doubted = True
+        elif surprising and not self._doubted and trail.total >= ROUGH:
+            self._doubted = True  # a door that closed for long, or somebody else: the next refusal tells
         else:
             self._short, self._doubted = 0, False
             self._measure(trail, span, hit, cruising=cruising)
