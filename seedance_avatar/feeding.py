@@ -108,6 +108,16 @@ class Feeder:
                 pipeline.enlist(jobs)
         self.done = True
 
+    @property
+    def hungry(self) -> bool:
+        """Whether it is worth the trouble to take more: nothing is left, or half of what may be read ahead is gone.
+
+        A batch costs the reading, and a journal, hardly more than a single source.
+        """
+        if self.done or (room := self._room()) <= 0:
+            return False
+        return self.pipeline.queued == 0 or 2 * room >= _AHEAD * self.pipeline.max_submitting
+
     def _room(self) -> int:
         accounts = self.pipeline.accounts
         if accounts.undelivered >= min(_UNDELIVERED, self.max_pending):

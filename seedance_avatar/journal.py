@@ -25,9 +25,11 @@ import atexit
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +46,16 @@ __all__ = ["Change", "Durability", "Entry", "Journal", "Kind", "Record", "Run", 
 
 _T = TypeVar("_T")
 _LAZY: Final = 0.05
+
+_FULL: Final = 32
+"""Changes that are worth a commit of their own, however short ago the last one was."""
+
+_REST: Final = 10
+"""How many times as long as a commit took the next ones are gathered: the journal's thread has a tenth of a core."""
+
+_LONGEST_REST: Final = 0.008
+"""Seconds; an answer of the service takes ten times as long."""
+
 _PAGE: Final = 1000
 _DIED = "the process that sent it ended before the answer was recorded"
 
@@ -97,8 +109,10 @@ class Journal:
         self._pid = os.getpid()
         self._outbox: list[Op] = []
         self._flush_at: asyncio.Handle | None = None
-        self._flush_is_soon = False
+        self._due = math.inf
+        self._rested_at = 0.0
         self._closed: asyncio.Future[None] | None = None
+        writer.settled = weakref.WeakMethod(self._settled)  # the thread holds the writer, and must not hold us
         atexit.register(writer.finish)
 
     @classmethod
@@ -219,7 +233,7 @@ class Journal:
         """
         change = self._change("sending", fingerprint, allowed=RESEND if resend else None)
         try:
-            await self._write(change)
+            await self._written(change)
         except asyncio.CancelledError:
             self._later((self._change("planned", fingerprint), None))
             self._flush()  # the loop may be about to end
@@ -230,7 +244,7 @@ class Journal:
 
         What is not ``sending`` any more, or not yet, stays as it is.
         """
-        await self._write(self._change("planned", fingerprint))
+        await self._written(self._change("planned", fingerprint))
 
     async def accepted(self, fingerprint: bytes, remote_id: str) -> None:
         """Record the service's id of it (asset, task or group). Once this returns that is on disk.
@@ -239,15 +253,15 @@ class Journal:
 
         :raises JournalError: it could not be written yet: it is kept, tried again, and in :attr:`unwritten`.
         """
-        await self._write(self._change("accepted", fingerprint, remote_id=records.printable(remote_id, "id")))
+        await self._written(self._change("accepted", fingerprint, remote_id=records.printable(remote_id, "id")))
 
     async def refused(self, fingerprint: bytes, error: AvatarError | str) -> None:
         """Record that nothing of it exists, and why: the service said no, or this library before sending."""
-        await self._write(self._change("refused", fingerprint, error=records.error_line(error)))
+        await self._written(self._change("refused", fingerprint, error=records.error_line(error)))
 
     async def in_doubt(self, fingerprint: bytes, error: AvatarError | str) -> None:
         """Record that it was sent and its answer lost; the error's evidence and request id are kept too."""
-        await self._write(self._change("in_doubt", fingerprint, error=records.error_line(error)))
+        await self._written(self._change("in_doubt", fingerprint, error=records.error_line(error)))
 
     def ended(self, fingerprint: bytes, state: Literal["active", "failed"], reason: str | None = None) -> None:
         """Note the end of what was accepted. Returns at once; it is written soon, at the latest on closing.
@@ -334,10 +348,10 @@ class Journal:
             error=error,
         )
 
-    async def _write(self, change: Change) -> None:
+    def _written(self, change: Change) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._soon((change, waiter))
-        await waiter
+        return waiter
 
     async def _ask(self, question: Callable[[Store], _T]) -> _T:
         self._check()
@@ -346,25 +360,38 @@ class Journal:
         return await waiter
 
     def _soon(self, op: Op) -> None:
-        # All that the tasks of one turn of the loop ask for goes over in one piece, and wakes the thread once.
+        # A commit costs the same for one change as for thirty. The first after a quiet time leaves in this very turn
+        # of the loop; while one follows another, they are gathered for some times as long as the last commit took.
         self._outbox.append(op)
-        if not self._flush_is_soon:
-            if self._flush_at is not None:
-                self._flush_at.cancel()
-            self._flush_is_soon = True
-            self._flush_at = self._loop.call_soon(self._flush)
+        self._flush_by(self._rested_at if len(self._outbox) < _FULL else 0.0)
 
     def _later(self, op: Op) -> None:
         # Nobody waits for it: it goes over with the next that somebody waits for, or after a moment.
         self._outbox.append(op)
-        if self._flush_at is None:
-            self._flush_at = self._loop.call_later(_LAZY, self._flush)
+        self._flush_by(self._loop.time() + _LAZY)
+
+    def _settled(self, told: int) -> None:
+        # Who does nothing but write is back in the turn of the loop in which it was told, just before this look at
+        # the outbox. Are all of them, there is nobody left to gather.
+        self._loop.call_soon(lambda: self._flush_by(0.0 if len(self._outbox) >= told else math.inf))
+
+    def _flush_by(self, due: float) -> None:
+        if due >= self._due:
+            return
+        if self._flush_at is not None:
+            self._flush_at.cancel()
+        self._due = due
+        if due <= self._loop.time():
+            self._flush_at = self._loop.call_soon(self._flush)
+        else:
+            self._flush_at = self._loop.call_at(due, self._flush)
 
     def _flush(self) -> None:
         if self._flush_at is not None:
             self._flush_at.cancel()
-        self._flush_at, self._flush_is_soon = None, False
+        self._flush_at, self._due = None, math.inf
         if self._outbox:
+            self._rested_at = self._loop.time() + min(_REST * self._writer.took, _LONGEST_REST)
             ops, self._outbox = self._outbox, []
             self._writer.put(ops)
 

@@ -29,7 +29,8 @@ _PLANNED, _SENDING, _ACCEPTED, _ACTIVE, _FAILED, _REFUSED, _IN_DOUBT = range(len
 
 # A move that is not allowed sets the state to NULL, which the table does not take: the statement as a whole
 # does nothing then. ``planned`` turns back what is sending (to *in doubt*, if it was there before) and
-# leaves every other state as it is; an id, once known, never changes.
+# leaves every other state as it is; an id, once known, never changes. Materialized, or else each of the many
+# mentions of a column would take it out of the JSON anew, for half as much again as the whole costs.
 _APPLY: Final = f"""
 UPDATE item SET
     state = CASE
@@ -52,9 +53,12 @@ UPDATE item SET
     doubted_at = CASE change.state WHEN {_IN_DOUBT} THEN change.at ELSE doubted_at END,
     error = CASE WHEN change.state IN ({_PLANNED}, {_SENDING}) THEN item.error ELSE change.error END
 FROM (
-    SELECT substr(:names, 16 * key + 1, 16) AS fingerprint, value ->> 0 AS state, value ->> 1 AS allowed,
-        value ->> 2 AS at, value ->> 3 AS remote_id, value ->> 4 AS error
-    FROM json_each(:rows)
+    WITH row AS MATERIALIZED (
+        SELECT substr(:names, 16 * key + 1, 16) AS fingerprint, value ->> 0 AS state, value ->> 1 AS allowed,
+            value ->> 2 AS at, value ->> 3 AS remote_id, value ->> 4 AS error
+        FROM json_each(:rows)
+    )
+    SELECT * FROM row
 ) AS change WHERE item.fingerprint = change.fingerprint
 """  # noqa: S608 - our own numbers, nothing from outside
 
@@ -246,17 +250,18 @@ class Store:
         """Return the record of each entry that is known, and None for each that was new and is planned now."""
         names = b"".join([it.fingerprint for it in entries])
         rows = json.dumps([(KINDS.index(it.kind), self._place(it), it.shown, it.key, it.business_id) for it in entries])
+        execute = self._connection.execute
+        (last,) = execute("SELECT max(id) FROM item").fetchone()
+        # Planned first and asked after: most batches are new as a whole, and then there is nothing to ask.
+        if execute(_INSERT, {"names": names, "rows": rows, "now": now}).rowcount == len(entries):
+            return [None] * len(entries)
         known = self._find(names, rows)
-        if len(known) < len(entries):
-            added = self._connection.execute(_INSERT, {"names": names, "rows": rows, "now": now}).rowcount
-            if added + len(known) < len(entries):
-                # The same thing twice among the entries: new is only the first of them.
-                seen: set[bytes] = set()
-                for number, record in self._find(names, rows).items():
-                    name = entries[number].fingerprint
-                    if name in seen:
-                        known.setdefault(number, record)
-                    seen.add(name)
+        # Of the same thing twice among the entries, new is only the first.
+        seen: set[bytes] = set()
+        for number, entry in enumerate(entries):
+            if known[number].row > (last or 0) and entry.fingerprint not in seen:
+                del known[number]
+            seen.add(entry.fingerprint)
         return [known.get(number) for number in range(len(entries))]
 
     def known(self, names: Sequence[bytes]) -> list[Record | None]:

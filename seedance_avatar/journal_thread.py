@@ -11,6 +11,8 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -37,6 +39,9 @@ class Writer:
     A batch that the disk refuses is undone as a whole. What in it only *intended* something (a claim, a
     submission about to leave) is refused to whoever waits for it; what has *happened* (an id, an end) is
     also kept, tried again before everything else, and in :attr:`unwritten` until it is written.
+
+    :ivar took: seconds that the last batch took.
+    :ivar settled: called in the loop, behind the results of a batch, with how many waited for it.
     """
 
     def __init__(self, open_store: Callable[[], Store], now: Callable[[], int]) -> None:
@@ -49,6 +54,8 @@ class Writer:
         self.opened: asyncio.Future[Store] = self._loop.create_future()
         self.unwritten: tuple[Change, ...] = ()
         self.dead: str | None = None
+        self.took: float = 0.0
+        self.settled: weakref.WeakMethod[Callable[[int], None]] | None = None
 
     def start(self) -> None:
         """Start the thread; :attr:`opened` gets the store, or the error that kept it shut."""
@@ -101,11 +108,13 @@ class Writer:
                 more = self._queue.get_nowait()
         except queue.Empty:
             more = ()
+        began = time.perf_counter()
         try:
             self._write(store, ops)
         except BaseException:
             self._queue.put(ops)  # back to where those are refused that were not reached
             raise
+        self.took = time.perf_counter() - began
         return more is not None
 
     def _write(self, store: Store, ops: Sequence[Op]) -> None:
@@ -160,22 +169,25 @@ class Writer:
                 _log.error("%s", error)
         if any(waiter is not None for waiter, _, _ in told):
             try:
-                self._loop.call_soon_threadsafe(_settle, told)
+                self._loop.call_soon_threadsafe(self._settle, told)
             except RuntimeError:  # the loop is closed: nobody waits any more, and what is written is written
                 return
 
+    def _settle(self, told: Sequence[_Told]) -> None:
+        count = 0
+        for waiter, result, error in told:
+            if waiter is None or waiter.done():
+                continue
+            count += 1
+            if error is None:
+                waiter.set_result(result)
+            else:
+                waiter.set_exception(error)
+        if count and self.settled is not None and (settled := self.settled()) is not None:
+            settled(count)
+
 
 _Told: TypeAlias = tuple["asyncio.Future[Any] | None", Any, BaseException | None]
-
-
-def _settle(told: Iterable[_Told]) -> None:
-    for waiter, result, error in told:
-        if waiter is None or waiter.done():
-            continue
-        if error is None:
-            waiter.set_result(result)
-        else:
-            waiter.set_exception(error)
 
 
 def _facts(ops: Iterable[Op]) -> tuple[Change, ...]:

@@ -228,13 +228,13 @@ class Pipeline:
         self.halt(SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
 
     async def movement(self) -> None:
-        """Wait until something has moved: a job settled, a worker free, an outcome taken."""
+        """Wait until there is room for more sources, or no job is left."""
         self._moved.clear()
         await self._moved.wait()
 
     def made_room(self) -> None:
-        """Note that the consumer took an outcome: there may be room for more sources."""
-        if not self.feeder.done:
+        """Note that something has moved: a job settled, a worker free, an outcome taken by the consumer."""
+        if not self.alive or self.feeder.hungry:
             self._moved.set()
 
     # What the feeder asks
@@ -271,10 +271,10 @@ class Pipeline:
             while job is not None:
                 await self._submit(job)
                 job = self._ready.popleft() if self._ready else None
-                self._moved.set()
+                self.made_room()
         finally:
             self._submitting -= 1
-            self._moved.set()
+            self.made_room()
 
     async def _submit(self, job: Job) -> None:
         try:
@@ -373,7 +373,7 @@ class Pipeline:
         self.feeder.forget(job, end, error, thing)
         for source in (job.source, *(job.twins or ())):
             self.book(job.outcome(end, source, error, thing), job)
-        self._moved.set()
+        self.made_room()
 
     def book(self, outcome: AnyOutcome, job: Job | None) -> None:
         """Count an outcome, queue it for the consumer, and tell the observer."""

@@ -114,17 +114,17 @@ class Recorder:
                 job.item_id = record.remote_id
             yield job, plan, record
 
-    async def leaving(self, job: Job) -> None:
+    def leaving(self, job: Job) -> Awaitable[None]:
         """Commit the intent to send."""
-        await self.journal.sending(job.mark, resend=job.resend)
+        return self.journal.sending(job.mark, resend=job.resend)
 
-    async def stayed(self, job: Job) -> None:
+    def stayed(self, job: Job) -> Awaitable[None]:
         """Take the intent back: nothing came of it."""
-        await self.journal.unsent(job.mark)
+        return self.journal.unsent(job.mark)
 
-    async def accepted(self, job: Job) -> None:
+    def accepted(self, job: Job) -> Awaitable[None]:
         """Commit the id."""
-        await self.journal.accepted(job.mark, job.item_id)
+        return self.journal.accepted(job.mark, job.item_id)
 
     async def not_accepted(self, job: Job, error: AvatarError, *, refused: bool) -> None:
         """Record how a submission ended that has no id."""

@@ -260,14 +260,14 @@ async def test_a_cancellation_that_arrives_with_the_commit_takes_the_intent_back
     async with await Journal.open(tmp_path / "run.db") as journal:
         name = await planned(journal)
         task = asyncio.create_task(journal.sending(name))
-        settle = journal_thread._settle
+        settle = journal_thread.Writer._settle
 
-        def settle_and_cancel(told: Any) -> None:
-            settle(told)
+        def settle_and_cancel(writer: journal_thread.Writer, told: Any) -> None:
+            settle(writer, told)
             task.cancel()
 
         with monkeypatch.context() as patch:
-            patch.setattr(journal_thread, "_settle", settle_and_cancel)
+            patch.setattr(journal_thread.Writer, "_settle", settle_and_cancel)
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert (await known(journal)).state == "planned"
