@@ -104,7 +104,8 @@ class Client:
             try:
                 return await self.trip(gate, request, read, attempt=attempt, probe=probe)
             except AvatarError as error:
-                pause = self._pause(error, request, attempt=attempt, patient=patient)
+                out_of_patience = probe and self.outage.given_up
+                pause = None if out_of_patience else self._pause(error, request, attempt=attempt, patient=patient)
                 if pause is None:
                     raise
             if passage is not None:
@@ -138,7 +139,7 @@ class Client:
             # The frames below hold what the service said, signed URLs included, and tracebacks are shown with locals.
             error = self._verdict(caught.with_traceback(None), request)
             if answer is None:
-                self._unanswered(gate, caught, probe=probe)
+                self._unanswered(gate, caught, probe=probe, left_at=left_at)
             else:
                 if isinstance(error, RateLimited) and error.retry_after is not None:
                     # For all tasks of the lane; no longer than a single call would wait, then one of them asks again.
@@ -178,14 +179,14 @@ class Client:
         if changed and self.observer is not None:
             self.observer(LimitChanged(at=now, lane=request.lane, rate=gate.pacer.rate, why=gate.pacer.why))
 
-    def _unanswered(self, gate: Gate, error: AvatarError, *, probe: bool) -> None:
+    def _unanswered(self, gate: Gate, error: AvatarError, *, probe: bool, left_at: float) -> None:
         if not isinstance(error, ConnectionFailed):
             # The connection was made, so the network is up, whatever became of the answer.
             gate.leave()
             self._reached(self.clock())
             return
         gate.give_back()
-        if self.outage.failed(error, probe=probe) and self.observer is not None:
+        if self.outage.failed(error, probe=probe, left_at=left_at) and self.observer is not None:
             self.observer(OutageEvent(at=self.clock(), down=True, error=error))
 
     def _reached(self, now: float) -> None:

@@ -61,7 +61,7 @@ def missed(  # noqa: PLR0911, PLR0913 - a table of cases, each with its answer
     :param late: whether its deadline has passed.
     :param misses: looks before this one that went wrong, in a row.
     :param attempts: after how many misses in a row a refusal is believed.
-    :param out_of_patience: whether nothing has been let through for as long as patience allows.
+    :param out_of_patience: whether nothing has been let through, or reached, for as long as patience allows.
     :returns: look ``again`` after a pause; it is too ``late``; ``end`` it with the error; ``end all`` that is watched.
     """
     match error:
@@ -73,7 +73,7 @@ def missed(  # noqa: PLR0911, PLR0913 - a table of cases, each with its answer
             return "end" if out_of_patience else "again"
         case ConnectionFailed():
             # Past its deadline too: a network that is down for a moment must not expire everything.
-            return "end" if error.fatal else "again"
+            return "end all" if out_of_patience else "end" if error.fatal else "again"
         case ProtocolError() | ServerError():
             return "late" if late and misses + 1 >= attempts else "again"
         case NotFound() | AuthError() | QuotaExhausted():

@@ -24,8 +24,10 @@ class Outage:
     trying a dead network each on their own would be a storm on its return; so one of them tries, with
     backoff, and tells the others.
 
-    :ivar since: when it went down, by the loop's clock, or None while it is up.
+    :ivar since: when it went down, by the loop's clock, or None while it is up. A time in which nobody tried (a
+        machine that slept, a session that had nothing to do) does not count: then it went down when somebody did again.
     :ivar error: what the last try met with.
+    :ivar given_up: True when even a try that left ``retry.patience`` seconds after that reached nothing.
     """
 
     retry: Retry
@@ -33,6 +35,8 @@ class Outage:
     rng: random.Random
     since: float | None = None
     error: ConnectionFailed | None = None
+    given_up: bool = False
+    _failed_at: float = 0.0
     _failures: int = 0
     _probing: bool = False
     _news: set[asyncio.Future[None]] = attrs.field(factory=set)
@@ -43,12 +47,11 @@ class Outage:
         :returns: True when the caller goes out as the probe. It then calls :meth:`failed` or :meth:`reached`,
             or :meth:`abandon` when it did not go after all.
         :raises ConnectionFailed: nothing was reached for ``retry.patience`` seconds, a probe of this very wait
-            included.
+            included. To the probe itself :attr:`given_up` says so: it has an error of its own to raise.
         """
         failures = self._failures
         while self.since is not None:
-            waited_out = self.clock() - self.since >= self.retry.patience
-            if waited_out and self._failures > failures and self.error is not None:
+            if self.given_up and self._failures > failures and self.error is not None:
                 raise self.error.with_traceback(None)
             if not self._probing:
                 self._probing = True
@@ -67,16 +70,24 @@ class Outage:
                 self._news.discard(turn)
         return False
 
-    def failed(self, error: ConnectionFailed, *, probe: bool) -> bool:
-        """Note that a try reached nothing; return True when this began an outage."""
+    def failed(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
+        """Note that a try reached nothing; return True when this began an outage.
+
+        :param left_at: when it left.
+        """
+        now = self.clock()
         began = self.since is None
         if began:
-            self.since = self.clock()
-            self._failures = 0
+            self.since = now
+        elif probe and left_at - self._failed_at > self.retry.patience + self.retry.cap:
+            self.since = left_at
         self.error = error
         if began or probe:
             self._failures += 1
+            self._failed_at = now
         if probe:
+            # By when it left: what a stall kept on the wire for an hour was not tried for an hour.
+            self.given_up = self.since is not None and left_at - self.since >= self.retry.patience
             self.abandon()
         return began
 
@@ -85,6 +96,7 @@ class Outage:
         if self.since is None:
             return False
         self.since = self.error = None
+        self.given_up = False
         self._failures = 0
         self.abandon()
         return True

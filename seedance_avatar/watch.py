@@ -11,7 +11,7 @@ import attrs
 from .client import Client
 from .crew import Crew
 from .endings import missed
-from .errors import AvatarError, WaitTimeout
+from .errors import AvatarError, ConnectionFailed, WaitTimeout
 from .gate import Flow
 from .polling import Schedule, Watched
 from .retrying import backoff
@@ -155,7 +155,7 @@ class Watch:
             thing = await client.trip(client.query, payload.question(), payload.read, probe=probe)
         except AvatarError as error:
             if watched in self._items:
-                self._missed(watched, payload, error)
+                self._missed(watched, payload, error, probe=probe)
             return
         except Exception as error:  # noqa: BLE001 - the hub outlives a bug in a reader; the item must not vanish
             _log.exception("a look went wrong in a way nobody foresaw")
@@ -183,8 +183,9 @@ class Watch:
         waited = self.client.clock() - watched.accepted_at
         return WaitTimeout(f"not finished {round(waited, 1):g} s after it was accepted")
 
-    def _missed(self, watched: Watched, payload: Pollable, error: AvatarError) -> None:
+    def _missed(self, watched: Watched, payload: Pollable, error: AvatarError, *, probe: bool) -> None:
         client = self.client
+        blocked = client.blocked_for(client.query) > client.retry.patience
         now = client.clock()
         meaning = missed(
             error,
@@ -192,7 +193,7 @@ class Watch:
             late=watched.deadline is not None and now >= watched.deadline,
             misses=payload.misses,
             attempts=client.retry.attempts,
-            out_of_patience=client.blocked_for(client.query) > client.retry.patience,
+            out_of_patience=probe and client.outage.given_up if isinstance(error, ConnectionFailed) else blocked,
         )
         match meaning:
             case "again":

@@ -259,6 +259,36 @@ async def test_nothing_reachable_ends_unsent_after_the_patience_is_over() -> Non
 
 
 @pytest.mark.asyncio
+async def test_a_lone_source_does_not_wait_for_ever_for_a_network_that_is_gone() -> None:
+    async with Sandbox() as sandbox:
+        url = sandbox.url
+    async with (
+        no_leaks(),
+        asyncio.timeout(20),
+        quick(url, retry=Retry(base=0.001, cap=0.01, patience=0.05)) as session,
+        session.ingest(sources(1), group="pg_1") as stream,
+    ):
+        (outcome,) = [outcome async for outcome in stream.outcomes()]
+    assert isinstance(outcome, Unsent)
+    assert isinstance(outcome.error, ConnectionFailed)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("count", [1, 30])
+async def test_what_is_polled_does_not_wait_for_ever_for_a_network_that_is_gone(count: int) -> None:
+    async with no_leaks(), Sandbox() as sandbox:
+        retry = Retry(base=0.001, cap=0.01, patience=0.05)
+        async with quick(sandbox.url, retry=retry, polling=Polling.fixed(0.005, 0.005)) as session:
+            group = await session.create_group("brand")
+            async with asyncio.timeout(20), session.ingest(sources(count), group=group) as stream:
+                await until(lambda: stream.stats().polling == count)
+                await sandbox.aclose()
+                outcomes = [outcome async for outcome in stream.outcomes()]
+    assert len(outcomes) == count
+    assert all(isinstance(o, Pending) and isinstance(o.error, ConnectionFailed) for o in outcomes)
+
+
+@pytest.mark.asyncio
 async def test_an_outage_in_the_middle_loses_nothing() -> None:
     async with no_leaks(), Sandbox(time_scale=0.002) as sandbox:
         limits = Limits(submits_per_second=1e9, max_submitting=4)
