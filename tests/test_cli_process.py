@@ -113,7 +113,7 @@ async def test_a_producer_that_pauses_holds_nothing_back_and_does_not_hinder_the
 async def test_on_a_terminal_the_run_is_one_frame_that_ends_as_a_summary(sandbox: Sandbox, tmp_path: Path) -> None:
     arguments = ["ingest", manifest(tmp_path, 40), "--group-name", "hero", "--out", str(tmp_path / "r.jsonl")]
     with on_terminal(*arguments, url=sandbox.url) as terminal:
-        await terminal.until(lambda text: "20 of 40  50 %" in text)
+        await terminal.until(lambda text: "20 of 40  50 %" in text and "pending 20" in " ".join(text.split()))
         frames = [line for line in terminal.lines if "m.csv → hero" in line]
         assert len(frames) == 1
         assert "━" in frames[0]

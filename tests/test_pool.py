@@ -361,7 +361,7 @@ async def test_names_without_a_mapping_are_stable_and_hide_the_key() -> None:
 @pytest.mark.parametrize(
     "keys",
     ["sk-one", [], {}, ["sk-one", "sk-one"], [lambda: "sk"], {"../x": "sk"}, {"": "sk"}, 5],
-    ids=str,
+    ids=["a text", "none", "no names", "twice", "a callable without a name", "a path", "an empty name", "a number"],
 )
 def test_keys_that_cannot_be_used(keys: Any) -> None:
     with pytest.raises(InvalidInput):
