@@ -114,9 +114,11 @@ class Feeder:
 
         A batch costs the reading, and a journal, hardly more than a single source.
         """
-        if self.done or (room := self._room()) <= 0:
+        queued, half = self.pipeline.queued, _AHEAD * self.pipeline.max_submitting // 2
+        if self.done or queued > half:
             return False
-        return self.pipeline.queued == 0 or 2 * room >= _AHEAD * self.pipeline.max_submitting
+        room = self._room()
+        return room >= half or (room > 0 and queued == 0)
 
     def _room(self) -> int:
         accounts = self.pipeline.accounts
