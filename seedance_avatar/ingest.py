@@ -43,15 +43,14 @@ def group_id_of(group: object) -> str:
 
     :raises InvalidInput: it is neither a group nor an id.
     """
-    if isinstance(group, AssetGroup):
-        return group.group_id
-    if not isinstance(group, str):
+    group_id = group.group_id if isinstance(group, AssetGroup) else group
+    if not isinstance(group_id, str):
         message = f"group must be an AssetGroup or a group id, not {type(group).__name__}"
         raise InvalidInput(message)
-    if not is_id(group):
-        message = f"{safe_text(group, 80)!r} is not a group id: pass what create_group() returned, or its group_id"
+    if not is_id(group_id):
+        message = f"{safe_text(group_id, 80)!r} is not a group id: pass what create_group() returned, or its group_id"
         raise InvalidInput(message)
-    return group
+    return group_id
 
 
 @attrs.define(eq=False, repr=False)

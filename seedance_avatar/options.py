@@ -20,6 +20,7 @@ __all__ = [
     "Timeouts",
     "check_count",
     "check_positive",
+    "check_seconds",
     "given",
 ]
 
@@ -59,6 +60,14 @@ def check_positive(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         message = f"{name} must be more than 0, not {value!r}"
         raise InvalidInput(message)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse an argument that is not a finite number of at least 0.
+
+    :raises InvalidInput: it is not.
+    """
+    _number(value, name, 0.0, above=False)
 
 
 def _number(value: Any, name: str, low: float, *, above: bool) -> None:  # noqa: ANN401 - anything can be passed in

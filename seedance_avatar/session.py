@@ -17,7 +17,18 @@ from .events import Observer, callable_observer
 from .ingest import AssetTrade, GroupOf, Ingest, group_id_of
 from .intake import Intake
 from .models import Asset, AssetGroup, AssetSource
-from .options import Doubt, Limits, Polling, Retry, SharedLimits, Timeouts, check_count, check_positive, given
+from .options import (
+    Doubt,
+    Limits,
+    Polling,
+    Retry,
+    SharedLimits,
+    Timeouts,
+    check_count,
+    check_positive,
+    check_seconds,
+    given,
+)
 from .outcomes import SessionStats
 from .text import KeyProvider, Secret
 from .transport import Transport
@@ -196,8 +207,10 @@ class AvatarSession(VideoSession):
         streams end by themselves; the session stays open for questions.
 
         :param timeout: seconds for what is on the wire, by default ``timeouts.drain``.
+        :raises InvalidInput: ``timeout`` is not a finite number of at least 0; nothing was stopped.
         """
         limit = self._timeouts.drain if timeout is None else timeout
+        check_seconds("timeout", limit)
         await self._open_engine().drain(limit, SessionStateError("the session is draining: nothing new is sent"))
 
     def stats(self) -> SessionStats:

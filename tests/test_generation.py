@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig.leaks import no_leaks
 from rig.rude import until
 from rig.studio import MP4, Studio, studio
+from rig.suspend import counted
 from rig.world import quick
 
 from seedance_avatar import (
@@ -205,6 +207,42 @@ async def test_cancelled_between_looks_it_is_told_to_be_in_doubt(caplog: pytest.
             await run
         await closing
     assert len(service.submissions) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("script", [[], ["lose answer"], ["garble"]], ids=["all goes well", "lost", "garbled"])
+async def test_cancelled_at_every_await_nothing_is_paid_for_unknown(
+    script: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def perform(at: int | None) -> int:
+        caplog.clear()
+        returned: list[str] = []
+        async with no_leaks(), studio(script=list(script)) as service:
+            with counted() as suspensions:
+                async with session(service) as avatars:
+
+                    async def scenario() -> None:
+                        task = await avatars.generate("She waves.")
+                        returned.append(task.task_id)
+                        await avatars.wait_for_video(task)
+
+                    begun = suspensions.count
+                    run = asyncio.get_running_loop().create_task(suspensions.wrap(scenario()))
+                    if at is not None:
+                        suspensions.at(begun + at, run.cancel)
+                    await asyncio.wait({run}, timeout=10)
+                    assert run.done()
+                    assert run.cancelled() or run.exception() is None
+                    total = suspensions.count - begun
+        assert len({told["client_business_id"] for told in service.submissions}) <= 1
+        for task_id in service.tasks:
+            assert task_id in returned or task_id in caplog.text or "may exist" in caplog.text
+        return total
+
+    total = await perform(None)
+    assert total > 5
+    for at in range(1, total + 1):
+        await perform(at)
 
 
 # Waiting

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rig.leaks import no_leaks
@@ -17,6 +17,7 @@ from rig.world import World, quick, sources, world
 from seedance_avatar import (
     Active,
     AssetFailed,
+    AssetGroup,
     AssetSource,
     AuthError,
     ConnectionFailed,
@@ -463,6 +464,24 @@ async def test_drain_ends_ingests_in_order_and_refuses_new_submissions() -> None
                 pass
         active = next(o.asset for o in seen if isinstance(o, Active))
         assert (await w.session.get_asset(active.asset_id)).is_active
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), "soon", True], ids=str)
+async def test_a_drain_of_no_time_that_can_be_is_refused_and_stops_nothing(seconds: Any) -> None:
+    async with no_leaks(), world() as w:
+        with pytest.raises(InvalidInput, match="timeout must be"):
+            await w.session.drain(seconds)
+        assert (await w.session.upload(sources(1)[0], group=w.group)).asset_id
+
+
+@pytest.mark.asyncio
+async def test_a_group_that_cannot_be_one_is_told_at_once() -> None:
+    async with no_leaks(), world() as w:
+        for group in (AssetGroup(group_id="../x"), AssetGroup(group_id=cast("str", 7)), "../x", 7):
+            with pytest.raises(InvalidInput, match="group"):
+                w.session.ingest(sources(1), group=cast("str", group))
+        assert w.sandbox.ledger.check([]) == []
 
 
 @pytest.mark.asyncio
