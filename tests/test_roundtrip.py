@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from aioresponses import aioresponses
 from multidict import CIMultiDict
 from rig.leaks import no_leaks
 from rig.rude import Bytes, RudeServer, Silence, json_answer, until
+from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 from yarl import URL
 
@@ -23,8 +25,9 @@ BODY = OK.data.partition(b"\r\n\r\n")[2]
 
 
 @asynccontextmanager
-async def short_way(url: str) -> AsyncIterator[ShortWay]:
-    async with aiohttp.ClientSession() as session:
+async def short_way(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[ShortWay]:
+    connector = aiohttp.TCPConnector() if tls is None else aiohttp.TCPConnector(ssl=tls)
+    async with aiohttp.ClientSession(connector=connector) as session:
         way = ShortWay.to(URL(url), session, aiohttp.ClientTimeout(total=None))
         assert way is not None
         way.use(CIMultiDict({"Authorization": "Bearer k"}))
@@ -134,3 +137,20 @@ async def test_cancelled_it_closes_its_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: server.open_connections == 0)
+
+
+@pytest.mark.asyncio
+async def test_over_tls_it_goes_to_the_one_who_is_meant_and_to_nobody_else() -> None:
+    async with RudeServer(OK, tls=server_context()) as server, short_way(server.url, client_context()) as way:
+        for _ in range(2):
+            reply = await way.request("POST", "/a", b"{}")
+            assert await reply.content.read() == BODY
+    assert len({seen.connection for seen in server.requests}) == 1
+    async with (
+        no_leaks(),
+        RudeServer(OK, tls=server_context("elsewhere.example")) as server,
+        short_way(server.url, client_context()) as way,
+    ):
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await way.request("POST", "/a", b"{}")
+    assert server.requests == []
