@@ -161,7 +161,7 @@ def _requests(names: Sequence[str], assets: int, repeat: int, latency: float) ->
             f"the gateway needed {share:.0%} of a core. {machine()}."
         ),
         command="python -m benchmarks overhead",
-        head=("client", "median", "lowest to highest", "ratio of medians, by round", "ratio of the lowest"),
+        head=("client", "median", "lowest to highest", "ratio, median of the rounds", "ratio of the lowest"),
         rows=tuple(_ratio_rows(found, "µs")),
     )
 
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title="CPU of an import",
         note=f"In a fresh interpreter, with its bytecode kept, {told.repeat} interleaved rounds.",
         command="python -m benchmarks overhead",
-        head=("import", "median", "lowest to highest", "ratio of medians, by round", "ratio of the lowest"),
+        head=("import", "median", "lowest to highest", "ratio, median of the rounds", "ratio of the lowest"),
         rows=tuple(_ratio_rows(import_times(told.repeat), "ms")),
     )
     show([*tables, imports])
