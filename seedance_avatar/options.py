@@ -104,7 +104,8 @@ class Limits:
     :ivar queries_per_second: status requests that leave in a second.
     :ivar query_burst: status requests that may leave at once after a quiet time.
     :ivar max_submitting: POSTs on the wire at one time (default 64).
-    :ivar max_polling: status requests on the wire at one time (default 64).
+    :ivar max_polling: status requests on the wire at one time (default 128: an asset is asked about more than once, and
+        what is submitted faster than it is asked about piles up).
     """
 
     submits_per_second: float | None = attrs.field(default=None, validator=_rate)
@@ -112,7 +113,7 @@ class Limits:
     queries_per_second: float | None = attrs.field(default=None, validator=_rate)
     query_burst: int | None = attrs.field(default=None, validator=_burst)
     max_submitting: int = attrs.field(default=64, validator=_count)
-    max_polling: int = attrs.field(default=64, validator=_count)
+    max_polling: int = attrs.field(default=128, validator=_count)
 
     @classmethod
     def default(cls) -> Self:
