@@ -25,11 +25,9 @@ import atexit
 import functools
 import hashlib
 import json
-import math
 import os
 import time
 import warnings
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,24 +36,14 @@ from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from . import journal_records as records
 from .errors import AvatarError, JournalError, SessionStateError, SubmissionInDoubt
+from .journal_outbox import Outbox
 from .journal_records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary
 from .journal_store import Durability, Store
-from .journal_thread import Op, Writer
+from .journal_thread import Writer
 
 __all__ = ["Change", "Durability", "Entry", "Journal", "Kind", "Record", "Run", "Sample", "State", "Summary"]
 
 _T = TypeVar("_T")
-_LAZY: Final = 0.05
-
-_FULL: Final = 32
-"""Changes that are worth a commit of their own, however short ago the last one was."""
-
-_REST: Final = 10
-"""How many times as long as a commit took the next ones are gathered: the journal's thread has a tenth of a core."""
-
-_LONGEST_REST: Final = 0.008
-"""Seconds; an answer of the service takes ten times as long."""
-
 _PAGE: Final = 1000
 _DIED = "the process that sent it ended before the answer was recorded"
 
@@ -107,12 +95,8 @@ class Journal:
         self._hasher = hashlib.blake2b(digest_size=16, key=store.secret)
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._outbox: list[Op] = []
-        self._flush_at: asyncio.Handle | None = None
-        self._due = math.inf
-        self._rested_at = 0.0
+        self._outbox = Outbox(writer)
         self._closed: asyncio.Future[None] | None = None
-        writer.settled = weakref.WeakMethod(self._settled)  # the thread holds the writer, and must not hold us
         atexit.register(writer.finish)
 
     @classmethod
@@ -164,7 +148,7 @@ class Journal:
         """
         if self._closed is None:
             self._check_place()
-            self._flush()
+            self._outbox.flush()
             self._closed = self._loop.create_future()
             self._writer.stop(self._closed)
         await asyncio.shield(self._closed)
@@ -235,8 +219,8 @@ class Journal:
         try:
             await self._written(change)
         except asyncio.CancelledError:
-            self._later((self._change("planned", fingerprint), None))
-            self._flush()  # the loop may be about to end
+            self._outbox.later((self._change("planned", fingerprint), None))
+            self._outbox.flush()  # the loop may be about to end
             raise
 
     async def unsent(self, fingerprint: bytes) -> None:
@@ -269,13 +253,13 @@ class Journal:
         A kill in between costs one more status request in the next run.
         """
         error = None if reason is None else records.error_line(reason)
-        self._later((self._change(state, fingerprint, error=error), None))
+        self._outbox.later((self._change(state, fingerprint, error=error), None))
 
     def note(self, values: Mapping[str, float]) -> None:
         """Note one point of some time series (a rate, a limit) for the report. Returns at once."""
         self._check_writable()
         now, text = self._now(), json.dumps(dict(values), allow_nan=False)
-        self._later((lambda store: store.note(now, text), None))
+        self._outbox.later((lambda store: store.note(now, text), None))
 
     def samples(self) -> AsyncIterator[Sample]:
         """Iterate over all points noted, oldest first."""
@@ -350,55 +334,18 @@ class Journal:
 
     def _written(self, change: Change) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._soon((change, waiter))
+        self._outbox.soon((change, waiter))
         return waiter
 
     async def _ask(self, question: Callable[[Store], _T]) -> _T:
         self._check()
         waiter: asyncio.Future[_T] = self._loop.create_future()
-        self._soon((question, waiter))
+        self._outbox.soon((question, waiter))
         return await waiter
-
-    def _soon(self, op: Op) -> None:
-        # A commit costs the same for one change as for thirty. The first after a quiet time leaves in this very turn
-        # of the loop; while one follows another, they are gathered for some times as long as the last commit took.
-        self._outbox.append(op)
-        self._flush_by(self._rested_at if len(self._outbox) < _FULL else 0.0)
-
-    def _later(self, op: Op) -> None:
-        # Nobody waits for it: it goes over with the next that somebody waits for, or after a moment.
-        self._outbox.append(op)
-        self._flush_by(self._loop.time() + _LAZY)
-
-    def _settled(self, told: int) -> None:
-        # Who does nothing but write is back in the turn of the loop in which it was told, just before this look at
-        # the outbox. Are all of them, there is nobody left to gather.
-        self._loop.call_soon(lambda: self._flush_by(0.0 if len(self._outbox) >= told else math.inf))
-
-    def _flush_by(self, due: float) -> None:
-        if due >= self._due:
-            return
-        if self._flush_at is not None:
-            self._flush_at.cancel()
-        self._due = due
-        if due <= self._loop.time():
-            self._flush_at = self._loop.call_soon(self._flush)
-        else:
-            self._flush_at = self._loop.call_at(due, self._flush)
-
-    def _flush(self) -> None:
-        if self._flush_at is not None:
-            self._flush_at.cancel()
-        self._flush_at, self._due = None, math.inf
-        if self._outbox:
-            self._rested_at = self._loop.time() + min(_REST * self._writer.took, _LONGEST_REST)
-            ops, self._outbox = self._outbox, []
-            self._writer.put(ops)
 
     def __del__(self) -> None:
         writer: Writer | None = getattr(self, "_writer", None)
         if writer is not None and self._closed is None and os.getpid() == self._pid:
             warnings.warn(f"the journal {self.path} was not closed", ResourceWarning, source=self, stacklevel=2)
-            if self._outbox:
-                writer.put(self._outbox)
+            self._outbox.flush()
             writer.stop()

@@ -12,7 +12,6 @@ import queue
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -55,7 +54,7 @@ class Writer:
         self.unwritten: tuple[Change, ...] = ()
         self.dead: str | None = None
         self.took: float = 0.0
-        self.settled: weakref.WeakMethod[Callable[[int], None]] | None = None
+        self.settled: Callable[[int], None] | None = None
 
     def start(self) -> None:
         """Start the thread; :attr:`opened` gets the store, or the error that kept it shut."""
@@ -183,8 +182,8 @@ class Writer:
                 waiter.set_result(result)
             else:
                 waiter.set_exception(error)
-        if count and self.settled is not None and (settled := self.settled()) is not None:
-            settled(count)
+        if count and self.settled is not None:
+            self.settled(count)
 
 
 _Told: TypeAlias = tuple["asyncio.Future[Any] | None", Any, BaseException | None]

@@ -50,6 +50,7 @@ _LATE: Final = {
             "journal_reader",
             "journal_records",
             "journal_store",
+            "journal_outbox",
             "journal_thread",
             "media",
             "members",
