@@ -71,7 +71,7 @@ DOWN: Final = 0.03  # how much lower, where the measure is in doubt, doubled eac
 DOWN_MOST: Final = 0.2  # up to this
 SLOWEST: Final = 0.05  # requests a second: found by itself, the pace never falls below
 RETRY: Final = 0.25  # seconds from a second refusal in a row to the next try, doubled each time,
-RETRY_MOST: Final = 6.0  # up to this
+RETRY_MOST: Final = 5.0  # up to this
 
 
 @attrs.frozen(kw_only=True)

@@ -263,7 +263,7 @@ def test_while_nothing_is_let_through_only_single_tries_leave() -> None:
         pacer.on_answer(now + 0.01, left_at=now, throttled=True, hints=None)
         now += 0.01
     assert len(left) < 30
-    assert max(later - earlier for earlier, later in pairwise(left)) <= 6.1
+    assert max(later - earlier for earlier, later in pairwise(left)) <= 5.1
 
 
 def test_a_retry_after_is_kept_and_a_senseless_one_is_not() -> None:
