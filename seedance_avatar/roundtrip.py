@@ -116,14 +116,14 @@ class ShortWay:
 
         :param target: path and query, percent-encoded.
         :param body: JSON, or None.
+        :raises aiohttp.InvalidURL: nothing was sent, because ``target`` cannot stand in a request.
         :raises UncleanError: nothing was sent, because this connection could not be trusted.
         :raises aiohttp.ClientError: as ``ClientSession.request`` does, but for what no HTTP is: :class:`BrokenError`.
 
         Cancelled, it closes its connection.
         """
         if _TARGET.fullmatch(target) is None:
-            message = "a path that is not percent-encoded"
-            raise ValueError(message)
+            raise aiohttp.InvalidURL(target, "a path that is not percent-encoded")  # which is known for *not sent*
         try:
             connection = await self._connector.connect(self._to, traces=[], timeout=self._timeout)
         except TimeoutError as error:

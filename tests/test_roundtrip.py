@@ -18,6 +18,7 @@ from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 from yarl import URL
 
+from seedance_avatar.errors import ConnectionFailed
 from seedance_avatar.roundtrip import ShortWay
 
 OK = json_answer({"asset_id": "pa_1"})
@@ -100,6 +101,15 @@ async def test_nothing_can_be_smuggled_into_a_request() -> None:
                 await way.request("GET", target, None)
         with pytest.raises(ValueError, match="X-Bad"):
             way.use(CIMultiDict({"X-Bad": "a\r\nX-Worse: b"}))
+    assert server.requests == []
+
+
+@pytest.mark.asyncio
+async def test_a_path_that_cannot_stand_in_a_request_is_told_as_not_sent() -> None:
+    async with RudeServer(OK) as server, no_leaks(), opened(server.url) as transport:
+        with pytest.raises(ConnectionFailed) as caught:
+            await transport.send(post(path="/v1/a b"))
+    assert caught.value.fatal
     assert server.requests == []
 
 
