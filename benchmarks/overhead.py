@@ -18,7 +18,7 @@ from .gateway import serve
 from .peers import PEERS, WIDTH
 from .tables import Table, machine, show, spread
 
-__all__ = ["main"]
+__all__ = ["INGESTS", "main"]
 
 _NEEDS: Final = {
     "httpx-aiohttp": ("httpx", "httpx_aiohttp"),
@@ -40,7 +40,7 @@ async def main():
 
 asyncio.run(main())"""
 
-_INGESTS: Final = """
+INGESTS: Final = """
 import asyncio
 from seedance_avatar import AssetSource, AvatarSession
 
@@ -58,7 +58,7 @@ _IMPORTS: Final = {
     "seedance_avatar": "import seedance_avatar",
     # What is loaded at its first use is paid for all the same. Of it, anyio's half for asyncio is everybody's.
     "the four, one session of aiohttp and one scope of anyio opened": _OPENED,
-    "seedance_avatar, a session opened and an ingest of nothing": _INGESTS,
+    "seedance_avatar, a session opened and an ingest of nothing": INGESTS,
     "openai": "import openai",
 }
 

@@ -91,7 +91,7 @@ class Secret:
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
-            return NotImplemented
+            return NotImplemented  # Python's own word for "ask the other side": no secret equals a plain text
         mine, theirs = self._value, other._value
         return hmac.compare_digest(mine.encode("utf-8", "surrogatepass"), theirs.encode("utf-8", "surrogatepass"))
 

@@ -17,23 +17,10 @@ from typing import Any, Final
 import pytest
 
 import seedance_avatar
+from benchmarks.overhead import INGESTS
 from seedance_avatar import errors
 
 _ROOT: Final = Path(__file__).parent.parent
-
-_INGESTS: Final = """
-import asyncio
-from seedance_avatar import AssetSource, AvatarSession
-
-async def main():
-    async with AvatarSession("sk-of-nobody") as session:
-        AssetSource("https://example.com/face.png")
-        async with session.ingest([], group="group-of-nobody") as stream:
-            async for asset in stream:
-                pass
-
-asyncio.run(main())
-"""
 
 _LATE: Final = {
     "html",
@@ -83,7 +70,7 @@ def test_the_package_by_itself_loads_nothing() -> None:
 
 
 def test_an_ingest_of_urls_goes_without_what_it_does_not_use() -> None:
-    loaded = loaded_by(_INGESTS)
+    loaded = loaded_by(INGESTS)
     assert "seedance_avatar.pipeline" in loaded
     assert loaded & _LATE == set()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from seedance_avatar import ContentRefused, SubmissionInDoubt
 from seedance_avatar.journal import Journal, Kind
 
+# What somebody may put into a name to break the page that shows it; the page's tests look for its traces.
 HOSTILE = "</title><script>document.title='HACKED'</script> javascript:alert(1) \u202egpj.exe \x1b[31mred"
 BEGAN = 1_790_000_000.0
 
