@@ -1,0 +1,46 @@
+"""When more sources are read: in batches while there is work, and at once when there is none."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from seedance_avatar.accounts import Accounts
+from seedance_avatar.feeding import Feeder
+from seedance_avatar.intake import Intake
+
+
+def feeder_of(*, queued: int, in_hand: int, max_pending: int = 1000, done: bool = False) -> Feeder:
+    """Return a feeder that reads sixteen ahead, for eight submissions on the wire."""
+    pipeline: Any = SimpleNamespace(queued=queued, max_submitting=8, accounts=Accounts(taken=in_hand))
+    return Feeder(cast("Any", pipeline), Intake.of([]), max_pending, done=done)
+
+
+@pytest.mark.parametrize(
+    ("queued", "in_hand", "hungry"),
+    [
+        (0, 0, True),  # nothing is there
+        (16, 24, False),  # all that may be read ahead is
+        (9, 17, False),  # less than half of it is gone,
+        (8, 16, True),  # half of it
+        (0, 999, True),  # one may be taken, and there is nothing else to do
+        (1, 999, False),  # one may be taken, but there is other work first
+        (0, 1000, False),  # none may be taken
+    ],
+)
+@pytest.mark.asyncio
+async def test_it_is_hungry_when_taking_is_worth_the_trouble(queued: int, in_hand: int, hungry: bool) -> None:  # noqa: FBT001 - a column of the table
+    assert feeder_of(queued=queued, in_hand=in_hand).hungry is hungry
+
+
+@pytest.mark.asyncio
+async def test_it_is_not_hungry_any_more_when_it_is_done() -> None:
+    assert not feeder_of(queued=0, in_hand=0, done=True).hungry
+
+
+@pytest.mark.asyncio
+async def test_one_at_a_time_is_read_one_at_a_time() -> None:
+    assert feeder_of(queued=0, in_hand=0, max_pending=1).hungry
+    assert not feeder_of(queued=0, in_hand=1, max_pending=1).hungry
