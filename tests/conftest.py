@@ -39,7 +39,12 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters and "
 asyncio.set_event_loop(None)
 
 # No test depends on the machine's speed; and where a run decides about a change, it is the same run every time.
-hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("house")
 
 

@@ -158,4 +158,4 @@ class Journaling(RuleBasedStateMachine):
 
 
 TestJournaling = Journaling.TestCase
-TestJournaling.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestJournaling.settings = settings(max_examples=25, stateful_step_count=30)

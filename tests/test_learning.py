@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedance_avatar.learning import TYPICAL, Law
@@ -113,7 +113,6 @@ def test_an_earlier_run_is_remembered_and_gives_way_to_what_is_seen() -> None:
 
 
 @given(json_like)
-@settings(deadline=None)
 def test_a_snapshot_that_cannot_be_used_is_ignored(snapshot: object) -> None:
     law = Law.restored(snapshot)
     if law is not None:
@@ -143,7 +142,7 @@ def test_a_snapshot_that_is_no_law_is_refused(ages: list[object], hazard: list[o
 
 
 @given(st.lists(st.tuples(anything, anything, st.booleans()), max_size=40))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 def test_whatever_is_observed_the_law_stays_a_law(looks: list[tuple[float, float, bool]]) -> None:
     law = Law.of("video")
     for number, (after, by, done) in enumerate(looks):

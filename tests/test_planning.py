@@ -39,12 +39,16 @@ def sequence(plan: Plan, end: float) -> list[float]:
 
 
 @given(
-    st.lists(st.floats(0.0, 1.0), min_size=7, max_size=7).filter(lambda masses: sum(masses) > 0.5),
+    st.lists(st.floats(0.0, 1.0), min_size=7, max_size=7),
+    st.integers(0, 6),
     st.floats(0.05, 3.0),
     st.floats(1.0, 100.0),
 )
-@settings(deadline=None, max_examples=40)
-def test_no_sequence_of_looks_at_the_knots_is_cheaper(masses: list[float], price: float, dread: float) -> None:
+@settings(max_examples=40)
+def test_no_sequence_of_looks_at_the_knots_is_cheaper(
+    masses: list[float], heaviest: int, price: float, dread: float
+) -> None:
+    masses[heaviest] = 1.0  # only their shares matter, so this leaves none out but *nothing to share*
     ages = [float(age) for age in range(8)]
     finished = [0.0, *itertools.accumulate(mass / sum(masses) for mass in masses)]
     plan = Plan.solve(ages, finished, price, dread)

@@ -73,7 +73,7 @@ def test_what_was_accepted_at_once_is_not_looked_at_at_once() -> None:
         assert together < 100
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pollings, seeds, st.lists(st.tuples(st.sampled_from(KINDS), times), min_size=1, max_size=40), times)
 def test_everything_added_comes_out_once_in_order_and_never_early(
     polling: Polling, seed: int, added: list[tuple[str, float]], now: float
@@ -96,7 +96,7 @@ def test_everything_added_comes_out_once_in_order_and_never_early(
     assert len(schedule) == 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pollings, seeds, times, st.floats(0, 1000), st.floats(0, 50))
 def test_a_deadline_gets_its_look_and_only_one_is_forced(
     polling: Polling, seed: int, accepted_at: float, allowed: float, stall: float
@@ -179,7 +179,7 @@ def test_where_more_is_due_than_may_be_looked_at_the_likelier_goes_first_but_not
     assert order.count("fresh") == 50
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.lists(st.tuples(st.sampled_from("apdfsl"), st.floats(0, 30)), max_size=120))
 def test_what_is_pending_is_exactly_what_was_added_and_not_ended(seed: int, steps: list[tuple[str, float]]) -> None:
     schedule = build(seed=seed)
@@ -248,7 +248,7 @@ def test_what_was_learned_survives_into_the_next_run() -> None:
 
 
 @given(states)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_state_that_cannot_be_used_is_ignored(state: object) -> None:
     schedule = build()
     schedule.restore(state)

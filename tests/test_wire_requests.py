@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seedance_avatar.errors import InvalidInput, InvalidSource
@@ -23,6 +23,7 @@ from seedance_avatar.wire import (
 
 URL = "https://cdn.example.com/a.jpg"
 anything = st.text(st.characters(exclude_categories=[]))
+visible = st.characters(categories=["L", "M", "N", "P", "S"])  # all that a URL may hold
 
 
 def test_a_group_is_created_by_name() -> None:
@@ -77,10 +78,10 @@ def test_what_is_not_given_is_not_sent() -> None:
     assert body == b'{"group_id":"pg_1","asset_type":"image","source_url":"https://cdn.example.com/a.jpg"}'
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+@given(st.text(visible, max_size=500))
 def test_an_accepted_url_reaches_the_wire_byte_for_byte(tail: str) -> None:
     url = f"https://cdn.example.com/{tail}"
-    assume(judge_url(url) is None)
+    assert judge_url(url) is None
     body = asset_request(AssetSource(url), "pg_1").body
     assert body is not None
     assert json.loads(body)["source_url"] == url
