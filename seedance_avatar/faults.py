@@ -21,10 +21,24 @@ __all__ = [
     "BrokenError",
     "CleanRequest",
     "UncleanError",
+    "UnmadeError",
     "once",
     "read_body",
     "words_for",
 ]
+
+
+class BrokenError(aiohttp.ClientConnectionError):
+    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
+
+
+class UnmadeError(aiohttp.ClientConnectionError):
+    """Nothing was sent, because no connection could be had, whatever kept it away."""
+
+
+class UncleanError(UnmadeError):
+    """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
+
 
 MAX_BODY: Final = 1 << 20
 """Bytes of an answer that are read at most: a real one has a few hundred, a bomb has a gigabyte."""
@@ -35,8 +49,9 @@ NOT_SENT: Final = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
+    UnmadeError,
 )
-"""What aiohttp raises before the first byte of a request leaves: all come from making the connection."""
+"""What is raised before the first byte of a request leaves: all come from making the connection."""
 
 FATAL: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch, aiohttp.InvalidURL)
 """Those of them that another try will meet again."""
@@ -45,6 +60,7 @@ _WORDS: Final = (
     (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the one that was pinned"),
     (aiohttp.ClientHttpProxyError, "the proxy refused"),
     (aiohttp.InvalidURL, "the base URL cannot be used"),
+    (UncleanError, "the other side speaks before it is asked"),
     (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
     (aiohttp.ClientPayloadError, "the answer broke off"),
     (aiohttp.ClientResponseError, "what came back is not HTTP"),
@@ -56,25 +72,22 @@ _FINAL: Final = 200
 """Below this there is only 101, which nobody asked for: aiohttp passes over the others."""
 
 
-class BrokenError(aiohttp.ClientConnectionError):
-    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
-
-
-class UncleanError(aiohttp.ClientConnectionError):
-    """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
-
-
 class CleanRequest(aiohttp.ClientRequest):
     """A request that leaves only on a connection that holds nothing of the past.
 
     aiohttp reuses an idle connection on which the server has said something unasked (some say 408 there before
     they close it), and reads that as the answer to the next request: a wrong id for an asset.
+
+    :ivar left: whether it had a connection to leave on.
     """
+
+    left = False
 
     def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """Send on ``conn``; raise :class:`UncleanError` where that cannot be trusted."""
         if conn.protocol is None or conn.protocol.should_close:
             raise UncleanError
+        self.left = True
         return super().send(conn)
 
 
@@ -89,8 +102,13 @@ async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTyp
         return await handler(request)
     except NOT_SENT:
         raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        lost = BrokenError(words_for(error))
+    except Exception as error:
+        if isinstance(request, CleanRequest) and not request.left:
+            lost: Exception = UnmadeError(words_for(error))  # a proxy that hung up, a pool that was closed meanwhile
+        elif isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
+            lost = BrokenError(words_for(error))
+        else:
+            raise
     raise lost
 
 
@@ -121,7 +139,7 @@ def words_for(error: Exception) -> str:
             return words
     if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientConnectorError):
         return f"the connection broke: {error.strerror if error.errno else 'closed while sending'}"
-    if isinstance(error, BrokenError):
+    if isinstance(error, BrokenError | UnmadeError):
         return str(error)
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
     return f"{type(cause).__name__}: {cause}"

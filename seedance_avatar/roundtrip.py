@@ -27,17 +27,25 @@ from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from .faults import BrokenError, UncleanError, words_for
+from .faults import NOT_SENT, BrokenError, UncleanError, UnmadeError, words_for
 
 __all__ = ["Reply", "ShortWay"]
 
 _BUFFER: Final = 1 << 16
 """Bytes of an answer after which its connection is read no further until somebody takes them."""
 
+_INTERIM: Final = 100
 _SWITCHED: Final = 101
 _FINAL: Final = 200
 _TARGET: Final = re.compile(r"/[!-~]*")
 _VALUE: Final = re.compile(r"[ -~]*")
+
+
+def _hang_up(connection: Connection) -> None:
+    """Close at once: what has not left yet would keep the socket until the other side takes it."""
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
 
 
 @attrs.define(eq=False, repr=False)
@@ -63,12 +71,16 @@ class Reply:
         """Close the connection: what is still to come of the body is lost."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            _hang_up(connection)
 
     def release(self) -> None:
         """Give the connection back, for the next request."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if connection.transport is not None and connection.transport.get_write_buffer_size():
+            _hang_up(connection)  # answered before it was read: the next request would stand behind the rest of it
+        else:
             connection.release()
 
 
@@ -118,41 +130,46 @@ class ShortWay:
         :param body: JSON, or None.
         :raises aiohttp.InvalidURL: nothing was sent, because ``target`` cannot stand in a request.
         :raises UncleanError: nothing was sent, because this connection could not be trusted.
+        :raises UnmadeError: nothing was sent, because no connection could be had.
         :raises aiohttp.ClientError: as ``ClientSession.request`` does, but for what no HTTP is: :class:`BrokenError`.
 
         Cancelled, it closes its connection.
         """
         if _TARGET.fullmatch(target) is None:
             raise aiohttp.InvalidURL(target, "a path that is not percent-encoded")  # which is known for *not sent*
+        head = b"%b %b HTTP/1.1\r\n%b" % (method.encode("ascii"), target.encode("ascii"), self._head)
         try:
             connection = await self._connector.connect(self._to, traces=[], timeout=self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
+        except NOT_SENT:
+            raise
+        except Exception as error:
+            raise UnmadeError(words_for(error)) from error
         try:
-            return await self._on(connection, method, target, body)
+            return await self._on(connection, head, body)
         except HttpProcessingError as error:
             broken = BrokenError(words_for(error))
         except BaseException:
-            connection.close()
+            _hang_up(connection)
             raise
         connection.close()
         raise broken
 
-    async def _on(self, connection: Connection, method: str, target: str, body: bytes | None) -> Reply:
+    async def _on(self, connection: Connection, head: bytes, body: bytes | None) -> Reply:
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
             raise UncleanError
         protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER)
-        start = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
         if body is None:
-            transport.write(b"%b%b\r\n" % (start, self._head))
+            transport.write(head + b"\r\n")
         else:
             about = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-            transport.write(b"".join((start, self._head, about, body)))
+            transport.write(b"".join((head, about, body)))
         while True:
-            head, content = await protocol.read()
-            if head.code >= _FINAL or head.code == _SWITCHED:
+            answer, content = await protocol.read()
+            if not _INTERIM <= answer.code < _FINAL or answer.code == _SWITCHED:
                 break
-        reply = Reply(head.code, head.headers, content, connection)
+        reply = Reply(answer.code, answer.headers, content, connection)
         content.on_eof(reply.release)
         return reply

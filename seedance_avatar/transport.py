@@ -41,6 +41,10 @@ _SLOWEST: Final = 1 << 16
 _VERDICT: Final = 300
 """From this status on the head of an answer is the answer, and its body only adds words."""
 
+_UNCLEAN: Final = 10
+"""Connections in a row that cannot be trusted, after which none is tried any more: idle ones are seldom so many."""
+
+_CLOSED: Final = "closed while waiting for a connection: nothing was sent"
 _NO_KEY: Final = "nothing was sent: check the callable that was passed as api_key"
 
 _SHORTEST_KEY: Final = 8
@@ -74,6 +78,10 @@ def _cancelled() -> bool:
     """Tell whether it is the running task that is cancelled, not something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _unechoed(body: bytes, key: bytes) -> bytes:
+    return body.replace(key, b"***") if key and key in body else body
 
 
 @attrs.define(eq=False, repr=False)
@@ -214,42 +222,48 @@ class Transport:
             if _cancelled():
                 raise
             # A connector that is closed cancels who waits for a connection; the caller was not cancelled by that.
-            outcome = SessionStateError("closed while waiting for a connection: nothing was sent", about=request.about)
+            outcome = SessionStateError(_CLOSED, about=request.about)
         if isinstance(outcome, AvatarError):
             raise outcome
         return outcome
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | AvatarError:
         """Do the round trip. Errors are returned, not raised: no frame from here on may appear in a traceback."""
-        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key)) is not None:
+        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
             return failure
+        echo = self._echo  # by the time of the answer it may be another key's
         response: aiohttp.ClientResponse | Reply | None = None
         read = bytearray()
-        short, deadlines = self._short, self._deadlines
+        deadlines = self._deadlines
         if request.upload is not None:
-            short, deadlines = None, Deadlines(self.timeouts.request + request.upload.length / _SLOWEST)
+            deadlines = Deadlines(self.timeouts.request + request.upload.length / _SLOWEST)
         try:
             with deadlines.one():
-                while response is None:
-                    try:
-                        if short is not None and short.free:
-                            response = await short.request(request.method, self._prefix + request.path, request.body)
-                        else:
-                            response = await self._by_session(session, request)
-                    except UncleanError:
-                        continue
+                response = await self._head(session, request)
                 body = await read_body(response.status, response.content, read)
         except NOT_SENT as error:
             return self._not_sent(error, request)
         except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied
             if response is None or response.status < _VERDICT:
-                return self._lost(error, request, response, read)
+                return self._lost(error, request, response, _unechoed(bytes(read[:1000]), echo))
             body = bytes(read[:MAX_BODY])
         finally:
             # A whole answer has given its connection back by now; any other leaves one that cannot be used again.
             if response is not None and not response.closed:
                 response.close()
-        return read_head(response.status, response.headers, self._unechoed(body))
+        return read_head(response.status, response.headers, _unechoed(body, echo))
+
+    async def _head(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse | Reply:
+        """Send on the first connection that can be trusted, and return the head of the answer."""
+        short = self._short
+        for _ in range(_UNCLEAN):
+            try:
+                if short is not None and short.free and request.upload is None:
+                    return await short.request(request.method, self._prefix + request.path, request.body)
+                return await self._by_session(session, request)
+            except UncleanError:
+                continue
+        raise UncleanError
 
     async def _by_session(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
         """Send by aiohttp's own way, with whatever is in it."""
@@ -271,8 +285,8 @@ class Transport:
             middlewares=(once,),
         )
 
-    async def _ask(self, provider: KeyProvider) -> ConnectionFailed | None:
-        """Ask the user's callable for the key of this request; return why there is none, if there is none."""
+    async def _ask(self, provider: KeyProvider, session: aiohttp.ClientSession) -> AvatarError | None:
+        """Ask the user's callable for the key of this request; return why it cannot be sent with it, if so."""
         try:
             key: Any = provider()
             if inspect.isawaitable(key):
@@ -291,6 +305,8 @@ class Transport:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
             return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
+        if self._closed or session.closed:
+            return SessionStateError("closed while the key was asked for: nothing was sent")
         if self._secret is None or key != self._secret.reveal():
             self._use(Secret(key))
         return None
@@ -311,18 +327,17 @@ class Transport:
         if self._short is not None:
             self._short.use(self._headers)
 
-    def _unechoed(self, body: bytes) -> bytes:
-        return body.replace(self._echo, b"***") if self._echo and self._echo in body else body
-
-    def _not_sent(self, error: Exception, request: Request) -> ConnectionFailed:
+    def _not_sent(self, error: Exception, request: Request) -> AvatarError:
         """Return the failure with its reason, and with whether another try can help."""
+        if self._closed:
+            return SessionStateError(_CLOSED, about=request.about)
         timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
         words = f"no connection within {self._timeout.connect:g} s" if timed_out else words_for(error)
-        message = f"cannot connect to {self._origin.host}: {words}"
+        message = f"cannot connect to {self._origin.raw_host}: {words}"
         return ConnectionFailed(message, about=request.about, fatal=isinstance(error, FATAL))
 
     def _lost(
-        self, error: Exception, request: Request, response: aiohttp.ClientResponse | Reply | None, read: bytearray
+        self, error: Exception, request: Request, response: aiohttp.ClientResponse | Reply | None, read: bytes
     ) -> AnswerLost:
         """Return the loss with what is known of the answer."""
         timed_out = isinstance(error, TimeoutError)
@@ -332,7 +347,7 @@ class Transport:
         return AnswerLost(
             words,
             about=request.about,
-            evidence=veiled(self._unechoed(bytes(read[:1000])).decode("utf-8", "replace")) or None,
+            evidence=veiled(read.decode("utf-8", "replace")) or None,
             status=response.status,
             request_id=read_head(response.status, response.headers).request_id,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 from multidict import CIMultiDict
-from rig.leaks import no_leaks
-from rig.rude import Bytes, RudeServer, Silence, json_answer, until
+from rig.leaks import no_leaks, open_sockets
+from rig.rude import Bytes, RudeServer, Silence, json_answer, raw_answer, until
 from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 from yarl import URL
@@ -33,6 +33,29 @@ async def short_way(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterato
         assert way is not None
         way.use(CIMultiDict({"Authorization": "Bearer k"}))
         yield way
+
+
+@asynccontextmanager
+async def unread(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """Yield the URL of a server that does ``serve`` for each connection, and takes no more of what comes."""
+    tasks: list[asyncio.Task[None]] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        tasks.append(asyncio.ensure_future(serve(reader, writer)))
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        for task in tasks:
+            task.cancel()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        server.close()
+        await server.wait_closed()
 
 
 @pytest.mark.asyncio
@@ -164,3 +187,64 @@ async def test_over_tls_it_goes_to_the_one_who_is_meant_and_to_nobody_else() -> 
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await way.request("POST", "/a", b"{}")
     assert server.requests == []
+
+
+@pytest.mark.asyncio
+async def test_a_status_that_is_none_ends_the_wait() -> None:
+    none = Bytes(b"HTTP/1.1 099 Whatever\r\nContent-Length: 2\r\n\r\n{}")
+    async with RudeServer(none) as server, short_way(server.url) as way:
+        async with asyncio.timeout(5):
+            assert (await way.request("GET", "/a", None)).status == 99
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_still_holds_half_a_request_is_not_used_again() -> None:
+    early = raw_answer(b"{}", 413)
+
+    async def answer_unread(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(early.data)
+        await asyncio.sleep(3600)
+
+    async with (
+        no_leaks(),
+        unread(answer_unread) as url,
+        short_way(url) as way,
+    ):
+        reply = await way.request("POST", "/a", bytes(1 << 24))
+        assert (reply.status, await reply.content.read()) == (413, b"{}")
+        assert reply.closed
+        assert not way._connector._conns
+
+
+@pytest.mark.asyncio
+async def test_cancelled_while_it_writes_it_keeps_no_socket() -> None:
+    begun = asyncio.Event()
+
+    async def read_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+        del reader, writer
+
+    async with unread(read_nothing) as url, short_way(url) as way:
+        before = open_sockets()
+        task = asyncio.ensure_future(way.request("POST", "/a", bytes(1 << 24)))
+        await begun.wait()
+        held = open_sockets() - before
+        assert len(held) == 2  # the other is the server's
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: len(open_sockets() & held) == 1)
+
+
+@pytest.mark.asyncio
+async def test_whatever_keeps_a_connection_away_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        message = "a resolver of somebody's"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", broken)
+    async with no_leaks(), opened("http://somewhere.invalid") as transport:
+        with pytest.raises(ConnectionFailed, match="a resolver of somebody's"):
+            await transport.send(post())

@@ -10,9 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from aiohttp.client_proto import ResponseHandler
 from rig.leaks import no_leaks
 from rig.proxy import FaultProxy, black_hole, unused_port
 from rig.rude import (
+    Act,
     Bytes,
     Close,
     Cut,
@@ -71,6 +73,17 @@ async def test_an_unknown_host_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(ConnectionFailed, match=r"nowhere\.invalid.*Name or service not known") as caught:
             await transport.send(post())
     assert not caught.value.fatal
+
+
+@pytest.mark.asyncio
+async def test_a_host_that_is_no_name_for_everybody_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    async with opened("http://xn--a.com") as transport:
+        with pytest.raises(ConnectionFailed, match=r"xn--a\.com"):
+            await transport.send(post())
 
 
 @pytest.mark.asyncio
@@ -310,6 +323,19 @@ async def test_two_answers_in_one_piece_count_as_one() -> None:
     assert server.connections == 3
 
 
+@pytest.mark.asyncio
+async def test_who_speaks_unasked_on_every_connection_is_given_up_and_nothing_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ResponseHandler, "should_close", property(lambda _: True))
+    async with RudeServer(OK) as server, no_leaks(), opened(server.url) as transport:
+        with pytest.raises(ConnectionFailed, match="speaks before it is asked") as caught:
+            await transport.send(post())
+        assert not caught.value.fatal
+        await until(lambda: server.connections == 10)
+    assert server.requests == []
+
+
 # --- redirects and proxies --------------------------------------------------------------------------------
 
 
@@ -364,6 +390,23 @@ async def test_a_proxy_that_refuses_the_way_means_not_sent(monkeypatch: pytest.M
     assert [seen.method for seen in proxy.requests] == ["CONNECT"]
     assert "sk-canary" not in str(proxy.requests)
     assert server.connections == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("act", [Close(), Reset(), Bytes(b"what?\r\n\r\n")], ids=["close", "reset", "garbage"])
+async def test_a_proxy_that_breaks_off_means_not_sent(
+    act: Act, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with RudeServer(act) as proxy, no_leaks():
+        monkeypatch.setenv("https_proxy", proxy.url)
+        async with opened("https://somewhere.invalid", trust_env=True) as transport:
+            with pytest.raises(ConnectionFailed) as caught:
+                await transport.send(post())
+        assert not caught.value.fatal
+    assert [seen.method for seen in proxy.requests] == ["CONNECT"]
 
 
 # --- what leaves ------------------------------------------------------------------------------------------

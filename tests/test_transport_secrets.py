@@ -10,7 +10,21 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 from rig.proxy import black_hole, unused_port
-from rig.rude import Bytes, Close, Cut, Drip, Reset, RudeServer, Seen, Silence, json_answer, raw_answer
+from rig.rude import (
+    Act,
+    Bytes,
+    Close,
+    Cut,
+    Drip,
+    Late,
+    Reset,
+    RudeServer,
+    Seen,
+    Silence,
+    json_answer,
+    raw_answer,
+    until,
+)
 from rig.tls import server_context
 from rig.trips import KEY, get, opened, post
 
@@ -144,6 +158,38 @@ async def test_a_key_provider_is_asked_before_every_request() -> None:
             await transport.send(post())
     sent = [seen.headers["authorization"].removeprefix("Bearer sk-canary-") for seen in server.requests]
     assert sent == ["first", "second", "second", "third"]
+
+
+@pytest.mark.asyncio
+async def test_each_request_goes_with_its_own_key_however_long_it_waits() -> None:
+    keys = iter("abcd")
+    go = asyncio.Event()
+    async with (
+        RudeServer(Late(OK, go), OK) as server,
+        opened(server.url, key=lambda: f"sk-canary-{next(keys)}", pool=1) as transport,
+    ):
+        tasks = [asyncio.create_task(transport.send(get())) for _ in range(4)]
+        await until(lambda: server.requests)
+        go.set()
+        await asyncio.gather(*tasks)
+    sent = [seen.headers["authorization"].removeprefix("Bearer sk-canary-") for seen in server.requests]
+    assert sent == list("abcd")
+
+
+@pytest.mark.asyncio
+async def test_a_key_that_was_changed_meanwhile_is_hidden_all_the_same() -> None:
+    keys = iter(["canary-one", "canary-two"])
+    go = asyncio.Event()
+
+    def echo(seen: Seen) -> Act:
+        return Late(raw_answer(seen.headers["authorization"].encode(), 401), go)
+
+    async with RudeServer(echo) as server, opened(server.url, key=lambda: next(keys)) as transport:
+        tasks = [asyncio.create_task(transport.send(get())) for _ in range(2)]
+        await until(lambda: len(server.requests) == 2)
+        go.set()
+        answers = await asyncio.gather(*tasks)
+    assert [answer.body for answer in answers] == [b"Bearer ***"] * 2
 
 
 @pytest.mark.asyncio

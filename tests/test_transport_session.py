@@ -7,6 +7,7 @@ import gc
 import gzip
 import os
 import socket
+from typing import Any
 
 import aiohttp
 import pytest
@@ -154,6 +155,49 @@ async def test_closing_tells_who_waits_for_an_address(monkeypatch: pytest.Monkey
             await asked.wait()
         with pytest.raises(SessionStateError, match="nothing was sent"):
             await waiting
+
+
+@pytest.mark.asyncio
+async def test_closing_tells_who_has_a_connection_only_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, go = asyncio.Event(), asyncio.Event()
+    make = aiohttp.TCPConnector._create_connection
+
+    async def slowly(*args: Any) -> Any:
+        made.set()
+        await go.wait()
+        return await make(*args)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", slowly)
+    async with RudeServer(OK) as server, no_leaks():
+        async with opened(server.url) as transport:
+            waiting = asyncio.create_task(transport.send(post()))
+            await made.wait()
+        go.set()
+        with pytest.raises(SessionStateError, match="nothing was sent"):
+            await waiting
+    assert server.requests == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
+async def test_closing_tells_who_waits_for_a_key(*, borrowed: bool) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def provider() -> str:
+        asked.set()
+        await go.wait()
+        return KEY
+
+    async with RudeServer(OK) as server, no_leaks(), aiohttp.ClientSession() as http:
+        async with opened(server.url, key=provider, http=http if borrowed else None) as transport:
+            waiting = asyncio.create_task(transport.send(post()))
+            await asked.wait()
+            if borrowed:
+                await http.close()
+        go.set()
+        with pytest.raises(SessionStateError, match="nothing was sent"):
+            await waiting
+    assert server.connections == 0
 
 
 @pytest.mark.asyncio
