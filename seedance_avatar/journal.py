@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
@@ -97,7 +98,7 @@ class Journal:
         self._pid = os.getpid()
         self._outbox = Outbox(writer)
         self._closed: asyncio.Future[None] | None = None
-        atexit.register(writer.finish)
+        atexit.register(self._outbox.finish)
 
     @classmethod
     async def open(
@@ -152,7 +153,7 @@ class Journal:
             self._closed = self._loop.create_future()
             self._writer.stop(self._closed)
         await asyncio.shield(self._closed)
-        atexit.unregister(self._writer.finish)
+        atexit.unregister(self._outbox.finish)
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,8 +220,9 @@ class Journal:
         try:
             await self._written(change)
         except asyncio.CancelledError:
-            self._outbox.later((self._change("planned", fingerprint), None))
-            self._outbox.flush()  # the loop may be about to end
+            with contextlib.suppress(AvatarError):  # closed, or broken: what it holds is in doubt to the next run
+                self._outbox.later((self._change("planned", fingerprint), None))
+                self._outbox.flush()  # the loop may be about to end
             raise
 
     async def unsent(self, fingerprint: bytes) -> None:

@@ -60,6 +60,11 @@ class Outbox:
             ops, self._ops = self._ops, []
             self._writer.put(ops)
 
+    def finish(self) -> None:
+        """Send over what there is, and wait for the end of it: for an interpreter that is about to end."""
+        self.flush()
+        self._writer.finish()
+
     def _settled(self, told: int) -> None:
         # Who does nothing but write is back in the turn of the loop in which it was told, just before this look at
         # what there is. Are all of them, there is nobody left to gather.

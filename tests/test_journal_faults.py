@@ -227,6 +227,33 @@ asyncio.run(main())
         runner.run(journal.aclose())
 
 
+def test_what_is_gathered_when_the_interpreter_ends_is_written(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from seedance_avatar.journal import Journal
+
+async def main():
+    global journal
+    journal = await Journal.open(sys.argv[1])
+    entry = journal.entry(kind="image", group_id="pg_1", url="https://cdn.example.com/0.jpg")
+    await journal.claim([entry])
+    await journal.sending(entry.fingerprint)
+    journal._outbox._rested_at = asyncio.get_running_loop().time() + 3600  # as while one commit follows another
+    asyncio.ensure_future(journal.accepted(entry.fingerprint, "pa_1"))
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+    with child(program, tmp_path / "run.db") as process:
+        assert process.wait() == 0
+    assert names_in(tmp_path) == ["run.db"]
+    with asyncio.Runner() as runner:
+        journal = runner.run(Journal.open(tmp_path / "run.db"))
+        record = runner.run(known(journal))
+        assert (record.state, record.remote_id) == ("accepted", "pa_1")
+        runner.run(journal.aclose())
+
+
 async def cancelled(action: Awaitable[Any], turns: int) -> None:
     task = asyncio.ensure_future(action)
     for _ in range(turns):
@@ -271,6 +298,21 @@ async def test_a_cancellation_that_arrives_with_the_commit_takes_the_intent_back
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert (await known(journal)).state == "planned"
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_that_meets_a_closed_journal_stays_a_cancellation(tmp_path: Path) -> None:
+    async with await Journal.open(tmp_path / "run.db") as journal:
+        name = await planned(journal)
+        with held_up(journal):
+            task = asyncio.create_task(journal.sending(name))
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(journal.aclose())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await closing
 
 
 @pytest.mark.asyncio
