@@ -19,7 +19,6 @@ __all__ = [
     "MAX_BODY",
     "NOT_SENT",
     "BrokenError",
-    "CleanRequest",
     "UncleanError",
     "UnmadeError",
     "once",
@@ -69,46 +68,43 @@ _WORDS: Final = (
 """Our words where aiohttp's own quote headers, URLs or what the other side wrote."""
 
 _FINAL: Final = 200
-"""Below this there is only 101, which nobody asked for: aiohttp passes over the others."""
-
-
-class CleanRequest(aiohttp.ClientRequest):
-    """A request that leaves only on a connection that holds nothing of the past.
-
-    aiohttp reuses an idle connection on which the server has said something unasked (some say 408 there before
-    they close it), and reads that as the answer to the next request: a wrong id for an asset.
-
-    :ivar left: whether it had a connection to leave on.
-    """
-
-    left = False
-
-    def send(self, conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
-        """Send on ``conn``; raise :class:`UncleanError` where that cannot be trusted."""
-        if conn.protocol is None or conn.protocol.should_close:
-            raise UncleanError
-        self.left = True
-        return super().send(conn)
+"""Below this there is 101, which nobody asked for, and what is no status: aiohttp passes over the others."""
 
 
 async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send ``request`` once: aiohttp repeats a GET by itself when a connection breaks, uncounted by any limit.
+    """Send ``request`` once, and only on a connection that holds nothing of the past.
 
-    It knows by their types what it may repeat and has no switch for it (aiohttp issue 10790), so those types
-    leave here as another. A borrowed session's cookies are none of the service's business.
+    aiohttp repeats a GET by itself when a connection breaks, uncounted by any limit. It knows by their types what
+    it may repeat and has no switch for it (aiohttp issue 10790), so those types leave here as another. It also
+    reuses an idle connection on which the server has said something unasked (some say 408 there before they close
+    it), and reads that as the answer to the next request: a wrong id for an asset.
+
+    A borrowed session's cookies are none of the service's business.
     """
     request.headers.pop(hdrs.COOKIE, None)
+    send, left = request.send, False
+
+    def leave(conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        nonlocal left
+        if conn.protocol is None or conn.protocol.should_close:
+            raise UncleanError
+        left = True
+        return send(conn)
+
+    request.send = leave  # type: ignore[method-assign]  # whoever lends a session has chosen its request's class
     try:
         return await handler(request)
     except NOT_SENT:
         raise
     except Exception as error:
-        if isinstance(request, CleanRequest) and not request.left:
+        if not left:
             lost: Exception = UnmadeError(words_for(error))  # a proxy that hung up, a pool that was closed meanwhile
         elif isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
             lost = BrokenError(words_for(error))
         else:
             raise
+    finally:
+        del request.send
     raise lost
 
 

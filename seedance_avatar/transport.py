@@ -20,7 +20,7 @@ from yarl import URL
 
 from .deadline import Deadlines
 from .errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
-from .faults import FATAL, MAX_BODY, NOT_SENT, CleanRequest, UncleanError, once, read_body, words_for
+from .faults import FATAL, MAX_BODY, NOT_SENT, UncleanError, once, read_body, words_for
 from .options import Timeouts
 from .roundtrip import Reply, ShortWay
 from .text import KeyProvider, Secret, safe_text, veiled
@@ -157,7 +157,6 @@ class Transport:
                     ttl_dns_cache=_DNS_CACHE,
                     resolver=aiohttp.ThreadedResolver(),  # the system's own: aiodns, where installed, caches failures
                 ),
-                request_class=CleanRequest,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )

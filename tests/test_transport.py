@@ -303,9 +303,14 @@ async def test_a_connection_closed_before_its_next_use_is_replaced() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one() -> None:
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
+async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*, borrowed: bool) -> None:
     unasked = json_answer({"asset_id": "pa_of_another"})
-    async with RudeServer(OK) as server, opened(server.url) as transport:
+    async with (
+        RudeServer(OK) as server,
+        aiohttp.ClientSession() as http,
+        opened(server.url, http=http if borrowed else None) as transport,
+    ):
         await transport.send(post())
         for writer in server._writers:
             writer.write(unasked.data)
@@ -393,16 +398,19 @@ async def test_a_proxy_that_refuses_the_way_means_not_sent(monkeypatch: pytest.M
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "borrowed"])
 @pytest.mark.parametrize("act", [Close(), Reset(), Bytes(b"what?\r\n\r\n")], ids=["close", "reset", "garbage"])
 async def test_a_proxy_that_breaks_off_means_not_sent(
-    act: Act, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    act: Act, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, borrowed: bool
 ) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    async with RudeServer(act) as proxy, no_leaks():
+    async with RudeServer(act) as proxy, no_leaks(), aiohttp.ClientSession(proxy=proxy.url) as http:
         monkeypatch.setenv("https_proxy", proxy.url)
-        async with opened("https://somewhere.invalid", trust_env=True) as transport:
+        async with opened(
+            "https://somewhere.invalid", trust_env=not borrowed, http=http if borrowed else None
+        ) as transport:
             with pytest.raises(ConnectionFailed) as caught:
                 await transport.send(post())
         assert not caught.value.fatal
