@@ -62,6 +62,7 @@ class _Reader(threading.Thread):
         self._items: deque[Any] = deque()
         self._ahead = 0  # allowed, and not taken yet
         self._waiter: asyncio.Future[None] | None = None
+        self._stopped = False
 
     def run(self) -> None:
         self._context.run(self._read)
@@ -75,6 +76,8 @@ class _Reader(threading.Thread):
                     self._items.append(item)
                     self._tell()
                     read += 1
+                    if self._stopped:
+                        break
                 if read < allowed:
                     break
         except BaseException as error:  # noqa: BLE001 - the caller's own, an exit too: raised to them, after what was taken
@@ -103,6 +106,7 @@ class _Reader(threading.Thread):
         return taken
 
     def stop(self) -> None:
+        self._stopped = True
         self._allowances.put(None)
 
 

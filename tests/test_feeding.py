@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -44,3 +46,24 @@ async def test_it_is_not_hungry_any_more_when_it_is_done() -> None:
 async def test_one_at_a_time_is_read_one_at_a_time() -> None:
     assert feeder_of(queued=0, in_hand=0, max_pending=1).hungry
     assert not feeder_of(queued=0, in_hand=1, max_pending=1).hungry
+
+
+@pytest.mark.asyncio
+async def test_once_it_is_closed_no_more_is_read_than_what_the_source_was_at() -> None:
+    go: queue.SimpleQueue[None] = queue.SimpleQueue()
+    read = []
+
+    def slow() -> Iterator[int]:
+        for number in range(100):
+            read.append(number)
+            yield number
+            go.get()
+
+    intake = Intake.of(slow())
+    assert await intake.take(10) == [0]
+    await intake.aclose()
+    for _ in range(100):
+        go.put(None)
+    assert intake._reader is not None
+    intake._reader.join()
+    assert len(read) <= 2  # the second, where it had begun with it by then
