@@ -26,13 +26,15 @@ _SHAPE: Final = 3.0  # of the law assumed at first: 90 % within a factor of 2.7 
 _LOOKS: Final = 2048  # how many looks are kept: 32 KiB a kind
 _MEMORIES: Final = (800.0, 20.0)  # completions, longest first: see survival.fitted
 _LEANING: Final = (2.0, 5.0)  # how many imagined things each memory takes from what it leans on
-_EVENING: Final = (20.0, 8.0)  # and from its own neighbouring bins
-_SPAN: Final = 3  # bins either way
+_EVENING: Final = (40.0, 8.0)  # and from its own neighbouring bins
+_SPAN: Final = 3  # bins either way, at least
+_BLUR: Final = (0.05, 0.0)  # seconds: see survival.evened; looks at the usual price lie three times as far apart
 _TRUST: Final = 30.0  # how many imagined things an earlier run is worth at first
 _LEAST_WEIGHT: Final = 0.02  # no memory is believed less
 _RECALL: Final = 0.95  # how much of a memory's score outlives one more completion
 _SCORED: Final = 300  # looks: what came before them would have faded from the score
 _SETTLED: Final = 100  # completions, until which every look tells much
+_PAUSE: Final = 0.02  # the share of the median that lies between two fits at least: what has jumped is heard of soon
 _QUANTILES: Final = 64
 _SHORTEST, _LONGEST = 1e-3, 1e6  # seconds between which a median is believed
 _MOST_KNOTS: Final = 1000
@@ -90,6 +92,11 @@ class Law:
         """How many completions that were seen what is known is worth."""
         return self.completed + (0.0 if self._earlier is None else _TRUST)
 
+    @property
+    def looks_each(self) -> float:
+        """How many looks each thing took, about, in this run."""
+        return self._seen / max(10, self.completed)
+
     def finished_by(self, age: float) -> float:
         """Return the chance to have finished by ``age`` (seconds)."""
         return at_age(self.ages, self.finished, max(0.0, age))
@@ -111,9 +118,8 @@ class Law:
         """Return whether so much was seen, and so much time has passed, that a refit (some ms) is worth it."""
         if self._seen < self._refit_after:
             return False
-        settled = self.completed >= _SETTLED
-        share, least = (0.1, 1.0) if settled else (0.03, 0.25)  # of the median, but not below so many seconds
-        return now - self._fitted_at >= max(least, share * self.median)
+        least = 1.0 if self.completed >= _SETTLED else 0.25
+        return now - self._fitted_at >= max(least, _PAUSE * self.median)
 
     def refit(self, now: float) -> bool:
         """Learn from what was observed. Return whether the law has moved by a tenth since it last was said to."""
@@ -131,9 +137,10 @@ class Law:
         trust, trusted = 0.0, leant_on
         if self._earlier is not None:
             trust, trusted = _TRUST * math.exp(-self.completed / 100), carried(*self._earlier, ages)
-        for number, (memory, leaning, evening) in enumerate(zip(_MEMORIES, _LEANING, _EVENING, strict=True)):
+        tunings = zip(_MEMORIES, _LEANING, _EVENING, _BLUR, strict=True)
+        for number, (memory, leaning, evening, blur) in enumerate(tunings):
             hazard = self._hazards[number]
-            even = evened(ages, hazard, _SPAN)
+            even = evened(ages, hazard, _SPAN, blur)
             believed = [
                 leaning * (leant_on[j + 1] - leant_on[j]) + trust * (trusted[j + 1] - trusted[j]) + evening * even[j]
                 for j in range(len(even))

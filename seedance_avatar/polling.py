@@ -27,7 +27,9 @@ __all__ = ["Schedule", "Watched"]
 _PUT_OFF: Final = 0.1  # the share of a fixed distance by which a look may come later
 _STREWN: Final = 0.1  # the share of the distance to the look after it over which a planned look is strewn
 _EARLY: Final = 0.06  # the share of things whose first look comes early, once a law is known,
-_EARLY_AT_FIRST: Final = 0.5  # and before anything is
+_EARLY_AT_FIRST: Final = 0.5  # before anything is,
+_EARLY_EACH: Final = 0.02  # and for each look that a thing takes: where they take many, one more costs little,
+_EARLY_MOST: Final = 0.3  # and what lasts so long that it takes many is noticed late to have become faster
 _DREAD: Final = 2.0  # see Plan.solve; in distances of looks at a law of the same median with an even hazard
 _PATIENCE: Final = 10.0  # seconds that a look which finds nothing new waits for one that is sure to
 _RANKED: Final = 256  # how many of what is due are ranked at a step: some 1 ms, when very many are
@@ -96,10 +98,14 @@ class _Learned:
         self._solve()
 
     def next_look(self, watched: Watched, now: float, rng: Random) -> float:
-        # Early looks become rarer as the law becomes known, but never none.
-        if watched.looks == 0 and rng.random() < max(_EARLY, _EARLY_AT_FIRST / (1 + self.law.known / 4)):
+        if watched.looks == 0 and rng.random() < self._early():
             return max(now, watched.accepted_at + self.plan.next_look(0.0) * rng.random())
         return self.planned(watched, now, rng)
+
+    def _early(self) -> float:
+        """Return the share of first looks that come early: fewer as the law becomes known, but never none."""
+        at_first = _EARLY_AT_FIRST / (1 + self.law.known / 4)
+        return max(_EARLY, at_first, min(_EARLY_MOST, _EARLY_EACH * self.law.looks_each))
 
     def planned(self, watched: Watched, now: float, rng: Random) -> float:
         # From when it was last known to be pending: what was accepted long ago and never looked at is due at once.

@@ -24,6 +24,7 @@ Bracket: TypeAlias = tuple[bool, int, float, int, float]
 """Whether it finished, then the bin and the share of that bin where the look's stretch begins, and where it ends."""
 
 _TRIFLE = 0.02  # a look of less weight than this is not worth counting, nor any older one
+_SLOWEST = 1e-6  # a second: no rate is taken to be less
 _CERTAIN = 50.0  # the hazard of one bin is at most this: who enters it finishes in it
 
 
@@ -52,12 +53,24 @@ def carried(ages: Sequence[float], values: Sequence[float], to: Sequence[float])
     return out
 
 
-def evened(ages: Sequence[float], hazard: Sequence[float], span: int) -> list[float]:
-    """Return the hazard of each bin, were it spread evenly over that bin and ``span`` more on either side."""
+def evened(ages: Sequence[float], hazard: Sequence[float], span: int, blur: float = 0.0) -> list[float]:
+    """Return the hazard of each bin, were it spread evenly over that bin and some more on either side.
+
+    :param span: how many more, at least.
+    :param blur: seconds; spread over all within ``sqrt(blur / rate)`` of the middle of the bin, with the rate (a
+        second) at which things finish there. Looks lie apart by a multiple of that: they tell nothing finer.
+    """
     last = len(ages) - 1
     out = []
     for j in range(last):
         low, high = max(0, j - span), min(last, j + 1 + span)
+        if blur:
+            rate = (hazard[high] - hazard[low]) / (ages[high] - ages[low])
+            middle, reach = (ages[j] + ages[j + 1]) / 2, math.sqrt(blur / max(rate, _SLOWEST))
+            while low > 0 and ages[low] > middle - reach:
+                low -= 1
+            while high < last and ages[high] < middle + reach:
+                high += 1
         out.append((hazard[high] - hazard[low]) * (ages[j + 1] - ages[j]) / (ages[high] - ages[low]))
     return out
 

@@ -42,6 +42,16 @@ def test_a_sudden_speed_up_is_noticed() -> None:
     assert best_fixed(took, ours.polls)[0].mean > 1.3 * ours.mean
 
 
+def test_a_sudden_speed_up_of_what_takes_minutes_keeps_nobody_waiting_long() -> None:
+    ours, took = run("sudden 100 s to 30 s", count=1500)
+    assert best_fixed(took, ours.polls)[1].p95 > 1.1 * ours.p95
+
+
+def test_a_memoryless_law_is_looked_at_nearly_as_evenly_as_by_a_fixed_interval() -> None:
+    ours, took = run("exponential 10 s", count=1500)
+    assert best_fixed(took, ours.polls)[1].p95 > 0.87 * ours.p95
+
+
 def test_a_fixed_schedule_costs_what_hindsight_says_it_costs() -> None:
     ours, took = run("gamma 13 s, shape 4", polling=Polling.fixed(3, 3))
     fixed = best_fixed(took, ours.polls)[0]

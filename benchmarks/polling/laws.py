@@ -95,6 +95,7 @@ TUNED: Final[dict[str, Law]] = {
     "drift 8 s to 30 s": scaled(0.25, lambda done: 8 * (30 / 8) ** done),
     "sudden 25 s to 6 s": scaled(0.25, lambda done: 25 if done < 0.5 else 6),
     "sudden 8 s to 30 s": scaled(0.25, lambda done: 8 if done < 0.5 else 30),
+    "sudden 100 s to 30 s": scaled(0.25, lambda done: 100 if done < 0.5 else 30),
     "queue of 30 workers": queue(30, lambda rng, _: rng.lognormvariate(math.log(6), 0.2)),
     "batch every 20 s": ticks(20, 5),
 }
