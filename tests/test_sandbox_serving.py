@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from rig.raw import Raw
 
+from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.__main__ import main
 
 
@@ -34,6 +37,21 @@ async def test_it_prints_its_url_and_serves_until_a_signal(number: signal.Signal
     process.send_signal(number)
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.asyncio
+async def test_closed_it_ends_even_the_connection_that_it_had_just_accepted(turns: int) -> None:
+    async with Sandbox() as sandbox:
+        address = urlsplit(sandbox.url)
+        with socket.create_connection((address.hostname, address.port)) as caller:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await sandbox.aclose()
+            await asyncio.sleep(0)  # in which asyncio closes the socket
+            caller.settimeout(0)
+            with contextlib.suppress(ConnectionResetError):  # it was never accepted
+                assert caller.recv(1) == b""
 
 
 def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -159,7 +161,7 @@ class Sandbox:
             files=self._files,
             latency=latency,
         )
-        self._runners: list[web.ServerRunner] = []
+        self._listeners: list[tuple[asyncio.Server, web.ServerRunner]] = []
 
     # Its life
 
@@ -179,7 +181,7 @@ class Sandbox:
         :raises OSError: the port is taken.
         :raises RuntimeError: it is running already.
         """
-        if self._runners:
+        if self._listeners:
             message = "this sandbox is running already"
             raise RuntimeError(message)
         try:
@@ -193,16 +195,27 @@ class Sandbox:
         return self
 
     async def _listen(self, handler: Any, port: int) -> int:  # noqa: ANN401 - Reply is what aiohttp's server asks of an answer
-        runner = web.ServerRunner(web.Server(handler, access_log=None, tcp_keepalive=False), shutdown_timeout=0.1)
-        self._runners.append(runner)
+        server = web.Server(handler, access_log=None, tcp_keepalive=False)
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, self._host, port, reuse_address=True, backlog=1024).start()
-        listening_on: int = runner.addresses[0][1]
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(server, self._host, port, reuse_address=True, backlog=1024)
+        self._listeners.append((listener, runner))
+        listening_on: int = listener.sockets[0].getsockname()[1]
         return listening_on
 
     async def _stop_listening(self) -> None:
-        runners, self._runners = self._runners, []
-        for runner in runners:
+        listeners, self._listeners = self._listeners, []
+        loop = asyncio.get_running_loop()
+        for listener, runner in listeners:
+            # Closed in the turn in which it accepts, asyncio's server leaves that connection open for ever. So it
+            # accepts no more first, and who was accepted gets the two turns that his task and his protocol take.
+            for listening in listener.sockets:
+                with contextlib.suppress(NotImplementedError):  # on Windows
+                    loop.remove_reader(listening)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            listener.close()
             await runner.cleanup()
 
     async def aclose(self) -> None:
