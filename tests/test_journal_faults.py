@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -204,31 +205,9 @@ def test_a_journal_that_is_forgotten_is_told_of_and_let_go(tmp_path: Path) -> No
     assert names_in(tmp_path) == ["run.db"]
 
 
-def test_what_is_queued_when_the_interpreter_ends_is_written(tmp_path: Path) -> None:
-    program = """
-import asyncio, sys
-from seedance_avatar.journal import Journal
-
-async def main():
-    global journal
-    journal = await Journal.open(sys.argv[1])
-    entry = journal.entry(kind="image", group_id="pg_1", url="https://cdn.example.com/0.jpg")
-    await journal.claim([entry])
-    journal._writer.put([(journal._change("refused", entry.fingerprint), None)])
-
-asyncio.run(main())
-"""
-    with child(program, tmp_path / "run.db") as process:
-        assert process.wait() == 0
-    assert names_in(tmp_path) == ["run.db"]
-    with asyncio.Runner() as runner:
-        journal = runner.run(Journal.open(tmp_path / "run.db"))
-        assert runner.run(known(journal)).state == "refused"
-        runner.run(journal.aclose())
-
-
-def test_what_is_gathered_when_the_interpreter_ends_is_written(tmp_path: Path) -> None:
-    program = """
+def record_after(file: Path, last: str) -> Any:
+    """Return what the next run finds of a submission when ``last`` was done as the interpreter ended."""
+    program = f"""
 import asyncio, sys
 from seedance_avatar.journal import Journal
 
@@ -238,20 +217,32 @@ async def main():
     entry = journal.entry(kind="image", group_id="pg_1", url="https://cdn.example.com/0.jpg")
     await journal.claim([entry])
     await journal.sending(entry.fingerprint)
-    journal._outbox._rested_at = asyncio.get_running_loop().time() + 3600  # as while one commit follows another
-    asyncio.ensure_future(journal.accepted(entry.fingerprint, "pa_1"))
-    await asyncio.sleep(0)
-
+{textwrap.indent(textwrap.dedent(last), "    ")}
 asyncio.run(main())
 """
-    with child(program, tmp_path / "run.db") as process:
+    with child(program, file) as process:
         assert process.wait() == 0
-    assert names_in(tmp_path) == ["run.db"]
+    assert names_in(file.parent) == [file.name]
     with asyncio.Runner() as runner:
-        journal = runner.run(Journal.open(tmp_path / "run.db"))
+        journal = runner.run(Journal.open(file))
         record = runner.run(known(journal))
-        assert (record.state, record.remote_id) == ("accepted", "pa_1")
         runner.run(journal.aclose())
+    return record
+
+
+def test_what_is_queued_when_the_interpreter_ends_is_written(tmp_path: Path) -> None:
+    last = 'journal._writer.put([(journal._change("refused", entry.fingerprint), None)])'
+    assert record_after(tmp_path / "run.db", last).state == "refused"
+
+
+def test_what_is_gathered_when_the_interpreter_ends_is_written(tmp_path: Path) -> None:
+    last = """
+        journal._outbox._rested_at = asyncio.get_running_loop().time() + 3600  # as while one commit follows another
+        asyncio.ensure_future(journal.accepted(entry.fingerprint, "pa_1"))
+        await asyncio.sleep(0)
+    """
+    record = record_after(tmp_path / "run.db", last)
+    assert (record.state, record.remote_id) == ("accepted", "pa_1")
 
 
 async def cancelled(action: Awaitable[Any], turns: int) -> None:
