@@ -22,7 +22,9 @@ from typing import Any, Final
 
 import attrs
 
-from seedance_avatar.journal import Durability, Entry, Journal
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Entry
+from seedance_avatar.journal.store import Durability
 
 _DURABILITIES: Final[tuple[Durability, ...]] = ("power", "process")
 _PRAGMA: Final = {"power": "FULL", "process": "NORMAL"}

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .assets.messages import check_source
     from .errors import (
         ApiError,
         AssetFailed,
@@ -32,27 +33,16 @@ if TYPE_CHECKING:
         WebhookRefused,
     )
     from .events import Event, Observer
-    from .ingest import Ingest
-    from .journal_reader import JournalReader
+    from .ingest.stream import Ingest
+    from .journal.reader import JournalReader
     from .models import Asset, AssetGroup, AssetSource, VideoTask
     from .options import Limits, Polling, Retry, Timeouts
-    from .outcomes import (
-        Active,
-        Failed,
-        InDoubt,
-        IngestReport,
-        IngestStats,
-        Outcome,
-        Pending,
-        SessionStats,
-        Unsent,
-    )
-    from .pool import AccountPool
-    from .session import AvatarSession
-    from .video_models import VIDEO_MODELS, VideoModel
-    from .video_request import GenerationRequest, Reference
-    from .webhooks import WebhookEvent, verify_webhook
-    from .wire import check_source
+    from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Outcome, Pending, SessionStats, Unsent
+    from .pool.pool import AccountPool
+    from .session.session import AvatarSession
+    from .videos.model_table import VIDEO_MODELS, VideoModel
+    from .videos.request import GenerationRequest, Reference
+    from .videos.webhooks import WebhookEvent, verify_webhook
 
 __version__ = "0.1.0"
 
@@ -114,8 +104,8 @@ __all__ = [
 # Each name is loaded when it is first asked for: who only ingests does not wait for what makes videos, keeps
 # journals or pools accounts.
 _HOMES: Final = {
-    "VIDEO_MODELS": "video_models",
-    "AccountPool": "pool",
+    "VIDEO_MODELS": "videos.model_table",
+    "AccountPool": "pool.pool",
     "Active": "outcomes",
     "ApiError": "errors",
     "Asset": "models",
@@ -124,16 +114,16 @@ _HOMES: Final = {
     "AssetSource": "models",
     "AuthError": "errors",
     "AvatarError": "errors",
-    "AvatarSession": "session",
+    "AvatarSession": "session.session",
     "AvatarWarning": "errors",
     "ConnectionFailed": "errors",
     "ContentRefused": "errors",
     "Event": "events",
     "Failed": "outcomes",
     "GenerationFailed": "errors",
-    "GenerationRequest": "video_request",
+    "GenerationRequest": "videos.request",
     "InDoubt": "outcomes",
-    "Ingest": "ingest",
+    "Ingest": "ingest.stream",
     "IngestError": "errors",
     "IngestReport": "outcomes",
     "IngestStats": "outcomes",
@@ -141,7 +131,7 @@ _HOMES: Final = {
     "InvalidRequest": "errors",
     "InvalidSource": "errors",
     "JournalError": "errors",
-    "JournalReader": "journal_reader",
+    "JournalReader": "journal.reader",
     "Limits": "options",
     "NotFound": "errors",
     "Observer": "events",
@@ -151,7 +141,7 @@ _HOMES: Final = {
     "ProtocolError": "errors",
     "QuotaExhausted": "errors",
     "RateLimited": "errors",
-    "Reference": "video_request",
+    "Reference": "videos.request",
     "Retry": "options",
     "ServerError": "errors",
     "SessionStateError": "errors",
@@ -159,13 +149,13 @@ _HOMES: Final = {
     "SubmissionInDoubt": "errors",
     "Timeouts": "options",
     "Unsent": "outcomes",
-    "VideoModel": "video_models",
+    "VideoModel": "videos.model_table",
     "VideoTask": "models",
     "WaitTimeout": "errors",
-    "WebhookEvent": "webhooks",
+    "WebhookEvent": "videos.webhooks",
     "WebhookRefused": "errors",
-    "check_source": "wire",
-    "verify_webhook": "webhooks",
+    "check_source": "assets.messages",
+    "verify_webhook": "videos.webhooks",
 }
 """Where each name lives."""
 

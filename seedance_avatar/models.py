@@ -10,8 +10,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from .errors import AssetFailed, InvalidInput
-from .text import safe_text
-from .urls import shown_url
+from .text import safe_text, shown_url
 
 __all__ = [
     "ASSET_TYPES",

@@ -12,7 +12,35 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
-__all__ = ["KeyProvider", "Secret", "safe_text", "veiled"]
+__all__ = [
+    "KeyProvider",
+    "Secret",
+    "safe_text",
+    "shown_url",
+    "veiled",
+]
+
+
+def shown_url(url: object) -> str:
+    """Return what may be shown of ``url``: no query, no fragment, no user or password; one safe line.
+
+    It takes anything, since it stands in reprs, and never raises: what is not a text shows its type.
+    """
+    if not isinstance(url, str):
+        return f"<{type(url).__name__}>"
+    head, mark, _ = url.partition("?")
+    head, fragment, _ = head.partition("#")
+    if head[:5].lower() == "data:":
+        return safe_text(head.partition(",")[0] + ",…", 160)
+    scheme, colon, rest = head.partition("://")
+    if colon:
+        authority, slash, path = rest.partition("/")
+        head = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    elif "@" in head:
+        # Not a URL as it stands, but perhaps one that lost a slash: what comes before the @ may be a password.
+        head = f"…@{head.rpartition('@')[2]}"
+    return safe_text(head + ("?…" if mark else "#…" if fragment else ""), 160)
+
 
 KeyProvider = Callable[[], str | Awaitable[str]]
 """A user's callable that returns the API key: sync or async, asked whenever a key is needed."""

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 from rig.canaries import Listener, heard_in_files, sings
 
-from seedance_avatar.roundtrip import ShortWay
+from seedance_avatar.client.fast_path import ShortWay
 
 
 class _AnswerWithoutWriter(aiohttp.ClientResponse):

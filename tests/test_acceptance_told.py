@@ -13,8 +13,8 @@ from rig.service import Service
 from rig.world import quick, sources
 
 from seedance_avatar import AvatarSession, ConnectionFailed, IngestError, InvalidInput, Pending, SessionStateError
-from seedance_avatar.cli.formats import ManifestError
-from seedance_avatar.cli.ingest import ingest
+from seedance_avatar.cli.commands.ingest import ingest
+from seedance_avatar.cli.manifest.formats import ManifestError
 
 
 async def _awaited(_event: object) -> None:

@@ -20,16 +20,7 @@ from rig.leaks import no_leaks
 from rig.rude import Bytes, Close, RudeServer, Seen, json_answer, raw_answer, redirect, until
 from rig.world import FAST, quick
 
-from seedance_avatar import (
-    Asset,
-    AssetSource,
-    AvatarError,
-    AvatarSession,
-    IngestError,
-    InvalidInput,
-    Limits,
-    Timeouts,
-)
+from seedance_avatar import Asset, AssetSource, AvatarError, AvatarSession, IngestError, InvalidInput, Limits, Timeouts
 from seedance_avatar.events import Event
 from seedance_avatar.sandbox import Sandbox
 

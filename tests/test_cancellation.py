@@ -23,7 +23,7 @@ from rig.world import FAST, quick, sources
 
 from seedance_avatar import Active, AvatarSession, InDoubt, Limits, Polling, SessionStateError, SubmissionInDoubt
 from seedance_avatar.events import Accepted, Event, Settled
-from seedance_avatar.journal import Journal
+from seedance_avatar.journal.journal import Journal
 
 NARROW = {**FAST, "limits": Limits(submits_per_second=1e9, queries_per_second=1e9, max_submitting=2, max_polling=2)}
 NARROW["polling"] = Polling.fixed(0.001, 0.001)

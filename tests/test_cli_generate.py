@@ -9,18 +9,11 @@ import pytest
 import pytest_asyncio
 from rig.command import started
 
-from seedance_avatar import (
-    AvatarSession,
-    ContentRefused,
-    InvalidInput,
-    NotFound,
-    Polling,
-    WaitTimeout,
-)
-from seedance_avatar.cli import generate as module
+from seedance_avatar import AvatarSession, ContentRefused, InvalidInput, NotFound, Polling, WaitTimeout
+from seedance_avatar.cli.commands import generate as module
+from seedance_avatar.cli.commands.generate import generate
+from seedance_avatar.cli.commands.ingest import ingest
 from seedance_avatar.cli.exits import exit_for_error
-from seedance_avatar.cli.generate import generate
-from seedance_avatar.cli.ingest import ingest
 from seedance_avatar.sandbox import Fate, Sandbox
 
 

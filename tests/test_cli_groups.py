@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from seedance_avatar import AssetGroup, AssetSource, AuthError, InvalidSource
-from seedance_avatar.cli.groups import Groups
-from seedance_avatar.cli.manifest import ManifestSource
+from seedance_avatar.cli.manifest.manifest import ManifestSource
+from seedance_avatar.cli.run.groups import Groups
 
 URL = "https://x.example.com/a.jpg"
 

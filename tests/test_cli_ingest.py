@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 
 from seedance_avatar import AvatarError, InvalidInput, JournalError
-from seedance_avatar.cli.formats import ManifestError
-from seedance_avatar.cli.ingest import ingest
-from seedance_avatar.cli.results import Unwritable
+from seedance_avatar.cli.commands.ingest import ingest
+from seedance_avatar.cli.manifest.formats import ManifestError
+from seedance_avatar.cli.run.results import Unwritable
 from seedance_avatar.sandbox import Fate, Sandbox
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedance_avatar import Active, Asset, AssetSource, ConnectionFailed, Failed, Outcome, RateLimited
-from seedance_avatar.cli.meter import Histogram, Meter, RateWindow
+from seedance_avatar.cli.run.meter import Histogram, Meter, RateWindow
 from seedance_avatar.events import Accepted, LimitChanged, Outage, RequestFinished, RetryPlanned, Settled
 
 SOURCE = AssetSource("https://cdn.example.com/a.jpg")

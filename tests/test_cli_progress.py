@@ -9,8 +9,8 @@ import pytest
 from rig.terminal import Terminal
 
 from seedance_avatar import IngestStats, SessionStats
-from seedance_avatar.cli.eventlog import EventLog
-from seedance_avatar.cli.progress import JsonView, LiveView, PlainView, Snapshot, frame, keep_showing, line
+from seedance_avatar.cli.run.eventlog import EventLog
+from seedance_avatar.cli.run.progress import JsonView, LiveView, PlainView, Snapshot, frame, keep_showing, line
 
 SNAPSHOT = Snapshot(
     title="sources.csv → brand-avatar",

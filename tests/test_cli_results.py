@@ -23,8 +23,8 @@ from seedance_avatar import (
     SubmissionInDoubt,
     WaitTimeout,
 )
-from seedance_avatar.cli.manifest import ManifestSource, RejectedRow
-from seedance_avatar.cli.results import Rejects, Results, Unwritable, record
+from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
+from seedance_avatar.cli.run.results import Rejects, Results, Unwritable, record
 
 SOURCE: AssetSource = ManifestSource(
     "https://u:pw@cdn.example.com/a.jpg?sig=CANARY", "image", None, None, "k1", 17, "hero"
@@ -198,7 +198,7 @@ def test_rejects_that_cannot_be_written_are_told(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_cancelled_put_loses_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    monkeypatch.setattr("seedance_avatar.cli.results._AHEAD", 0)
+    monkeypatch.setattr("seedance_avatar.cli.run.results._AHEAD", 0)
     async with Results(str(path)) as results:
         putting = asyncio.create_task(results.put(ACTIVE))
         await asyncio.sleep(0)

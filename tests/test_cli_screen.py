@@ -6,7 +6,7 @@ import pytest
 from rich.text import Text
 from rig.terminal import Terminal
 
-from seedance_avatar.cli.screen import Screen, terminal_size
+from seedance_avatar.cli.run.screen import Screen, terminal_size
 
 
 def test_a_frame_replaces_the_last_one_and_leaves_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import pytest
 
 from seedance_avatar import Limits
-from seedance_avatar.cli.manifest import Manifest, RejectedRow
-from seedance_avatar.cli.survey import TIERS, Survey, estimate, survey
+from seedance_avatar.cli.manifest.manifest import Manifest, RejectedRow
+from seedance_avatar.cli.manifest.survey import TIERS, Survey, estimate, survey
 
 
 def read(lines: Iterable[str]) -> tuple[Survey, list[RejectedRow]]:

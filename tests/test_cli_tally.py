@@ -22,7 +22,7 @@ from seedance_avatar import (
     WaitTimeout,
 )
 from seedance_avatar.cli.exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
-from seedance_avatar.cli.tally import Tally, reason_of
+from seedance_avatar.cli.run.tally import Tally, reason_of
 
 SOURCE = AssetSource("https://cdn.example.com/a.jpg?sig=CANARY", key="k1")
 ASSET = Asset(asset_id="pa_1", status="processing")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedance_avatar.cli.words import duration, number, plural, rate
+from seedance_avatar.cli.formatting import duration, number, plural, rate
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.limits.gateways import Bucket
 from benchmarks.limits.simulate import Net, Run, simulate
-from seedance_avatar.control import LATE, LATE_LEAST, TARGET, Finder
-from seedance_avatar.pacing import SUBMITS, Pacer
-from seedance_avatar.trail import Trail, first
+from seedance_avatar.limits.pacer import SUBMITS, Pacer
+from seedance_avatar.limits.rate_finder import LATE, LATE_LEAST, TARGET, Finder, Trail, first
 
 
 def pass_evenly(finder: Finder, now: float, seconds: float, rate: float) -> float:

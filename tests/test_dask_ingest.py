@@ -17,9 +17,9 @@ from distributed import Client, LocalCluster, Queue
 from rig.world import FAST, KEY, quick, sources
 
 from seedance_avatar import Active, AssetSource, Failed, InDoubt, InvalidInput, Limits, Outcome, Unsent
-from seedance_avatar.integrations.dask import ingest_on_cluster
-from seedance_avatar.integrations.dask_worker import Key, Order, close_sessions, work
-from seedance_avatar.journal import Journal
+from seedance_avatar.integrations.dask.ingest import ingest_on_cluster
+from seedance_avatar.integrations.dask.worker import Key, Order, close_sessions, work
+from seedance_avatar.journal.journal import Journal
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.threaded import in_thread
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from rig.clock import loop_clock
 
-from seedance_avatar.deadline import Deadlines
+from seedance_avatar.client.deadline import Deadlines
 
 
 @pytest.mark.asyncio

@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from seedance_avatar.download import Download, _Part
 from seedance_avatar.errors import ApiError, ConnectionFailed, InvalidInput, NotFound, ProtocolError, RateLimited
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Retry, Timeouts
+from seedance_avatar.videos.download import Download, _Part
 
 VIDEO = random.Random(7).randbytes(3_000_000)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from seedance_avatar.accounts import Accounts
-from seedance_avatar.feeding import Feeder
-from seedance_avatar.intake import Intake
+from seedance_avatar.ingest.admission import Feeder
+from seedance_avatar.ingest.outcome_queue import Accounts
+from seedance_avatar.ingest.sources import Intake
 
 
 def feeder_of(*, queued: int, in_hand: int, max_pending: int = 1000, done: bool = False) -> Feeder:

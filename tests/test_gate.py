@@ -8,9 +8,9 @@ import random
 import pytest
 from rig.clock import loop_clock
 
+from seedance_avatar.client.gate import Flow, Gate
 from seedance_avatar.errors import SessionStateError
-from seedance_avatar.gate import Flow, Gate
-from seedance_avatar.pacing import SUBMITS, Pacer
+from seedance_avatar.limits.pacer import SUBMITS, Pacer
 
 STOPPED = SessionStateError("stopped")
 

@@ -34,9 +34,9 @@ from seedance_avatar import (
     VideoModel,
     VideoTask,
     WaitTimeout,
-    recent,
 )
 from seedance_avatar.events import Accepted, ReferenceRegistered
+from seedance_avatar.session import waiting as recent
 
 PHOTO = "https://cdn.example.com/her.jpg?sig=s3cret"
 

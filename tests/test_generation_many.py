@@ -28,7 +28,8 @@ from seedance_avatar import (
     Unsent,
     WaitTimeout,
 )
-from seedance_avatar.journal import Journal, Record
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Record
 
 
 def session(service: Studio, **knobs: Any) -> AvatarSession:

@@ -40,7 +40,7 @@ from seedance_avatar import (
     Unsent,
     WaitTimeout,
 )
-from seedance_avatar.journal import Journal
+from seedance_avatar.journal.journal import Journal
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.fates import Fate
 

@@ -17,7 +17,8 @@ from seedance_avatar.errors import (
     SessionStateError,
     SubmissionInDoubt,
 )
-from seedance_avatar.journal import Entry, Journal, Record, Run, Sample
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Entry, Record, Run, Sample
 
 
 @pytest.mark.asyncio

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from rig.journals import child, entry_of, held_up, known, names_in, planned, pragma
 
-from seedance_avatar import journal_thread
 from seedance_avatar.errors import JournalError
-from seedance_avatar.journal import Journal
-from seedance_avatar.journal_file import Lock
-from seedance_avatar.journal_store import Store
+from seedance_avatar.journal import writer as journal_thread
+from seedance_avatar.journal.file import Lock
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.store import Store
 
 
 @pytest.mark.asyncio

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rig.journals import HOLDER, child, directory_not_ours, entry_of, known, may_not_write, names_in, planned, sql
 
-from seedance_avatar import journal_file
 from seedance_avatar.errors import JournalError, SessionStateError
-from seedance_avatar.journal import Journal
-from seedance_avatar.journal_file import MIGRATIONS, Lock
+from seedance_avatar.journal import file as journal_file
+from seedance_avatar.journal.file import MIGRATIONS, Lock
+from seedance_avatar.journal.journal import Journal
 
 
 async def make(path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rig.journals import entry_of
 
-from seedance_avatar import journal_outbox
-from seedance_avatar.journal import Journal
-from seedance_avatar.journal_thread import Op, Writer
+from seedance_avatar.journal import batcher as journal_outbox
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.writer import Op, Writer
 
 HOUR = 3600.0
 

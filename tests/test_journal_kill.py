@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rig.journals import child, sql
 
-from seedance_avatar.journal import Journal, Record
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Record
 
 KILLS = 10
 

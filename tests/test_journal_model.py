@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rig.journals import entry_of
 
 from seedance_avatar.errors import JournalError
-from seedance_avatar.journal import Journal
+from seedance_avatar.journal.journal import Journal
 
 THINGS = st.integers(0, 5)
 

@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedance_avatar.journal_records import KINDS, fingerprint, without_queries
+from seedance_avatar.journal.records import KINDS, fingerprint, without_queries
 
 HASHER = hashlib.blake2b(digest_size=16, key=b"a secret of the journal")
 TEXT = st.text(max_size=6)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedance_avatar.learning import TYPICAL, Law
-from seedance_avatar.survival import assumed, at_age, bracket, carried, evened, fitted
+from seedance_avatar.polling.completion_times import TYPICAL, Law
+from seedance_avatar.polling.hazard import assumed, at_age, bracket, carried, evened, fitted
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
 json_like = st.recursive(

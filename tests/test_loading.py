@@ -28,28 +28,26 @@ _LATE: Final = {
     *(
         f"seedance_avatar.{name}"
         for name in (
-            "assets",
-            "download",
-            "exactly_once",
-            "generation",
-            "journal",
-            "journal_file",
-            "journal_reader",
-            "journal_records",
-            "journal_store",
-            "journal_outbox",
-            "journal_thread",
-            "media",
-            "members",
-            "pool",
-            "pooled",
-            "real_person",
-            "recorder",
-            "uploads",
-            "video_rules",
-            "video_wire",
-            "videos",
-            "webhooks",
+            "session.asset_calls",
+            "videos.download",
+            "videos.exactly_once",
+            "videos.adapter",
+            "journal.journal",
+            "journal.file",
+            "journal.reader",
+            "journal.records",
+            "journal.store",
+            "journal.batcher",
+            "journal.writer",
+            "pool.member",
+            "pool.pool",
+            "pool.run",
+            "videos.real_person",
+            "ingest.recorder",
+            "videos.rules",
+            "videos.messages",
+            "session.video_calls",
+            "videos.webhooks",
         )
     ),
 }
@@ -71,7 +69,7 @@ def test_the_package_by_itself_loads_nothing() -> None:
 
 def test_an_ingest_of_urls_goes_without_what_it_does_not_use() -> None:
     loaded = loaded_by(INGESTS)
-    assert "seedance_avatar.pipeline" in loaded
+    assert "seedance_avatar.ingest.pipeline" in loaded
     assert loaded & _LATE == set()
 
 
@@ -81,7 +79,7 @@ def test_what_comes_late_are_modules_that_there_are() -> None:
 
 
 def test_an_error_loads_no_session() -> None:
-    assert "seedance_avatar.session" not in loaded_by("from seedance_avatar import AvatarError, InvalidInput")
+    assert "seedance_avatar.session.session" not in loaded_by("from seedance_avatar import AvatarError, InvalidInput")
 
 
 def test_every_public_name_is_where_the_table_says() -> None:

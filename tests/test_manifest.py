@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedance_avatar import AssetSource, InvalidSource
-from seedance_avatar.cli.formats import Format, ManifestError, read_records
-from seedance_avatar.cli.manifest import Manifest, ManifestSource, RejectedRow, open_manifest
+from seedance_avatar.cli.manifest.formats import Format, ManifestError, read_records
+from seedance_avatar.cli.manifest.manifest import Manifest, ManifestSource, RejectedRow, open_manifest
 
 
 def judge(source: AssetSource) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig.media import mp4, png, wav
 
-from seedance_avatar import media
+from seedance_avatar.assets import media
+from seedance_avatar.assets.media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
 from seedance_avatar.errors import InvalidInput
-from seedance_avatar.media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
 
 BEGINNINGS = [
     (b"\xff\xd8\xff\xe0\0\x10JFIF", "jpeg", "image"),

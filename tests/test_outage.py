@@ -7,10 +7,10 @@ import random
 
 import pytest
 
+from seedance_avatar.client.circuit_breaker import Outage
+from seedance_avatar.client.gate import Flow
 from seedance_avatar.errors import ConnectionFailed, SessionStateError
-from seedance_avatar.gate import Flow
 from seedance_avatar.options import Retry
-from seedance_avatar.outage import Outage
 
 GONE = ConnectionFailed("nobody there")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedance_avatar.planning import Plan
+from seedance_avatar.polling.plan import Plan
 
 
 def cost(looks: list[float], ages: list[float], finished: list[float], price: float, dread: float) -> float:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedance_avatar.options import Polling
-from seedance_avatar.polling import Schedule, Watched
+from seedance_avatar.polling.schedule import Schedule, Watched
 
 KINDS = ("image", "video", "audio", "generation")
 POLLINGS = [Polling.learned(), Polling.fixed(0, 0), Polling.fixed(5, 10), Polling.learned(price=5)]

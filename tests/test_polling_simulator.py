@@ -8,7 +8,7 @@ from benchmarks.polling import __main__ as benchmark
 from benchmarks.polling.laws import HELD_OUT, TUNED
 from benchmarks.polling.simulator import Run, arrivals, best_first_then_every, best_fixed, simulate
 from seedance_avatar.options import Polling
-from seedance_avatar.polling import Schedule
+from seedance_avatar.polling.schedule import Schedule
 
 
 def run(

@@ -18,9 +18,9 @@ from rig.redis_server import RedisServer, redis_server
 from rig.world import quick, sources
 
 from seedance_avatar import ConnectionFailed, InvalidInput, Limits, Retry, Unsent
+from seedance_avatar.client.shared_gate import AHEAD
 from seedance_avatar.integrations.redis import RedisLimits
 from seedance_avatar.sandbox import Sandbox
-from seedance_avatar.shared_gate import AHEAD
 
 NARROW = {"max_submitting": AHEAD, "max_polling": AHEAD}
 """So few on the wire that it does not matter how late any process is: no more can arrive at once."""

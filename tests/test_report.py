@@ -15,14 +15,15 @@ from rig.histories import BEGAN, HOSTILE, Past
 from rig.journals import child
 
 from seedance_avatar import InvalidInput, JournalError, JournalReader, SessionStateError
-from seedance_avatar.cli.advice import next_steps
 from seedance_avatar.cli.app import run
-from seedance_avatar.cli.charts import draw_speed, draw_timeline, draw_waits
-from seedance_avatar.cli.history import Worked, quantile, read_history, share_of
-from seedance_avatar.cli.page import report_page
-from seedance_avatar.cli.report import report
-from seedance_avatar.cli.results import Unwritable
-from seedance_avatar.journal import Journal, Run
+from seedance_avatar.cli.commands.report import report
+from seedance_avatar.cli.report.advice import next_steps
+from seedance_avatar.cli.report.charts import draw_speed, draw_timeline, draw_waits
+from seedance_avatar.cli.report.history import Worked, quantile, read_history, share_of
+from seedance_avatar.cli.report.page import report_page
+from seedance_avatar.cli.run.results import Unwritable
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Run
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "path", "use"}
 
@@ -259,7 +260,7 @@ async def test_without_the_extra_the_error_names_it(
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("charts", "page"):
-        monkeypatch.delitem(sys.modules, f"seedance_avatar.cli.{name}")
+        monkeypatch.delitem(sys.modules, f"seedance_avatar.cli.report.{name}")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InvalidInput, match=r"pip install 'seedance-avatar\[report\]'"):
         await report(str(past.path), html=str(tmp_path / "report.html"))

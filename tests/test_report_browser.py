@@ -13,9 +13,9 @@ import pytest_asyncio
 from rig.browser import browse
 from rig.histories import HOSTILE, Past
 
-from seedance_avatar.cli.advice import next_steps
-from seedance_avatar.cli.history import read_history
-from seedance_avatar.cli.page import report_page
+from seedance_avatar.cli.report.advice import next_steps
+from seedance_avatar.cli.report.history import read_history
+from seedance_avatar.cli.report.page import report_page
 
 PROBE = """
 <script>

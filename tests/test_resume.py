@@ -33,8 +33,8 @@ from seedance_avatar import (
     SubmissionInDoubt,
     Unsent,
 )
-from seedance_avatar.journal import Journal
-from seedance_avatar.polling import Schedule
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.polling.schedule import Schedule
 from seedance_avatar.sandbox.fates import Fate
 
 NARROW = {"limits": Limits(submits_per_second=1e9, max_submitting=4)}

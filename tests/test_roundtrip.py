@@ -18,8 +18,8 @@ from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 from yarl import URL
 
+from seedance_avatar.client.fast_path import ShortWay
 from seedance_avatar.errors import ConnectionFailed
-from seedance_avatar.roundtrip import ShortWay
 
 OK = json_answer({"asset_id": "pa_1"})
 BODY = OK.data.partition(b"\r\n\r\n")[2]

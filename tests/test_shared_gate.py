@@ -12,10 +12,10 @@ from rig.leaks import no_leaks
 from rig.world import quick, sources
 
 from seedance_avatar import AvatarSession, ConnectionFailed, Retry, SessionStateError, Unsent
-from seedance_avatar.gate import Flow
+from seedance_avatar.client.gate import Flow
+from seedance_avatar.client.shared_gate import AHEAD, SharedGate, gates
 from seedance_avatar.options import Permits
 from seedance_avatar.sandbox import Sandbox
-from seedance_avatar.shared_gate import AHEAD, SharedGate, gates
 
 
 @attrs.define(eq=False)

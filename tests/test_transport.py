@@ -32,9 +32,9 @@ from rig.rude import (
 from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 
+from seedance_avatar.client.transport import AnswerLost, Transport
 from seedance_avatar.errors import ConnectionFailed
-from seedance_avatar.transport import AnswerLost, Transport
-from seedance_avatar.wire import Request
+from seedance_avatar.wire.request import Request
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 

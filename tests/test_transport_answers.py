@@ -13,9 +13,9 @@ from rig.proxy import FaultProxy
 from rig.rude import Act, Bytes, Cut, Drip, Endless, RudeServer, Seen, gzip_bomb, json_answer, raw_answer, until
 from rig.trips import get, opened, post
 
-from seedance_avatar.faults import MAX_BODY
-from seedance_avatar.transport import AnswerLost
-from seedance_avatar.wire import Answer
+from seedance_avatar.client.aiohttp_errors import MAX_BODY
+from seedance_avatar.client.transport import AnswerLost
+from seedance_avatar.wire.response import Answer
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 

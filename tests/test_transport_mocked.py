@@ -8,8 +8,8 @@ from aioresponses import aioresponses
 from rig.trips import KEY, get, opened, post
 from yarl import URL
 
+from seedance_avatar.client.transport import AnswerLost
 from seedance_avatar.errors import ConnectionFailed
-from seedance_avatar.transport import AnswerLost
 
 BASE = "https://gateway.example"
 

@@ -28,9 +28,9 @@ from rig.rude import (
 from rig.tls import server_context
 from rig.trips import KEY, get, opened, post
 
+from seedance_avatar.client.transport import AnswerLost, Transport
 from seedance_avatar.errors import AvatarError, ConnectionFailed
 from seedance_avatar.text import Secret
-from seedance_avatar.transport import AnswerLost, Transport
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 

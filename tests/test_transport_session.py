@@ -16,10 +16,10 @@ from rig.proxy import FaultProxy, black_hole
 from rig.rude import Drip, Late, RudeServer, Silence, json_answer, raw_answer, until
 from rig.trips import KEY, get, opened, post
 
+from seedance_avatar.client.transport import AnswerLost, Transport
 from seedance_avatar.errors import InvalidInput, SessionStateError
 from seedance_avatar.options import Timeouts
 from seedance_avatar.text import Secret
-from seedance_avatar.transport import AnswerLost, Transport
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 

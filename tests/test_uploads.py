@@ -23,9 +23,9 @@ from seedance_avatar import (
     InvalidSource,
     ProtocolError,
     Unsent,
-    uploads,
 )
-from seedance_avatar.media import probe
+from seedance_avatar.assets import uploads
+from seedance_avatar.assets.media import probe
 
 
 def put(folder: Path, name: str, data: bytes) -> Path:

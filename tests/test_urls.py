@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seedance_avatar.urls import MAX_URL, judge_host, judge_url, shown_url
+from seedance_avatar.text import shown_url
+from seedance_avatar.wire.public_urls import MAX_URL, judge_host, judge_url
 
 anything = st.text(st.characters(exclude_categories=[]))
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from seedance_avatar.errors import AvatarError, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetSource
-from seedance_avatar.video_models import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
-from seedance_avatar.video_request import GenerationRequest, Reference
-from seedance_avatar.video_rules import check_request, parts_of
+from seedance_avatar.videos.model_table import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
+from seedance_avatar.videos.request import GenerationRequest, Reference
+from seedance_avatar.videos.rules import check_request, parts_of
 
 ULID = "01JZ8Q4T2V6W8X0Y2Z4A6B8C0D"
 URL = "https://cdn.example.com/a.jpg"

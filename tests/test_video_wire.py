@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedance_avatar.answers import Answer
 from seedance_avatar.errors import ApiError, AvatarError, InvalidInput, NotFound, ProtocolError
 from seedance_avatar.models import Asset, VideoTask
-from seedance_avatar.video_request import GenerationRequest, Reference
-from seedance_avatar.video_rules import parts_of
-from seedance_avatar.video_wire import generation_request, read_video, video_query
+from seedance_avatar.videos.messages import generation_request, read_video, video_query
+from seedance_avatar.videos.request import GenerationRequest, Reference
+from seedance_avatar.videos.rules import parts_of
+from seedance_avatar.wire.response import Answer
 
 
 def body(request: GenerationRequest) -> dict[str, Any]:

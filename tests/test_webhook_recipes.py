@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 
-from seedance_avatar import webhooks
+from seedance_avatar.videos import webhooks
 
 BLOCKS = re.findall(r"::\n\n((?:    .*\n|\n)+)", webhooks.__doc__ or "")
 BODY = json.dumps(

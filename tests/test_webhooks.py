@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from seedance_avatar.errors import InvalidInput, ProtocolError, WebhookRefused
-from seedance_avatar.webhooks import WebhookEvent, verify_webhook
+from seedance_avatar.videos.webhooks import WebhookEvent, verify_webhook
 
 NOW = 1_800_000_000.0
 SECRET = "whsec_first"

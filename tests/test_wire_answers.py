@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from seedance_avatar.assets.messages import read_asset, read_group
 from seedance_avatar.errors import (
     ApiError,
     AuthError,
@@ -23,16 +24,9 @@ from seedance_avatar.errors import (
     ServerError,
 )
 from seedance_avatar.models import Asset, AssetGroup, AssetSource, RateHints, VideoTask
-from seedance_avatar.wire import (
-    Answer,
-    find_error,
-    find_reason,
-    read_asset,
-    read_group,
-    read_head,
-    read_object,
-    structure,
-)
+from seedance_avatar.wire.convert import structure
+from seedance_avatar.wire.refusals import find_error, find_reason, read_object
+from seedance_avatar.wire.response import Answer, read_head
 
 URL = "https://cdn.example.com/a.jpg?sig=S3CRET"
 ULID = "pa_01HZXW8K3Q2N4M5P6R7S8T9V0W"

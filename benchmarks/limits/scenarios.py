@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from seedance_avatar.pacing import SUBMITS, Pacer
+from seedance_avatar.limits.pacer import SUBMITS, Pacer
 
 from .gateways import Both, Bucket, FixedWindow, Gateway, Shared, SlidingWindow, Staged
 from .simulate import Net, Run, simulate

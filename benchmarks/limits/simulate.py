@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import attrs
 
+from seedance_avatar.limits.pacer import Pacer
 from seedance_avatar.models import RateHints
-from seedance_avatar.pacing import Pacer
 
 from .gateways import Gateway
 

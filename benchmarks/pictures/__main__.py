@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from rig.browser import browse
 from rig.histories import Past
 
-from seedance_avatar.cli.report import report
+from seedance_avatar.cli.commands.report import report
 
 HERE: Final = Path(__file__).parent
 COLUMNS, ROWS = 92, 16

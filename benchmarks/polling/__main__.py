@@ -19,7 +19,7 @@ from typing import Final
 import attrs
 
 from seedance_avatar.options import Polling
-from seedance_avatar.polling import Schedule, Watched
+from seedance_avatar.polling.schedule import Schedule, Watched
 
 from .laws import HELD_OUT, TUNED, Law
 from .simulator import Run, arrivals, best_first_then_every, best_fixed, simulate

@@ -8,7 +8,7 @@ from random import Random
 
 import attrs
 
-from seedance_avatar.polling import Schedule, Watched
+from seedance_avatar.polling.schedule import Schedule, Watched
 
 __all__ = ["Run", "arrivals", "best_first_then_every", "best_fixed", "simulate"]
 

@@ -12,14 +12,14 @@ from seedance_avatar import AvatarError, __version__
 from seedance_avatar.text import safe_text
 
 from .arguments import hide_dashes, show_dashes
-from .demo import demo
+from .commands.demo import demo
+from .commands.generate import generate
+from .commands.ingest import ingest
+from .commands.report import report
+from .commands.sandbox import sandbox
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
-from .generate import generate
-from .ingest import ingest
-from .report import report
-from .results import Unwritable
-from .sandbox import sandbox
-from .summary import INVOCATION
+from .run.results import Unwritable
+from .run.summary import INVOCATION
 
 __all__ = ["app", "run"]
 

@@ -27,8 +27,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from seedance_avatar.errors import ConnectionFailed, InvalidInput
+from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Pacer
 from seedance_avatar.options import Limits, check_positive
-from seedance_avatar.pacing import QUERIES, SUBMITS, Pacer
 from seedance_avatar.text import safe_text
 
 __all__ = ["RedisLimits"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .accounts import Account
+from .dialect import Vintage
 from .fates import Fate
 from .faults import Fault, Faults
 from .ledger import Ledger
@@ -10,7 +11,6 @@ from .limits import Bucket, RateLimits, Window
 from .records import Delivery, Download, FileUpload, Generation, Group, Upload
 from .server import Sandbox
 from .serving import serve
-from .vintage import Vintage
 
 __all__ = [
     "Account",

@@ -13,15 +13,15 @@ import attrs
 from seedance_avatar.models import ASSET_TYPES
 
 from .accounts import Account
+from .asset_table import AssetTable
 from .clock import Clock
+from .dialect import Vintage
 from .fates import Fates
 from .files import Files
 from .ids import Ids
 from .ledger import Ledger
 from .records import Group
 from .replies import Refused, Reply, as_json, refusal, refusal_in_envelope
-from .table import AssetTable
-from .vintage import Vintage
 
 __all__ = ["Assets", "is_public", "json_object"]
 

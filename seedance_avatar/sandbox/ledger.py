@@ -12,9 +12,9 @@ import attrs
 
 from seedance_avatar.models import ASSET_TYPES
 
-from .check import disagreements
+from .asset_table import AssetTable
+from .reconcile import disagreements
 from .records import Delivery, Download, FileUpload, Generation, Group, Upload
-from .table import AssetTable
 
 __all__ = ["Lane", "Ledger"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from seedance_avatar.urls import shown_url
+from seedance_avatar.text import shown_url
 
 __all__ = ["Delivery", "Download", "FileUpload", "Generation", "Group", "Upload"]
 

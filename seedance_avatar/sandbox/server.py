@@ -10,19 +10,19 @@ from typing import Any, Literal, Self
 from aiohttp import web
 
 from .accounts import Account, Accounts
+from .asset_table import AssetTable
 from .assets import Assets
 from .clock import Clock
+from .dialect import Vintage
 from .fates import TYPICAL, Fate, Fates, ProcessingTime
 from .faults import Fault, Faults
 from .files import Files
-from .front import Front
 from .ids import Ids, IdStyle
 from .ledger import Ledger
 from .limits import RateLimits
-from .table import AssetTable
+from .router import Front
 from .uploads import Uploads
 from .videos import Videos
-from .vintage import Vintage
 from .webhooks import Webhooks
 
 __all__ = ["Sandbox"]

@@ -13,17 +13,17 @@ import attrs
 from seedance_avatar.models import ASSET_TYPES
 
 from .accounts import Account
+from .asset_table import AssetTable
 from .assets import is_public, json_object
 from .clock import Clock
+from .dialect import Vintage
 from .fates import Fate, Fates
 from .files import Files
 from .ids import Ids
 from .mp4 import make_mp4, make_png, size_for
 from .records import Generation
 from .replies import Refused, Reply, as_json, refusal
-from .table import AssetTable
 from .video_rules import Medium, media_of
-from .vintage import Vintage
 
 __all__ = ["PREFIX", "Task", "Videos"]
 

@@ -26,9 +26,10 @@ from seedance_avatar import (
     Pending,
     Unsent,
 )
-from seedance_avatar.journal import Journal, Record
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Record
 from seedance_avatar.sandbox import Sandbox, Upload
-from seedance_avatar.urls import shown_url
+from seedance_avatar.text import shown_url
 
 from .worker import Task, sources
 

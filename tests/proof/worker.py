@@ -22,8 +22,8 @@ from typing import Any
 import attrs
 
 from seedance_avatar import AssetSource, AvatarSession, Limits, Polling, Retry, Timeouts
-from seedance_avatar.job import Job
-from seedance_avatar.recorder import Recorder
+from seedance_avatar.ingest.job import Job
+from seedance_avatar.ingest.recorder import Recorder
 
 __all__ = ["Task", "sources"]
 

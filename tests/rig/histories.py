@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 from seedance_avatar import ContentRefused, SubmissionInDoubt
-from seedance_avatar.journal import Journal, Kind
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Kind
 
 # What somebody may put into a name to break the page that shows it; the page's tests look for its traces.
 HOSTILE = "</title><script>document.title='HACKED'</script> javascript:alert(1) \u202egpj.exe \x1b[31mred"

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from seedance_avatar.journal import Entry, Journal, Record
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Entry, Record
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534

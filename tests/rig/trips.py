@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from seedance_avatar.client.transport import Transport
 from seedance_avatar.options import Timeouts
 from seedance_avatar.text import KeyProvider, Secret
-from seedance_avatar.transport import Transport
-from seedance_avatar.wire import Request
+from seedance_avatar.wire.request import Request
 
 __all__ = ["KEY", "get", "opened", "post"]
 

@@ -1,0 +1,1 @@
+"""Assets: their requests and responses, and how one goes through an ingest."""

@@ -1,0 +1,123 @@
+"""How an asset goes through a pipeline."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from seedance_avatar.client.client import Client, Passage
+from seedance_avatar.client.gate import Flow
+from seedance_avatar.errors import AssetFailed, AvatarError, InvalidInput, InvalidSource
+from seedance_avatar.models import Asset, AssetGroup, AssetSource
+from seedance_avatar.text import safe_text
+from seedance_avatar.wire.refusals import is_id
+from seedance_avatar.wire.request import Request
+from seedance_avatar.wire.response import Answer
+
+from .messages import asset_query, asset_request, check_source, read_asset
+from .uploads import judge, published
+
+if TYPE_CHECKING:
+    from seedance_avatar.journal.journal import Journal
+    from seedance_avatar.journal.records import Entry
+
+__all__ = [
+    "AssetTrade",
+    "GroupOf",
+]
+
+GroupOf: TypeAlias = Callable[[AssetSource], AssetGroup | str | Awaitable[AssetGroup | str]]
+"""Which group a source goes to, where one ingest serves several; sync or async."""
+
+
+def group_id_of(group: object) -> str:
+    """Return the id of ``group``, checked.
+
+    :raises InvalidInput: it is neither a group nor an id.
+    """
+    group_id = group.group_id if isinstance(group, AssetGroup) else group
+    if not isinstance(group_id, str):
+        message = f"group must be an AssetGroup or a group id, not {type(group).__name__}"
+        raise InvalidInput(message)
+    if not is_id(group_id):
+        message = f"{safe_text(group_id, 80)!r} is not a group id: pass what create_group() returned, or its group_id"
+        raise InvalidInput(message)
+    return group_id
+
+
+@attrs.define(eq=False, repr=False)
+class AssetTrade:
+    """How sources become assets: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them."""
+
+    group: AssetGroup | str | GroupOf
+    allow_private: bool = False
+    kind: str = "assets"
+    settles_doubt: bool = False
+
+    def label(self, source: object) -> str:
+        """Return the source's label."""
+        return source.label if isinstance(source, AssetSource) else f"<{type(source).__name__}>"
+
+    def polling_kind(self, source: AssetSource) -> str:
+        """Return its asset type: each type has its own law of time."""
+        return source.asset_type
+
+    async def place(self, source: object) -> str:
+        """Judge the source, and return the id of the group it goes to."""
+        if not isinstance(source, AssetSource):
+            message = f"a source must be an AssetSource, not {type(source).__name__}: use AssetSource.image(url)"
+            raise InvalidSource(message)
+        check_source(source, allow_private=self.allow_private)
+        if source.path is not None:
+            await judge(source)
+        group = self.group
+        if callable(group):
+            found = group(source)
+            group = await found if inspect.isawaitable(found) else found
+        return group_id_of(group)
+
+    def identity(self, source: AssetSource, place: str) -> Hashable:
+        """Return the source's key, else its group, type and URL (one upload for what is equal in it)."""
+        return source.key if source.key is not None else (place, source.asset_type, source.source_url)
+
+    async def submit(self, source: AssetSource, place: str, *, client: Client, flow: Flow, passage: Passage) -> Asset:
+        """Upload the source, and before it, where it is a local file, the file."""
+
+        def read(answer: Answer) -> Asset:
+            return read_asset(answer, source=source)
+
+        sent = await published(source, client=client, flow=flow, patient=True)
+        # Where the service itself has put a file, it can fetch it from.
+        request = asset_request(sent, place, allow_private=self.allow_private or sent is not source)
+        return await client.call(request, read, flow=flow, patient=True, passage=passage)
+
+    def question(self, item_id: str) -> Request:
+        """Return the status request."""
+        return asset_query(item_id)
+
+    def read(self, answer: Answer, source: AssetSource, item_id: str) -> Asset:
+        """Read the answer to it."""
+        return read_asset(answer, source=source, asked=item_id)
+
+    def entry(self, journal: Journal, source: AssetSource, place: str) -> Entry:
+        """Return what a journal knows the source by."""
+        return journal.entry(kind=source.asset_type, group_id=place, url=source.source_url, key=source.key)
+
+    def item_id(self, thing: Asset) -> str:
+        """Return the asset's id."""
+        return thing.asset_id
+
+    def recall(self, source: AssetSource, place: str, item_id: str, status: str) -> Asset:
+        """Return the asset as last seen."""
+        return Asset(asset_id=item_id, group_id=place, asset_type=source.asset_type, status=status, source=source)
+
+    def own(self, thing: Asset, source: AssetSource) -> Asset:
+        """Return the asset with another of the sources that share it."""
+        return attrs.evolve(thing, source=source)
+
+    def failure(self, thing: Asset) -> AvatarError | None:
+        """Return why the asset failed, or None when it is active."""
+        return AssetFailed(thing) if thing.is_failed else None

@@ -1,0 +1,211 @@
+"""Local files, put where the service can fetch them: judged first, then streamed to its upload endpoints."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, Self
+
+import attrs
+from anyio import to_thread
+
+from seedance_avatar.client.client import Client
+from seedance_avatar.client.gate import Flow
+from seedance_avatar.errors import InvalidInput, InvalidSource
+from seedance_avatar.models import AssetSource
+from seedance_avatar.text import safe_text
+from seedance_avatar.wire.refusals import read_object
+from seedance_avatar.wire.request import Request, Streamed
+from seedance_avatar.wire.response import Answer
+
+from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
+from .messages import check_source
+
+__all__ = [
+    "check_file",
+    "judge",
+    "published",
+    "upload_file",
+]
+
+
+async def judge(source: AssetSource) -> None:
+    """Refuse a source made of a local file that cannot become an asset of its type; a URL passes.
+
+    :raises InvalidSource: there is no such file, or it breaks limits of the service: each is named.
+    """
+    if source.path is not None:
+        from .uploads import check_file  # noqa: PLC0415 - see the top of this module
+
+        await to_thread.run_sync(check_file, source)
+
+
+async def published(source: AssetSource, *, client: Client, flow: Flow, patient: bool = False) -> AssetSource:
+    """Return ``source`` with a URL that the service can fetch: a local file is judged and uploaded first.
+
+    :raises InvalidSource: see :func:`judge`. What :func:`~seedance_avatar.uploads.upload_file` raises, likewise.
+    """
+    path = getattr(source, "path", None)
+    if path is None:
+        return source  # its own URL is judged where the request is built
+    from .uploads import upload_file  # noqa: PLC0415 - see the top of this module
+
+    check_source(source)
+    await judge(source)
+    url = await upload_file(path, client=client, flow=flow, patient=patient)
+    return attrs.evolve(source, source_url=url, path=None)
+
+
+_CHUNK: Final = 1 << 18
+
+
+async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow, patient: bool = False) -> str:
+    """Upload the file at ``path`` to the service and return its URL there, which is public.
+
+    Which of the service's endpoints it goes to is told by its first bytes. It does no harm to upload a file twice,
+    so whatever breaks is tried again.
+
+    :param patient: as for :meth:`Client.call`.
+    :raises InvalidInput: there is no such file, or the service would not take it: each reason is named.
+    :raises ConnectionFailed: no answer came in all attempts.
+    :raises ApiError: the service refused.
+
+    Cancelled, it stops sending; what the service has made of it is nobody's.
+    """
+    facts = await to_thread.run_sync(probe, path)
+    name = safe_text(facts.path.name, 80)
+    problems = list(_upload_problems(facts))
+    if problems:
+        message = f"the service takes no such upload: {'; '.join(problems)}"
+        raise InvalidInput(message, about=name)
+    file = _Reader(facts.path)
+    try:
+        await to_thread.run_sync(file.open)
+        return await client.call(_request(file, facts, name), _read_url, flow=flow, patient=patient)
+    finally:
+        file.close()
+
+
+def check_file(source: AssetSource) -> None:
+    """Refuse a source made of a local file that cannot become an asset of its type. It reads the disk.
+
+    :raises InvalidSource: there is no such file, or it breaks limits of the service: each is named.
+    """
+    if source.path is None:
+        return
+    try:
+        facts = probe(source.path)
+    except InvalidInput as error:
+        raise InvalidSource(error.message, about=source.label) from error
+    # The same limit may be broken in both tables; once is enough.
+    problems = dict.fromkeys([*ASSET_LIMITS[source.asset_type].problems(facts), *_upload_problems(facts)])
+    if problems:
+        message = f"this file cannot become an asset of type {source.asset_type}: {'; '.join(problems)}"
+        raise InvalidSource(message, about=source.label)
+
+
+def _upload_problems(facts: MediaFacts) -> Iterator[str]:
+    if facts.media_type is None:
+        yield "its format is not known"
+    else:
+        yield from UPLOAD_LIMITS[facts.media_type].problems(facts)
+
+
+@attrs.define(eq=False, repr=False)
+class _Reader:
+    """A file that is read in threads.
+
+    A cancelled caller does not wait for its thread, so the lock keeps the closing behind what that still does.
+    """
+
+    path: Path
+    _file: IO[bytes] | None = None
+    _over: bool = False
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def open(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            try:
+                self._file = self.path.open("rb")
+            except OSError as error:
+                message = f"{safe_text(self.path)} cannot be read: {error.strerror or type(error).__name__}"
+                raise InvalidInput(message) from error
+
+    def read(self, start: int, length: int) -> bytes:
+        with self._lock:
+            if self._file is None:
+                return b""
+            self._file.seek(start)
+            return self._file.read(length)
+
+    def close(self) -> None:
+        with self._lock:
+            self._over = True
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+@attrs.define(eq=False, repr=False)
+class _Pieces:
+    """The body of one try, from its first byte on."""
+
+    file: _Reader
+    head: bytes
+    size: int
+    tail: bytes
+    _sent: int = -1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        at, self._sent = self._sent, max(self._sent, 0)
+        if at < 0:
+            return self.head
+        if at < self.size:
+            # Not one byte more than was promised, should the file be growing.
+            piece = await to_thread.run_sync(self.file.read, at, min(self.size - at, _CHUNK))
+            if not piece:
+                message = "the file became shorter while it was sent"
+                raise OSError(message)
+            self._sent += len(piece)
+            return piece
+        if at == self.size:
+            self._sent += 1
+            return self.tail
+        raise StopAsyncIteration
+
+
+def _request(file: _Reader, facts: MediaFacts, about: str) -> Request:
+    boundary = secrets.token_hex(16)
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="file.{facts.media_format}"\r\n'
+        f"Content-Type: {facts.mime_type}\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+    return Request(
+        lane="submit",
+        method="POST",
+        path=f"/v1/uploads/{facts.media_type}s",
+        upload=Streamed(
+            pieces=lambda: _Pieces(file, head, facts.size, tail),
+            length=len(head) + facts.size + len(tail),
+            content_type=f"multipart/form-data; boundary={boundary}",
+        ),
+        subject=about,
+        repeatable=True,
+    )
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(("https://", "http://"))
+
+
+def _read_url(answer: Answer) -> str:
+    return str(read_object(answer, key="url", usable=_is_url)["url"])

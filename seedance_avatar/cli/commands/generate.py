@@ -1,0 +1,233 @@
+"""``seedance-avatar generate``: active assets become a finished, downloaded video."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Annotated, Final, Self, TypeVar
+
+import attrs
+from cyclopts import Parameter
+from rich.text import Text
+
+from seedance_avatar import Asset, AvatarSession, InvalidInput, VideoTask, WaitTimeout
+from seedance_avatar.cli.exits import Exit
+from seedance_avatar.cli.formatting import duration as spoken
+from seedance_avatar.cli.formatting import size
+from seedance_avatar.cli.run.ingest_run import on_live_terminal
+from seedance_avatar.cli.run.screen import Screen
+from seedance_avatar.cli.run.signals import Interrupts
+from seedance_avatar.models import ASSET_TYPES
+from seedance_avatar.text import safe_text
+
+from .journal_assets import remembered_assets
+
+__all__ = ["generate"]
+
+T = TypeVar("T")
+
+_MOST: Final = 50
+"""Reference assets that the widest model takes."""
+
+
+async def generate(  # noqa: PLR0913 - a command's options are its arguments
+    prompt: Annotated[str, Parameter(show_default=False)] = "",
+    /,
+    *,
+    out: str,
+    asset: Annotated[list[str] | None, Parameter(negative="")] = None,
+    journal: str | None = None,
+    key: Annotated[list[str] | None, Parameter(negative="")] = None,
+    task: str | None = None,
+    first_frame: str | None = None,
+    last_frame: str | None = None,
+    model: str = "seedance-2",
+    duration: int | None = None,
+    aspect_ratio: str | None = None,
+    resolution: str | None = None,
+    audio: bool | None = None,
+    seed: int | None = None,
+    timeout: float = 1800.0,  # noqa: ASYNC109 - the option's name
+    base_url: str | None = None,
+) -> int:
+    r"""Generate a video with active assets, wait for it and download it.
+
+    Examples:
+        seedance-avatar generate "She waves at the camera." \
+            --asset pa_01J8A --asset pa_01J8B --out wave.mp4
+
+        seedance-avatar generate "She says hello." \
+            --journal run.db --key face-001 --key voice-001 --out hello.mp4
+
+        seedance-avatar generate --task vt_01J8C --out wave.mp4
+
+    Each asset is looked at before anything is sent: with one that is not active
+    the service promises no clean error, and the money may be gone. In the
+    prompt media are named by type and number ("image 1"), never by an id.
+
+    A generation takes one to five minutes. It is sent exactly once, and it goes
+    on at the service when this command ends: --task waits for it again. The
+    path of the finished file is written to standard output.
+
+    :param prompt: what shall be seen and heard.
+    :param out: where the video goes; a file that exists is not replaced.
+    :param asset: the id of a reference asset; may be given several times. Put its type and a colon before it
+        (image:ID) should the service not tell the type.
+    :param journal: take the reference assets from this journal of an ingest: those of --key, else all active ones.
+    :param key: the key of an asset in the journal; may be given several times.
+    :param task: wait for and download a video that was submitted before, by its id.
+    :param first_frame: the id of the image that the video begins with; not together with reference assets.
+    :param last_frame: the id of the image that it ends with.
+    :param model: the model.
+    :param duration: whole seconds; 0 lets the model choose.
+    :param aspect_ratio: 16:9, 9:16, 1:1, 4:3, 3:4, 21:9 or adaptive.
+    :param resolution: 480p, 720p, 1080p or 4k, as the model has them.
+    :param audio: whether the video has sound.
+    :param seed: the same seed makes similar videos.
+    :param timeout: seconds to wait for the video.
+    :param base_url: the service; by default TOAPIS_BASE_URL, else https://toapis.com.
+    """
+    _check(prompt, task, out, key_without_journal=bool(key) and journal is None)
+    wanted = [_Wanted.read(word) for word in asset or ()]
+    if journal is not None:
+        found = await remembered_assets(journal, key or (), most=_MOST)
+        wanted += [_Wanted(known.asset_id, known.asset_type) for known in found]
+    if len(wanted) > _MOST:
+        advice = "choose some of the journal's with --key" if journal else "give fewer"
+        message = f"more than {_MOST} reference assets are more than any model takes: {advice}"
+        raise InvalidInput(message)
+    film = _Film(out)
+    main = asyncio.current_task()
+    with Interrupts(lambda _: main.cancel() if main else None, film.go_on) as interrupts:
+        try:
+            async with AvatarSession(base_url=base_url) as session:
+                if task is not None:
+                    film.task = await session.get_video(task)
+                else:
+                    film.task = await session.generate(
+                        prompt,
+                        references=[await _looked_up(session, each) for each in wanted],
+                        first_frame=await _frame(session, first_frame),
+                        last_frame=await _frame(session, last_frame),
+                        model=model,
+                        duration=duration,
+                        aspect_ratio=aspect_ratio,
+                        resolution=resolution,
+                        generate_audio=audio,
+                        seed=seed,
+                    )
+                    _say(f"submitted: video task {film.task.task_id}")
+                await film.finish(session, timeout)
+        except asyncio.CancelledError:
+            if interrupts.exit is None:
+                raise
+            _say(film.go_on())
+            return interrupts.exit
+        except WaitTimeout:
+            _say(film.go_on())
+            raise
+    sys.stdout.write(f"{out}\n")
+    return Exit.DONE
+
+
+def _check(prompt: str, task: str | None, out: str, *, key_without_journal: bool) -> None:
+    """Refuse, before anything is sent, what could only end badly once the money is spent."""
+    message = ""
+    if bool(prompt) == bool(task):
+        message = "give either a PROMPT for a new video, or --task for one that was submitted before"
+    elif Path(out).exists():
+        message = f"{out} exists and is not replaced: name another --out"
+    elif not Path(out).absolute().parent.is_dir():
+        message = f"the folder of {out} does not exist"
+    elif key_without_journal:
+        message = "--key names assets of a journal: give --journal too"
+    elif not os.environ.get("TOAPIS_API_KEY"):
+        message = "no API key: export TOAPIS_API_KEY=sk-... first"
+    if message:
+        raise InvalidInput(message)
+
+
+@attrs.frozen
+class _Wanted:
+    """A reference asset: its id, and its type where the user said it."""
+
+    asset_id: str
+    asset_type: str | None = None
+
+    @classmethod
+    def read(cls, word: str) -> Self:
+        """Read ``ID`` or ``TYPE:ID``; an ``asset://`` before the id does no harm."""
+        kind, colon, rest = word.partition(":")
+        if colon and kind in ASSET_TYPES:
+            return cls(rest.removeprefix("asset://"), kind)
+        return cls(word.removeprefix("asset://"))
+
+
+async def _looked_up(session: AvatarSession, wanted: _Wanted) -> Asset:
+    asset = await session.get_asset(wanted.asset_id)
+    if asset.asset_type in ASSET_TYPES:
+        return asset
+    if wanted.asset_type is None:
+        message = f"the service does not tell the type of {asset.asset_id}: write --asset image:{asset.asset_id}"
+        raise InvalidInput(message)
+    return attrs.evolve(asset, asset_type=wanted.asset_type)
+
+
+async def _frame(session: AvatarSession, asset_id: str | None) -> Asset | None:
+    return None if asset_id is None else await _looked_up(session, _Wanted(asset_id.removeprefix("asset://"), "image"))
+
+
+@attrs.define(eq=False)
+class _Film:
+    """The video on its way: its task, once that is known, and where its file shall be."""
+
+    out: str
+    task: VideoTask | None = None
+
+    def go_on(self) -> str:
+        """Return how to get the video later."""
+        if self.task is None:
+            return "interrupted before a task was known; nothing was sent, unless a line above says so"
+        command = shlex.join(["seedance-avatar", "generate", "--task", self.task.task_id, "--out", self.out])
+        return f"the video goes on at the service; get it with: {command}"
+
+    async def finish(self, session: AvatarSession, timeout: float) -> None:  # noqa: ASYNC109 - as wait_for_video has it
+        """Wait for the video and download it."""
+        if self.task is None:
+            return
+        began = time.monotonic()
+        self.task = await _shown("generating, one to five minutes", session.wait_for_video(self.task, timeout=timeout))
+        _say(f"finished after {spoken(time.monotonic() - began)}")
+        path = await _shown("downloading", session.download(self.task, self.out))
+        _say(f"downloaded {size(path.stat().st_size)}")
+
+
+async def _shown(doing: str, work: Awaitable[T]) -> T:
+    """Await ``work``; on a terminal say meanwhile what is being done and for how long."""
+    if not on_live_terminal():
+        _say(doing)
+        return await work
+    screen = Screen(sys.stderr)
+    began = time.monotonic()
+
+    async def draw() -> None:
+        while True:
+            screen.draw([Text(f"{doing} … {spoken(max(1.0, time.monotonic() - began))}")])
+            await asyncio.sleep(0.25)
+
+    drawing = asyncio.create_task(draw())
+    try:
+        return await work
+    finally:
+        drawing.cancel()
+        screen.clear()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{safe_text(text, 500)}\n")
+    sys.stderr.flush()

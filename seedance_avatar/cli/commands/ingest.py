@@ -1,0 +1,298 @@
+"""``seedance-avatar ingest``: a manifest becomes active assets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from seedance_avatar import AvatarSession, InvalidInput, Limits
+from seedance_avatar.cli.arguments import FileOrDash, Flag
+from seedance_avatar.cli.exits import Exit, exit_for_error
+from seedance_avatar.cli.formatting import plural
+from seedance_avatar.cli.manifest.formats import Format, ManifestError
+from seedance_avatar.cli.manifest.survey import TIERS, Survey
+from seedance_avatar.cli.run.eventlog import EventLog
+from seedance_avatar.cli.run.groups import Groups
+from seedance_avatar.cli.run.ingest_run import Run, choose_view, fan_out
+from seedance_avatar.cli.run.meter import Meter
+from seedance_avatar.cli.run.progress import LiveView
+from seedance_avatar.cli.run.reading import Reading
+from seedance_avatar.cli.run.results import Results
+from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain_console, tell
+
+from .dryrun import print_survey, survey_facts
+
+__all__ = ["ingest"]
+
+
+async def ingest(  # noqa: PLR0913 - a command's options are its arguments
+    manifest: FileOrDash,
+    /,
+    *,
+    group_name: str | None = None,
+    group_id: str | None = None,
+    journal: str | None = None,
+    out: FileOrDash = "-",
+    rejects: str | None = None,
+    format: Format | None = None,  # noqa: A002 - the option's name
+    asset_type: Literal["image", "video", "audio"] = "image",
+    limits: Literal["auto", "default", "vip", "svip", "unlimited"] = "auto",
+    asset_timeout: float = 1800.0,
+    max_pending: int = 20_000,
+    on_failure: Literal["continue", "stop"] = "continue",
+    on_in_doubt: Literal["hold", "resend"] = "hold",
+    retry_refused: Flag = False,
+    strict: Flag = False,
+    dry_run: Flag = False,
+    json: Flag = False,
+    base_url: str | None = None,
+    allow_private_sources: Flag = False,
+) -> int:
+    r"""Make every source of a manifest an active asset.
+
+    Examples:
+        seedance-avatar ingest sources.csv --dry-run
+
+        seedance-avatar ingest sources.csv --group-name brand-avatar \
+            --journal run.db --out results.jsonl
+
+        seedance-avatar ingest urls.txt --group-id pg_01J8 > results.jsonl
+
+        produce-urls | seedance-avatar ingest - --group-name brand-avatar
+
+    A manifest is CSV with a header, JSON Lines, Parquet, or text with one URL
+    a line ('#' begins a comment). Its columns:
+
+        source_url   a public http or https URL
+        asset_type   image, video or audio; else the URL's ending tells
+        name         kept by the service, 64 characters at most
+        description  kept by the service, 300 characters at most
+        key          your own stable name for it; it comes back in the results
+        group        the name of its group; each is created once
+
+    What became of each source is written as JSON Lines as soon as it is known.
+    Rows that cannot be used go to a file of rejects and do not stop the run.
+
+    The key of the account comes from TOAPIS_API_KEY. Progress is shown on
+    standard error: live on a terminal, a line every ten seconds elsewhere.
+
+    Ctrl-C stops in order (what is on the wire comes home, 10 s at most), a
+    second one at once. With --journal the same command goes on where either
+    left off, and after a crash too: nothing is lost, nothing is sent twice.
+
+    :param manifest: the file, or - for standard input.
+    :param group_name: create a group of this name for sources that name none.
+    :param group_id: put sources that name no group into this existing one.
+    :param journal: keep here what was sent, so that nothing is lost or sent twice when the run is killed; running
+        the same command again resumes.
+    :param out: where results go; - is standard output.
+    :param rejects: where rejected rows go; by default beside the manifest, with .rejects.jsonl at its end.
+    :param format: the manifest's format; by default told by its name or its first line.
+    :param asset_type: the type of rows that have none and whose URL does not tell it.
+    :param limits: how fast to go: auto finds it out; default, vip and svip are the documented tiers of an account;
+        unlimited is for a gateway of your own.
+    :param asset_timeout: seconds from acceptance after which an asset that is not finished counts as pending.
+    :param max_pending: sources at most that are under way at one time.
+    :param on_failure: stop: send nothing more after the first failure.
+    :param on_in_doubt: resend: send again what an earlier run of this journal left in doubt; may make duplicates.
+    :param retry_refused: send again what an earlier run of this journal was refused.
+    :param strict: send nothing if any row cannot be used.
+    :param dry_run: only check the manifest, and say how long it would take. Needs no key.
+    :param json: progress and events as JSON Lines on standard error.
+    :param base_url: the service; by default TOAPIS_BASE_URL, else https://toapis.com.
+    :param allow_private_sources: also send URLs of private hosts, for a gateway that stands beside them.
+    """
+    if group_name is not None and group_id is not None:
+        message = "--group-name creates a group and --group-id names one that exists: give only one of them"
+        raise InvalidInput(message)
+    reading = Reading(
+        path=manifest,
+        rejects_path=rejects or ("rejects.jsonl" if manifest == "-" else f"{manifest}.rejects.jsonl"),
+        form=format,
+        fallback=asset_type,
+        allow_private=allow_private_sources,
+        strict=strict,
+    )
+    if dry_run:
+        return await _dry_run(reading, grouped=bool(group_name or group_id), as_json=json)
+    if not os.environ.get("TOAPIS_API_KEY"):
+        message = "no API key: export TOAPIS_API_KEY=sk-... first (or try without one: seedance-avatar demo)"
+        raise InvalidInput(message)
+    _keep_earlier(out, journal)
+    view, log = choose_view(as_json=json)
+    meter = Meter()
+    session = AvatarSession(
+        base_url=base_url,
+        limits={"auto": None, "unlimited": Limits.unlimited(), **TIERS}[limits],
+        observer=fan_out(meter, log),
+        allow_private_sources=allow_private_sources,
+    )
+
+    async def create_group(name: str) -> Any:  # noqa: ANN401 - an AssetGroup, as Groups knows
+        group = await session.create_group(name, journal=journal, on_in_doubt=on_in_doubt)
+        view.say(f"group {name}: {group.group_id}")
+        return group
+
+    reading.groups = Groups(create_group, name=group_name, group_id=group_id)
+    terminal = view.print if isinstance(view, LiveView) and out == "-" and sys.stdout.isatty() else None
+    run = Run(reading.name, view, meter, Results(out, terminal=terminal))
+    command = _Command(run, session, reading, reading.groups, journal, log)
+    return await command.perform(
+        asset_timeout=asset_timeout,
+        max_pending=max_pending,
+        on_failure=on_failure,
+        on_in_doubt=on_in_doubt,
+        retry_refused=retry_refused,
+    )
+
+
+async def _dry_run(reading: Reading, *, grouped: bool, as_json: bool) -> int:
+    strict, reading.strict = reading.strict, False
+    found = await asyncio.to_thread(reading.survey)
+    if found.groups[None] and not grouped:
+        reading.notes.append(f"{plural(found.groups[None], 'row')} name no group: give --group-name or --group-id")
+    if as_json:
+        EventLog(sys.stdout).write("survey", **survey_facts(reading, found))
+        code = Exit.FAILED if found.rejected else Exit.DONE
+    else:
+        code = print_survey(plain_console(sys.stdout), reading, found)
+    return Exit.USAGE if strict and found.rejected else code
+
+
+def _keep_earlier(out: str, journal: str | None) -> None:
+    """Refuse to overwrite results that no journal could give again."""
+    path = Path(out)
+    if out == "-" or not path.is_file() or not path.stat().st_size:
+        return
+    if journal is None or not Path(journal).exists():
+        message = f"{out} exists, and its results would be overwritten: move it away, or name another --out"
+        raise InvalidInput(message)
+
+
+def _first_reason(found: Survey) -> str:
+    return f"; the first, in line {found.bad[0].line}: {found.bad[0].reason}" if found.bad else ""
+
+
+@attrs.define(eq=False)
+class _Command:
+    """The parts of one run, and the order in which they act."""
+
+    run: Run
+    session: AvatarSession
+    reading: Reading
+    groups: Groups
+    journal: str | None
+    log: EventLog | None
+
+    async def perform(self, **options: Any) -> int:  # noqa: ANN401 - those of session.ingest
+        """Do it all, print the summary, return the exit code."""
+        run = self.run
+        with run.interrupts(self._last_words) as interrupts:
+            try:
+                await self._ingest(options)
+            except asyncio.CancelledError:
+                if interrupts.exit is None:
+                    raise
+                run.view.say("interrupted before anything was sent")
+                return interrupts.exit
+            except Exception:
+                if run.tally.total:  # it broke on the way: what was done by then is told all the same
+                    run.view.close()
+                    self._sum_up(interrupted=False)
+                raise
+            finally:
+                run.view.close()
+            self._sum_up(interrupted=interrupts.caught is not None)
+            if interrupts.exit is not None:
+                return interrupts.exit
+        if self.groups.error is not None:
+            return max(exit_for_error(self.groups.error), run.tally.exit)
+        return run.tally.exit
+
+    async def _ingest(self, options: dict[str, Any]) -> None:
+        run, reading = self.run, self.reading
+        run.rejected = lambda: reading.rejected
+        if reading.is_file:
+            found = await asyncio.to_thread(reading.survey)
+            run.total = found.good
+            if not found.good:
+                raise ManifestError(f"{reading.name} holds no row that can be used" + _first_reason(found))
+            self._tell_of_manifest()
+        elif reading.path == "-" and sys.stdin.isatty():
+            run.view.say("reading the manifest from this terminal: one URL a line, Ctrl-D ends it")
+        if self.journal is not None:
+            options["journal"] = self.journal
+        else:
+            run.view.say("no --journal: if this is killed, what was sent by then cannot be resumed")
+        async with self.session as session:
+            await self._first_group()
+            if run.results is None:
+                return
+            async with run.results:
+                # An id that serves every source is judged as a whole, before the first of them.
+                only = reading.found is not None and set(reading.found.groups) == {None}
+                alone = self.groups.group_id if only else None
+                await run.follow(session, reading.sources(), group=alone or self._group_of, **options)
+
+    async def _first_group(self) -> None:
+        """Create the only group beforehand: where that is refused, not one source need be read."""
+        found = self.reading.found
+        names = {self.groups.default} if found is None else {name or self.groups.default for name in found.groups}
+        if len(names) == 1 and (name := names.pop()) is not None:
+            await self.groups.made(name)
+            self.run.title = f"{self.reading.name} → {name}"
+
+    async def _group_of(self, source: Any) -> Any:  # noqa: ANN401 - as session.ingest asks and takes it
+        group = self.groups(source)
+        try:
+            return await group
+        finally:
+            if self.groups.error is not None:
+                self.run.halt()
+
+    def _tell_of_manifest(self) -> None:
+        reading, found = self.reading, self.reading.found
+        if found is None:
+            return
+        text = f"{reading.name}: {plural(found.good, 'source')}"
+        text += f", {plural(found.rejected, 'row')} rejected ({reading.rejects_path})" if found.rejected else ""
+        text += f", {plural(found.repeated, 'row')} repeating an earlier one" if found.repeated else ""
+        for line in (text, *reading.notes):
+            self.run.view.say(line)
+
+    def _advice(self, *, interrupted: bool) -> list[str]:
+        return advice(
+            self.run.tally,
+            command=command_line(),
+            journal=self.journal,
+            interrupted=interrupted,
+            rejects=self.reading.rejects_path,
+            error=self.groups.error,
+        )
+
+    def _sum_up(self, *, interrupted: bool) -> None:
+        run, reading = self.run, self.reading
+        files = []
+        if run.results is not None and run.results.path != "-":
+            files.append((run.results.path, f"{plural(run.results.written, 'result')} (JSON Lines)"))
+        if reading.rejected:
+            files.append((reading.rejects_path, f"{plural(reading.rejected, 'rejected row')} with the reasons"))
+        if self.journal is not None:
+            files.append((self.journal, "the journal: keep it until you are done"))
+        summary = Summary(
+            title=run.title,
+            elapsed=run.elapsed,
+            tally=run.tally,
+            meter=run.meter,
+            files=files,
+            advice=self._advice(interrupted=interrupted),
+        )
+        tell(summary, self.log)
+
+    def _last_words(self) -> str:
+        return "\n".join(["ended at once", *(f"  {line}" for line in self._advice(interrupted=True))])

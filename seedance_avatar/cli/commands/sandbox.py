@@ -1,0 +1,80 @@
+"""``seedance-avatar sandbox``: the local service, for any client."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from seedance_avatar import InvalidInput
+from seedance_avatar.cli.exits import Exit, exit_for_signal
+from seedance_avatar.sandbox import RateLimits, Sandbox, serve
+
+__all__ = ["sandbox"]
+
+_GREETING = """A local copy of the service; nothing leaves this machine, and nothing is kept when it ends.
+
+    URL   {url}
+    key   {key}
+
+With this library or command line:
+
+    export TOAPIS_BASE_URL={url} TOAPIS_API_KEY={key}
+    seedance-avatar ingest sources.csv --group-name test
+
+With curl:
+
+    curl -s {url}/v1/videos/doubao-seedance-2-0/private-avatar/groups \\
+      -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{"name": "test"}}'
+
+Ctrl-C ends it.
+"""
+
+
+async def sandbox(  # noqa: PLR0913 - each is a knob of the sandbox
+    *,
+    port: int = 8080,
+    host: str = "127.0.0.1",
+    key: str = "sk-sandbox",
+    time_scale: float = 1.0,
+    fail_rate: float = 0.0,
+    limits: Literal["none", "default", "vip", "svip"] = "default",
+    seed: int = 0,
+) -> int:
+    """Serve a local copy of the service, to any client.
+
+    It answers as the service does, until Ctrl-C, and keeps nothing. It prints
+    what this library, this command line and curl need to talk to it.
+
+    Examples:
+        seedance-avatar sandbox
+
+        seedance-avatar sandbox --port 9000 --time-scale 0.1 --fail-rate 0.05
+
+    :param port: the port to listen on; 0 takes a free one.
+    :param host: the address to listen on.
+    :param key: the API key that it accepts.
+    :param time_scale: factor on processing times: 0.1 makes the 13 seconds of an image 1.3.
+    :param fail_rate: share of the sources that fail while they are processed, 0 to 1.
+    :param limits: rate limits of the account: none, or those of a documented tier.
+    :param seed: what times and failures are drawn from.
+    """
+    server = Sandbox(
+        keys=(key,),
+        host=host,
+        port=port,
+        time_scale=time_scale,
+        fail_rate=fail_rate,
+        seed=seed,
+        limits=None if limits == "none" else RateLimits.tier(limits),
+    )
+
+    def announce(url: str) -> None:
+        sys.stdout.write(_GREETING.format(url=url, key=key))
+        sys.stdout.flush()
+
+    try:
+        signum = await serve(server, announce=announce)
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        raise InvalidInput(message) from None
+    return Exit.DONE if signum is None else exit_for_signal(signum)

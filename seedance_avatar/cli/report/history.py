@@ -1,0 +1,279 @@
+"""What a journal tells about its runs, read once from beginning to end: the facts of a report."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from seedance_avatar import JournalReader
+from seedance_avatar.cli.run.tally import Reason, reason_of
+from seedance_avatar.journal.records import Kind, Record, Run, State, Summary
+from seedance_avatar.text import safe_text
+
+__all__ = ["KIND_NAMES", "Doubt", "History", "Worked", "quantile", "read_history", "share_of"]
+
+KIND_NAMES: Final[Mapping[Kind, str]] = {
+    "image": "images",
+    "video": "videos",
+    "audio": "audio",
+    "generation": "generated videos",
+}
+"""The kinds that a report counts, as people call them; groups are means, not ends."""
+
+_PAUSE: Final = 5.0
+"""Seconds between two runs from which on the time between them is left out of every chart."""
+_DOUBTS: Final = 500
+"""Things in doubt that are listed one by one."""
+_KINDS_OF_REASON: Final = 200
+_NAMED: Final = 3
+
+
+@attrs.frozen(kw_only=True)
+class Doubt:
+    """One thing that may or may not exist; every text in it is safe to print."""
+
+    label: str
+    kind: str
+    group: str
+    reason: str
+    request_id: str
+    sent_at: float | None
+
+
+@attrs.frozen
+class Worked:
+    """The time in which runs were at work, without the pauses between them.
+
+    :ivar spans: begin and end of each stretch of work, seconds since the epoch, oldest first.
+    """
+
+    spans: tuple[tuple[float, float], ...] = ((0.0, 0.0),)
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], happened: Sequence[float]) -> Worked:
+        """Return the stretches of ``runs``.
+
+        :param happened: moments of all that happened, sorted; a run that was killed lasted until the last of its own.
+        """
+        spans: list[tuple[float, float]] = []
+        for run, following in zip(runs, [*runs[1:], None], strict=False):
+            end = run.ended_at
+            if end is None:
+                last = bisect_right(happened, float("inf") if following is None else following.started_at)
+                end = happened[last - 1] if last else run.started_at
+            end = max(end, run.started_at)
+            if spans and run.started_at - spans[-1][1] < _PAUSE:
+                spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+            else:
+                spans.append((run.started_at, end))
+        return cls(tuple(spans)) if spans else cls()
+
+    @property
+    def total(self) -> float:
+        """Seconds of work."""
+        return sum(end - begin for begin, end in self.spans)
+
+    @property
+    def resumed(self) -> list[float]:
+        """After how many seconds of work there was a pause, for each pause."""
+        after, found = 0.0, []
+        for begin, end in self.spans[:-1]:
+            after += end - begin
+            found.append(after)
+        return found
+
+    def at(self, moment: float) -> float:
+        """Return how many seconds of work there were before ``moment``, seconds since the epoch."""
+        return sum(max(0.0, min(moment, end) - begin) for begin, end in self.spans if begin < moment)
+
+    def together(self, first: float, last: float) -> bool:
+        """Return whether ``first`` and ``last`` lie in one stretch of work."""
+        begins = [begin for begin, _ in self.spans]
+        return bisect_right(begins, first) == bisect_right(begins, last)
+
+
+@attrs.define(eq=False, kw_only=True)
+class History:
+    """A journal as a report needs it. Times are seconds of work (see :class:`Worked`), sorted.
+
+    :ivar to_active: for each kind, seconds from acceptance to the answer that told the end; sorted.
+    :ivar to_accept: seconds from the last sending to acceptance; sorted.
+    :ivar apart: how many became active in another stretch of work than they were accepted in; their times are not kept.
+    :ivar limits: moments and submissions a second that the sessions held themselves to.
+    :ivar throttled: moments and how many 429s (or the like) were met since the moment before.
+    :ivar requests: round trips made, as far as they were noted.
+    :ivar doubts: the first 500 things in doubt.
+    :ivar groups: for each group id that was created with this journal, its name.
+    :ivar places: ids of the groups that assets went to.
+    """
+
+    path: str
+    summary: Summary
+    worked: Worked = attrs.field(factory=Worked)
+    sent: array[float] = attrs.field(factory=lambda: array("d"))
+    accepted: array[float] = attrs.field(factory=lambda: array("d"))
+    active: array[float] = attrs.field(factory=lambda: array("d"))
+    failed: array[float] = attrs.field(factory=lambda: array("d"))
+    to_active: dict[Kind, array[float]] = attrs.field(factory=dict)
+    to_accept: array[float] = attrs.field(factory=lambda: array("d"))
+    apart: int = 0
+    limits: list[tuple[float, float]] = attrs.field(factory=list)
+    throttled: list[tuple[float, int]] = attrs.field(factory=list)
+    requests: int = 0
+    reasons: dict[tuple[State, str], Reason] = attrs.field(factory=dict)
+    doubts: list[Doubt] = attrs.field(factory=list)
+    groups: dict[str, str] = attrs.field(factory=dict)
+    places: set[str] = attrs.field(factory=set)
+
+    def count(self, *states: State) -> int:
+        """Return how many things are in one of ``states`` (all, without any); groups are not counted."""
+        return self.summary.count(*states, kinds=tuple(KIND_NAMES))
+
+    @property
+    def doubted(self) -> int:
+        """How many things are in doubt, groups among them."""
+        return self.summary.count("in_doubt", kinds=(*KIND_NAMES, "group"))
+
+    @property
+    def unfinished(self) -> int:
+        """How many things a later run would go on with by itself."""
+        return self.count("planned", "sending", "accepted")
+
+    def top_reasons(self, count: int = 20) -> list[Reason]:
+        """Return the most frequent reasons of failure, most frequent first."""
+        return sorted(self.reasons.values(), key=lambda reason: -reason.count)[:count]
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return what ``share`` (0 to 1) of ``ordered`` (sorted, not empty) does not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def share_of(ordered: Sequence[float], moment: float) -> int:
+    """Return how many of ``ordered`` (sorted) lie no later than ``moment``."""
+    return bisect_right(ordered, moment)
+
+
+@attrs.define(eq=False)
+class _Times:
+    """Pairs of moments, seconds since the epoch, until it is known when there were pauses."""
+
+    sent: array[float] = attrs.field(factory=lambda: array("d"))
+    accepted: array[float] = attrs.field(factory=lambda: array("d"))
+    active: array[float] = attrs.field(factory=lambda: array("d"))
+    failed: array[float] = attrs.field(factory=lambda: array("d"))
+    to_accept: array[float] = attrs.field(factory=lambda: array("d"))
+    waits: dict[Kind, tuple[array[float], array[float]]] = attrs.field(factory=dict)
+
+    def take(self, record: Record) -> None:
+        """Note what happened to ``record``, and when."""
+        sent, accepted, ended = record.sent_at, record.accepted_at, record.ended_at
+        if sent is not None:
+            self.sent.append(sent)
+        if accepted is not None:
+            self.accepted.append(accepted)
+            if sent is not None and accepted >= sent:
+                self.to_accept.append(accepted - sent)
+        if ended is not None and record.state in {"failed", "refused"}:
+            self.failed.append(ended)
+        if ended is not None and record.state == "active":
+            self.active.append(ended)
+            if accepted is not None:
+                begins, ends = self.waits.setdefault(record.kind, (array("d"), array("d")))
+                begins.append(accepted)
+                ends.append(ended)
+
+
+async def read_history(path: str) -> History:
+    """Read the journal at ``path`` as it is now; an ingest may be writing it.
+
+    It keeps some 50 bytes for each record.
+
+    :raises JournalError: there is no journal, or it cannot be read.
+    """
+    async with JournalReader(path) as journal:
+        history = History(path=path, summary=await journal.summary())
+        times = _Times()
+        async for record in journal.records():
+            _take(history, times, record)
+        points = [(sample.at, sample.name, sample.value) async for sample in journal.samples()]
+    happened = array("d", [at for at, *_ in points])
+    for moments in (times.sent, times.accepted, times.active, times.failed):
+        happened.extend(moments)
+    history.worked = Worked.of(history.summary.runs, sorted(happened))
+    _settle(history, times)
+    _take_samples(history, points)
+    return history
+
+
+def _take(history: History, times: _Times, record: Record) -> None:
+    if record.state == "in_doubt" and len(history.doubts) < _DOUBTS:
+        history.doubts.append(_doubt(record))
+    if record.kind == "group":
+        if record.remote_id is not None:
+            history.groups[record.remote_id] = record.shown
+        return
+    if record.group_id is not None:
+        history.places.add(record.group_id)
+    if record.state in {"failed", "refused"}:
+        _count_reason(history, record)
+    times.take(record)
+
+
+def _doubt(record: Record) -> Doubt:
+    facts = record.facts or {}
+    return Doubt(
+        label=safe_text(record.label, 300),
+        kind=record.kind,
+        group=safe_text(record.group_id or "", 80),
+        reason=safe_text(record.reason or "the journal holds no reason", 300),
+        request_id=safe_text(facts.get("request_id") or "", 100),
+        sent_at=record.sent_at,
+    )
+
+
+def _count_reason(history: History, record: Record) -> None:
+    state = record.state
+    text = safe_text(reason_of(record.error()), 300)
+    if (state, text) not in history.reasons and len(history.reasons) >= _KINDS_OF_REASON:
+        text = "other reasons"
+    reason = history.reasons.setdefault((state, text), Reason(text, state))
+    reason.count += 1
+    if len(reason.named) < _NAMED:
+        reason.named.append(safe_text(record.label, 300))
+
+
+def _settle(history: History, times: _Times) -> None:
+    worked = history.worked
+    for name in ("sent", "accepted", "active", "failed"):
+        setattr(history, name, array("d", sorted(map(worked.at, getattr(times, name)))))
+    history.to_accept = array("d", sorted(times.to_accept))
+    for kind, (begins, ends) in times.waits.items():
+        together = [
+            max(0.0, end - begin)
+            for begin, end in zip(begins, ends, strict=True)
+            if len(worked.spans) == 1 or worked.together(begin, end)
+        ]
+        history.apart += len(begins) - len(together)
+        history.to_active[kind] = array("d", sorted(together))
+
+
+def _take_samples(history: History, points: Sequence[tuple[float, str, float]]) -> None:
+    last = {"throttled": 0.0, "requests": 0.0}
+    for at, name, value in points:
+        moment = history.worked.at(at)
+        if name == "submit_limit":
+            history.limits.append((moment, value))
+        elif name in last:
+            # A counter that fell belongs to a new session, which counted from zero.
+            more = round(value - last[name] if value >= last[name] else value)
+            last[name] = value
+            if name == "requests":
+                history.requests += more
+            else:
+                history.throttled.append((moment, more))

@@ -1,0 +1,247 @@
+"""What is seen of a run while it lasts: a live frame on a terminal, a plain line on a pipe, events as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import ClassVar, Final, Protocol, TextIO
+
+import attrs
+from rich.text import Text
+
+from seedance_avatar import IngestStats, SessionStats
+from seedance_avatar.cli.formatting import duration, number, rate
+from seedance_avatar.text import safe_text
+
+from .eventlog import EventLog
+from .screen import SHOW_CURSOR, Screen
+
+__all__ = ["JsonView", "LiveView", "PlainView", "Snapshot", "View", "keep_showing"]
+
+_TITLE: Final = 34
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """A run at one moment.
+
+    :ivar title: what is being done, as ``sources.csv → brand-avatar``.
+    :ivar total: sources there are in all, or None while that is not known.
+    :ivar rate: sources accepted a second, measured over the last seconds.
+    :ivar eta: seconds that the rest will take at the measured rate, or None while that is not known.
+    :ivar throttled_ago: seconds since the last 429, or None without any.
+    :ivar trouble: what goes wrong just now (an outage, an end that was asked for), or an empty string.
+    :ivar last_error: the last error, one line, or an empty string.
+    """
+
+    title: str
+    total: int | None
+    stats: IngestStats
+    session: SessionStats
+    rate: float
+    eta: float | None
+    throttled_ago: float | None
+    trouble: str = ""
+    last_error: str = ""
+    rejected: int = 0
+
+    @property
+    def done(self) -> int:
+        """Sources that have their outcome."""
+        stats = self.stats
+        return stats.active + stats.failed + stats.pending + stats.in_doubt + stats.unsent
+
+    @property
+    def counts(self) -> list[tuple[str, int, str]]:
+        """What is counted: its name, how many, and the colour when there are any."""
+        stats = self.stats
+        rows = [
+            ("active", stats.active, "green"),
+            ("failed", stats.failed, "red"),
+            ("in doubt", stats.in_doubt, "yellow"),
+            ("pending", stats.polling + stats.pending, "cyan"),
+            ("in flight", self.session.submitting + self.session.querying, ""),
+        ]
+        rows += [("not sent", stats.unsent, "yellow")] if stats.unsent else []
+        return rows + ([("rejected", self.rejected, "red")] if self.rejected else [])
+
+    @property
+    def limit(self) -> str:
+        """The limit that holds now and why, as ``limit 5.0/s (a 429 12 s ago)``."""
+        why = self.session.submit_why
+        if self.throttled_ago is not None and self.throttled_ago < 60:  # noqa: PLR2004 - later it explains nothing
+            why = f"a 429 {duration(max(1.0, self.throttled_ago))} ago"
+        return f"limit {rate(self.session.submit_limit)}" + (f" ({safe_text(why, 60)})" if why else "")
+
+    @property
+    def pace(self) -> str:
+        """The measured rate and the time that is left."""
+        left = f"ETA {duration(max(1.0, self.eta))}" if self.eta is not None else "ETA not known yet"
+        return f"{rate(self.rate)} now   {left}" if not self.finished else f"{rate(self.rate)} now"
+
+    @property
+    def finished(self) -> bool:
+        """True when every source has its outcome and there are no more."""
+        return self.stats.exhausted and self.done == self.stats.taken
+
+
+class View(Protocol):
+    """Somewhere to show a run.
+
+    :ivar every: seconds between two showings.
+    :ivar farewell: what gives the terminal back when the process ends without another word.
+    """
+
+    every: ClassVar[float]
+    farewell: ClassVar[str]
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show where the run stands."""
+
+    def say(self, text: str) -> None:
+        """Show one line of news."""
+
+    def close(self) -> None:
+        """Give the terminal back."""
+
+
+class LiveView:
+    """A frame at the bottom of a terminal, drawn four times a second."""
+
+    every: ClassVar[float] = 0.25
+    farewell: ClassVar[str] = SHOW_CURSOR
+
+    def __init__(self, stream: TextIO, *, colour: bool = True) -> None:
+        self._screen = Screen(stream, colour=colour)
+        self._last: Snapshot | None = None
+        self._above: list[str] = []
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw the frame for ``snapshot``, under what was printed since the last one."""
+        self._last = snapshot
+        above, self._above = "".join(self._above), []
+        self._screen.draw(frame(snapshot, self._screen.width()), above=above)
+
+    def say(self, text: str) -> None:
+        """Print ``text`` above the frame."""
+        self.print(safe_text(text, 1000) + "\n")
+
+    def print(self, lines: str) -> None:
+        """Print whole lines that are printable already; they appear with the next frame."""
+        self._above.append(lines)
+
+    def close(self) -> None:
+        """Take the frame away."""
+        above = "".join(self._above)
+        self._above = []
+        if above:
+            self._screen.draw([], above=above)
+        self._screen.clear()
+
+
+class PlainView:
+    """One plain line every ten seconds."""
+
+    every: ClassVar[float] = 10.0
+    farewell: ClassVar[str] = ""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Print where the run stands, as one line."""
+        self.say(line(snapshot))
+
+    def say(self, text: str) -> None:
+        """Print ``text`` as one line."""
+        self._stream.write(safe_text(text, 1000) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is left to give back."""
+
+
+class JsonView:
+    """Progress among the events, every second."""
+
+    every: ClassVar[float] = 1.0
+    farewell: ClassVar[str] = ""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write a ``progress`` event."""
+        facts = attrs.asdict(snapshot, filter=lambda attribute, _: attribute.name != "title")
+        self._log.write("progress", **facts, done=snapshot.done)
+
+    def say(self, text: str) -> None:
+        """Write a ``note`` event."""
+        self._log.write("note", text=safe_text(text, 1000))
+
+    def close(self) -> None:
+        """Nothing is left to give back."""
+
+
+async def keep_showing(view: View, take: Callable[[], Snapshot]) -> None:
+    """Show what ``take`` returns, again and again, until cancelled."""
+    while True:
+        if view.every < 1:
+            view.show(take())
+            await asyncio.sleep(view.every)
+        else:
+            await asyncio.sleep(view.every)  # a short run on a pipe has its summary and no line that says nothing
+            view.show(take())
+
+
+def line(snapshot: Snapshot) -> str:
+    """Return ``snapshot`` as one plain line."""
+    of = "" if snapshot.total is None else f" of {number(snapshot.total)}"
+    counts = ", ".join(f"{number(count)} {name}" for name, count, _ in snapshot.counts)
+    text = f"{number(snapshot.done)}{of} in {duration(snapshot.stats.elapsed)}: {counts}; "
+    text += f"{snapshot.pace}; {snapshot.limit}".replace("   ", ", ")
+    text += f"; {snapshot.trouble}" if snapshot.trouble else ""
+    return text + (f"; last error: {snapshot.last_error}" if snapshot.last_error else "")
+
+
+def frame(snapshot: Snapshot, width: int) -> list[Text]:
+    """Return ``snapshot`` as the lines of a frame, each at most ``width`` columns wide."""
+    lines = [_bar(snapshot, width), _counts(snapshot, "   ")]
+    if lines[1].cell_len > width:
+        lines[1] = _counts(snapshot, "  ")
+    lines.append(Text(f" {snapshot.pace}   {snapshot.limit}"))
+    if snapshot.trouble:
+        lines.append(Text(f" {snapshot.trouble}", style="bold yellow"))
+    if snapshot.last_error:
+        lines.append(Text(" last error ", style="dim").append(safe_text(snapshot.last_error, 500), style="red not dim"))
+    for text in lines:
+        text.truncate(width, overflow="ellipsis")
+    return lines
+
+
+def _counts(snapshot: Snapshot, gap: str) -> Text:
+    counted = []
+    for name, count, colour in snapshot.counts:
+        text = Text(f"{name} ", style="dim")
+        counted.append(text.append(number(count), style=f"not dim bold {colour}".strip() if count else "not dim"))
+    return Text(" ").append_text(Text(gap).join(counted))
+
+
+def _bar(snapshot: Snapshot, width: int) -> Text:
+    title = Text(safe_text(snapshot.title), style="bold")
+    title.truncate(min(_TITLE, width // 2), overflow="ellipsis")
+    if snapshot.total:
+        share = min(1.0, snapshot.done / snapshot.total)
+        tail = f"{number(snapshot.done)} of {number(snapshot.total)} {math.floor(share * 100):3d} %"
+    else:
+        share, tail = 0.0, f"{number(snapshot.done)} done, {number(snapshot.stats.taken)} read"
+    room = width - title.cell_len - len(tail) - 5
+    text = Text(" ").append_text(title).append("  ")
+    if snapshot.total and room >= 8:  # noqa: PLR2004 - a shorter bar says nothing
+        halves = round(share * room * 2)
+        full, half = divmod(halves, 2)
+        text.append("━" * full + "╸" * half, style="green")
+        text.append("━" * (room - full - half), style="bright_black")
+        text.append("  ")
+    return text.append(tail)

@@ -1,0 +1,111 @@
+"""A manifest as a run reads it: good rows become sources, bad ones go to the file of rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import attrs
+
+from seedance_avatar import AssetSource, check_source
+from seedance_avatar.cli.formatting import plural
+from seedance_avatar.cli.manifest.formats import Format, ManifestError
+from seedance_avatar.cli.manifest.manifest import Manifest, ManifestSource, RejectedRow, open_manifest
+from seedance_avatar.cli.manifest.survey import Survey, survey
+from seedance_avatar.models import AssetType
+
+from .groups import Groups
+from .results import Rejects
+
+__all__ = ["Reading"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Reading:
+    """One manifest, read whole beforehand where it is a file, and then once more for its sources.
+
+    :ivar path: the manifest, ``-`` for standard input.
+    :ivar groups: says whether a row has a group to go to; None asks for none.
+    :ivar rejected: rows rejected so far.
+    :ivar notes: what there is to tell of it besides: columns left out, types guessed.
+    """
+
+    path: str
+    rejects_path: str
+    form: Format | None = None
+    fallback: AssetType = "image"
+    allow_private: bool = False
+    strict: bool = False
+    groups: Groups | None = None
+    rejected: int = 0
+    found: Survey | None = None
+    notes: list[str] = attrs.field(factory=list)
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return "standard input" if self.path == "-" else Path(self.path).name
+
+    @property
+    def is_file(self) -> bool:
+        """True when it can be read twice; a pipe cannot. What is missing is told of by the first reading."""
+        place = Path(self.path)
+        return self.path != "-" and not (place.is_fifo() or place.is_char_device())
+
+    def survey(self) -> Survey:
+        """Read it to its end, write the rejects, and return what it holds.
+
+        :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
+        """
+        with open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest:
+            with closing(Rejects(self.rejects_path)) as rejects:
+                self.found = survey(manifest, rejects.add)
+            self._note(manifest)
+        self.rejected = self.found.rejected
+        if self.strict and self.found.rejected:
+            first = self.found.bad[0]
+            message = (
+                f"{plural(self.found.rejected, 'row')} of {self.name} cannot be used, the first in line {first.line} "
+                f"({first.reason}); all are in {self.rejects_path}; nothing was sent, as --strict asks"
+            )
+            raise ManifestError(message)
+        return self.found
+
+    def sources(self) -> Iterator[ManifestSource]:
+        """Yield the good rows.
+
+        :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
+        """
+        with (
+            open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest,
+            closing(Rejects(self.rejects_path)) as rejects,
+        ):
+            for row in manifest:
+                if isinstance(row, ManifestSource):
+                    yield row
+                elif self.found is None:
+                    rejects.add(row)
+                    self.rejected += 1
+                    self._refuse_if_strict(row)
+            if self.found is None:
+                self._note(manifest)
+
+    def _refuse_if_strict(self, row: RejectedRow) -> None:
+        if self.strict:
+            message = f"line {row.line} of {self.name} cannot be used: {row.reason}; reading stopped, as --strict asks"
+            raise ManifestError(message)
+
+    def _judge(self, source: AssetSource) -> None:
+        check_source(source, allow_private=self.allow_private)
+        if self.groups is not None:
+            self.groups.check(source)
+
+    def _note(self, manifest: Manifest) -> None:
+        if manifest.unknown:
+            self.notes.append(f"columns that are not known here were left out: {', '.join(manifest.unknown)}")
+        if manifest.guessed:
+            self.notes.append(
+                f"{plural(manifest.guessed, 'row')} without an asset_type and without a known ending of the URL: "
+                f"taken as {manifest.fallback} (--asset-type says otherwise)"
+            )

@@ -1,0 +1,198 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Final, TextIO
+
+import attrs
+from rich.console import Console
+from rich.text import Text
+
+from seedance_avatar import AvatarError
+from seedance_avatar.cli.formatting import duration, number, plural
+from seedance_avatar.text import safe_text
+
+from .eventlog import EventLog
+from .meter import Histogram, Meter
+from .tally import Tally
+
+__all__ = ["INVOCATION", "Summary", "advice", "command_line", "plain_console", "print_summary", "summary_facts", "tell"]
+
+INVOCATION: ContextVar[Sequence[str]] = ContextVar("INVOCATION", default=())
+"""The arguments of the command that is running."""
+
+_ROWS: Final = (
+    ("active", "green", ""),
+    ("failed", "red", ""),
+    ("pending", "yellow", "accepted, not finished yet"),
+    ("in_doubt", "yellow", "sent, the answer lost: they may exist, and are not sent again by themselves"),
+    ("unsent", "yellow", "nothing of them exists"),
+)
+
+
+_NAMED: Final = ("failed", "in_doubt")
+"""Outcomes whose reason is the source's own, so that it helps to name the source."""
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """The end of a run.
+
+    :ivar title: what was done.
+    :ivar elapsed: seconds it took.
+    :ivar files: what was written: a path and what stands in it.
+    :ivar advice: what to do next, whole lines; the last may be a command.
+    """
+
+    title: str
+    elapsed: float
+    tally: Tally
+    meter: Meter
+    files: Sequence[tuple[str, str]] = ()
+    advice: Sequence[str] = ()
+
+
+def tell(summary: Summary, log: EventLog | None) -> None:
+    """Print ``summary`` on standard error, or write it to ``log`` as an event."""
+    if log is not None:
+        log.write("summary", **summary_facts(summary))
+    else:
+        print_summary(plain_console(sys.stderr), summary)
+
+
+def plain_console(stream: TextIO) -> Console:
+    """Return a console that takes text as it is: no markup, no emoji, no numbers made blue, no lines broken."""
+    return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print ``summary``; nothing in it is read as markup."""
+    tally, meter = summary.tally, summary.meter
+    head = f"{plural(tally.total, 'source')} in {duration(summary.elapsed)}"
+    lines = [Text(), Text(f"{safe_text(summary.title)}: ", style="bold").append(head, style="not bold")]
+    for name, colour, meaning in _ROWS:
+        count = tally.counts[name]
+        if count or name in {"active", "failed"}:
+            lines.append(_row(name.replace("_", " "), count, colour if count else "", meaning))
+    if tally.unread:
+        lines.append(_row("not read", tally.unread, "yellow", "the run ended before it came to them"))
+    if tally.rejected:
+        lines.append(_row("rejected", tally.rejected, "red", "rows of the manifest that cannot be used"))
+    lines += _speed(meter)
+    lines += _reasons(tally)
+    if summary.files:
+        lines += [Text(), Text("Files", style="bold")]
+        width = max(len(path) for path, _ in summary.files)
+        lines += [
+            Text(f"  {safe_text(path):<{width}}  ").append(safe_text(what), style="dim") for path, what in summary.files
+        ]
+    if summary.advice:
+        lines += [Text(), Text("Next", style="bold")]
+        lines += [Text(f"  {line}") for line in summary.advice]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _row(name: str, count: int, colour: str, meaning: str) -> Text:
+    text = Text(f"  {name:<9}", style="").append(f"{number(count):>9}", style=f"bold {colour}".strip())
+    return text.append(f"   {meaning}", style="dim") if meaning else text
+
+
+def _speed(meter: Meter) -> list[Text]:
+    lines = [Text()]
+    for name, histogram in (("time to active", meter.to_active), ("submission", meter.submission)):
+        if histogram.count:
+            lines.append(Text(f"  {name:<16}{_percentiles(histogram)}"))
+    requests = number(meter.requests)
+    if meter.throttled:
+        requests += f", {number(meter.throttled)} of them answered with 429 (too fast)"
+    if meter.repeated:
+        requests += f", {number(meter.repeated)} repeated"
+    lines.append(Text(f"  {'requests':<16}{requests}"))
+    return lines
+
+
+def _shares(histogram: Histogram) -> dict[str, float | None]:
+    return {name: histogram.percentile(share) for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}
+
+
+def _percentiles(histogram: Histogram) -> str:
+    found = _shares(histogram)
+    return "   ".join(f"{name} {duration(seconds)}" for name, seconds in found.items() if seconds is not None)
+
+
+def _reasons(tally: Tally) -> list[Text]:
+    lines: list[Text] = []
+    for reason in tally.top_reasons():
+        if not lines:
+            lines += [Text(), Text("Reasons", style="bold")]
+        lines.append(
+            Text(f"  {number(reason.count)} {reason.outcome.replace('_', ' ')}: ").append(reason.text, style="red")
+        )
+        if reason.outcome not in _NAMED:
+            continue
+        lines += [Text(f"      {label}", style="dim") for label in reason.named]
+        if reason.count > len(reason.named):
+            lines.append(Text(f"      and {number(reason.count - len(reason.named))} more", style="dim"))
+    return lines
+
+
+def summary_facts(summary: Summary) -> dict[str, Any]:
+    """Return the same as facts."""
+    tally, meter = summary.tally, summary.meter
+    return {
+        "title": summary.title,
+        "elapsed": summary.elapsed,
+        "counts": {name: tally.counts[name] for name, *_ in _ROWS}
+        | {"unread": tally.unread, "rejected": tally.rejected},
+        "time_to_active": _shares(meter.to_active),
+        "submission": _shares(meter.submission),
+        "requests": meter.requests,
+        "throttled": meter.throttled,
+        "repeated": meter.repeated,
+        "reasons": [attrs.asdict(reason) for reason in tally.top_reasons(20)],
+        "files": [path for path, _ in summary.files],
+        "next": list(summary.advice),
+    }
+
+
+def command_line() -> str:
+    """Return the command that is running, as it can be pasted into a shell."""
+    return shlex.join(["seedance-avatar", *INVOCATION.get()])
+
+
+def advice(  # noqa: PLR0913 - the facts that decide it
+    tally: Tally,
+    *,
+    command: str,
+    journal: str | None,
+    interrupted: bool,
+    rejects: str,
+    error: AvatarError | None = None,
+) -> list[str]:
+    """Return what to do next, line by line; empty when there is nothing to do.
+
+    :param error: what ended the run apart from its outcomes, or None.
+    """
+    lines: list[str] = []
+    stopped = tally.refused or error
+    if stopped is not None:
+        lines.append(f"{stopped.describe()}" + (f"; {stopped.hint}" if stopped.hint else ""))
+    if tally.unfinished or interrupted:
+        if journal is not None:
+            lines += ["go on where this ended, nothing is sent twice:", "", f"    {command}", ""]
+        else:
+            lines.append(
+                "no journal was kept, so this run cannot be resumed: ingest again only what the results do not show as "
+                "active, and add --journal run.db"
+            )
+    if tally.counts["in_doubt"]:
+        how = "; with --on-in-doubt resend they are, which may make duplicates" if journal is not None else ""
+        lines.append(f"what is in doubt may exist at the service and is not sent again by itself{how}")
+    if tally.rejected:
+        lines.append(f"correct the rejected rows ({rejects}) and ingest them by themselves")
+    return lines

@@ -1,0 +1,131 @@
+"""What a run's outcomes add up to: counts, reasons with the sources they struck, and the exit code."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+
+import attrs
+
+from seedance_avatar import (
+    Active,
+    ApiError,
+    AssetFailed,
+    AssetSource,
+    AuthError,
+    AvatarError,
+    Failed,
+    InDoubt,
+    Outcome,
+    Pending,
+    QuotaExhausted,
+    Unsent,
+)
+from seedance_avatar.cli.exits import Exit
+from seedance_avatar.cli.manifest.manifest import ManifestSource
+from seedance_avatar.text import safe_text, shown_url
+
+__all__ = ["OUTCOMES", "Reason", "Tally", "outcome_name", "reason_of"]
+
+OUTCOMES: Final = {Active: "active", Failed: "failed", Pending: "pending", InDoubt: "in_doubt", Unsent: "unsent"}
+
+_REQUEST_ID: Final = re.compile(r" ?\(request id: [^)]*\)", re.IGNORECASE)
+_KINDS: Final = 200
+"""Different reasons that are told apart; a service that invents a new one each time must not fill the memory."""
+_NAMED: Final = 3
+"""Sources named for each reason."""
+
+
+@attrs.define(eq=False)
+class Reason:
+    """One reason, how many sources it struck, and the first few of them."""
+
+    text: str
+    outcome: str
+    count: int = 0
+    named: list[str] = attrs.field(factory=list)
+
+
+def outcome_name(outcome: Outcome) -> str:
+    """Return ``active``, ``failed``, ``pending``, ``in_doubt`` or ``unsent``."""
+    return OUTCOMES[type(outcome)]
+
+
+def reason_of(error: AvatarError) -> str:
+    """Return why, without what differs from one source to the next: ids of assets and of requests."""
+    match error:
+        case AssetFailed(asset=asset):
+            return asset.reason or "the service gave no reason"
+        case ApiError(status=status, code=code, message=message):
+            return _REQUEST_ID.sub("", f"HTTP {status} {code}".rstrip() + f": {message}")
+        case _:
+            return _REQUEST_ID.sub("", error.describe())
+
+
+def _brief(source: AssetSource) -> str:
+    """Return what names ``source`` where there is room for one line: its URL only where it has no key."""
+    name = shown_url(source.source_url) if source.key is None else safe_text(source.key, 80)
+    return f"line {source.line}, {name}" if isinstance(source, ManifestSource) else name
+
+
+@attrs.define(eq=False)
+class Tally:
+    """Counts outcomes as they come; its memory does not grow with them.
+
+    :ivar rejected: rows of the manifest that never became a source.
+    :ivar unread: sources that the run did not come to before it ended.
+    :ivar refused: the first error that spoke of the key or of quota, or None.
+    :ivar last_error: the last error, as one line that names its source, or an empty string.
+    """
+
+    counts: Counter[str] = attrs.field(factory=Counter)
+    rejected: int = 0
+    unread: int = 0
+    refused: AvatarError | None = None
+    last_error: str = ""
+    _reasons: dict[tuple[str, str], Reason] = attrs.field(factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count ``outcome``."""
+        name = outcome_name(outcome)
+        self.counts[name] += 1
+        if isinstance(outcome, Active):
+            return
+        error = outcome.error
+        if self.refused is None and isinstance(error, AuthError | QuotaExhausted):
+            self.refused = error
+        text = safe_text(reason_of(error), 160)
+        self.last_error = f"{_brief(outcome.source)}: {text}"
+        found = self._reasons.get((name, text))
+        if found is None:
+            text = text if len(self._reasons) < _KINDS else "other reasons"
+            found = self._reasons.setdefault((name, text), Reason(text, name))
+        found.count += 1
+        if len(found.named) < _NAMED:
+            found.named.append(outcome.source.label)
+
+    def top_reasons(self, count: int = 5) -> list[Reason]:
+        """Return the most frequent reasons: those of failures first, most frequent first."""
+        return sorted(self._reasons.values(), key=lambda reason: (reason.outcome != "failed", -reason.count))[:count]
+
+    @property
+    def total(self) -> int:
+        """How many outcomes were counted."""
+        return self.counts.total()
+
+    @property
+    def unfinished(self) -> int:
+        """How many may still become active: in doubt, pending, not sent or not even read."""
+        return self.counts["in_doubt"] + self.counts["pending"] + self.counts["unsent"] + self.unread
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code that these outcomes give: 4 before 3 before 2 before 0."""
+        if self.refused is not None:
+            return Exit.REFUSED
+        if self.unfinished:
+            return Exit.UNFINISHED
+        if self.counts["failed"] or self.rejected:
+            return Exit.FAILED
+        return Exit.DONE

@@ -1,0 +1,1 @@
+"""One call: wait for a turn, send, read, repeat; and the poller of everything pending."""

@@ -1,0 +1,187 @@
+"""Who goes next: the queue in front of a pacer, fair between flows, stoppable flow by flow.
+
+A *flow* is whoever competes for the session's limits: one ingest, the polling of everything pending, all
+single calls together. Within a flow first come is first served; between flows the turns go round, so an
+ingest of a million sources does not keep one ``upload`` waiting behind its whole queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+import attrs
+
+from seedance_avatar.errors import AvatarError
+from seedance_avatar.limits.pacer import Pacer
+
+__all__ = ["Flow", "Gate"]
+
+
+@attrs.define(eq=False, repr=False)
+class Flow:
+    """One competitor for the limits, and the switch that stops it.
+
+    Every wait of a flow (for a turn, for a pause between tries, for an outage to end) goes through
+    :meth:`wait`, so that :meth:`halt` ends all of them at once without cancelling any task. What is on the
+    wire does not wait here and is not touched.
+    """
+
+    name: str
+    halted: AvatarError | None = None
+    _waiting: set[asyncio.Future[None]] = attrs.field(factory=set)
+
+    async def wait(self, turn: asyncio.Future[None]) -> None:
+        """Wait for ``turn``; raise what the flow was halted with as soon as it is."""
+        if self.halted is not None:
+            turn.cancel()
+            raise self.halted.with_traceback(None)  # raised for many: it must not gather the frames of them all
+        self._waiting.add(turn)
+        try:
+            await turn
+        finally:
+            self._waiting.discard(turn)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for ``seconds``, or until the flow is halted (then raise)."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _grant, turn)
+        try:
+            await self.wait(turn)
+        finally:
+            timer.cancel()
+
+    def halt(self, error: AvatarError) -> None:
+        """End every wait of this flow, now and from now on, with ``error``. The first halt holds."""
+        if self.halted is None:
+            self.halted = error
+            for turn in self._waiting:
+                if not turn.done():
+                    turn.set_exception(error)
+
+
+def _grant(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+@attrs.define(eq=False, repr=False)
+class Gate:
+    """Lets requests of one lane out: as fast as its pacer says, at most ``width`` on the wire at a time.
+
+    :ivar width: requests on the wire at one time; may be changed while the gate is in use.
+    """
+
+    pacer: Pacer
+    width: int
+    clock: Callable[[], float]
+    inside: int = 0
+    _queues: OrderedDict[Flow, deque[asyncio.Future[None]]] = attrs.field(factory=OrderedDict)
+    _timer: asyncio.TimerHandle | None = None
+    _closed: AvatarError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return sum(not turn.done() for queue in self._queues.values() for turn in queue)
+
+    def admits(self, flow: Flow) -> bool:
+        """Take a turn, if there is one at this moment and nobody waits; it needs one :meth:`leave` then."""
+        return self._at_once(flow)
+
+    def _at_once(self, flow: Flow) -> bool:
+        if self._queues or self.inside >= self.width or flow.halted is not None or self._closed is not None:
+            return False
+        now = self.clock()
+        if self.pacer.next_at(now) > now:
+            return False
+        self.pacer.take(now)
+        self.inside += 1
+        return True
+
+    async def enter(self, flow: Flow) -> None:
+        """Wait for a turn and take it; every :meth:`enter` needs one :meth:`leave`.
+
+        :raises AvatarError: what the flow was halted, or the gate closed, with.
+
+        Cancelled while waiting, no turn is taken and none is lost.
+        """
+        if self._at_once(flow):
+            return
+        if self._closed is not None:
+            raise self._closed.with_traceback(None)
+        if flow.halted is not None:
+            raise flow.halted.with_traceback(None)
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(flow, deque()).append(turn)
+        self._release()
+        try:
+            await flow.wait(turn)
+        except BaseException:
+            # Granted and cancelled in the same step of the loop: the turn goes to the next in line.
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.give_back()
+            raise
+
+    def leave(self) -> None:
+        """End what :meth:`enter` began: the request is off the wire."""
+        self.inside -= 1
+        if self._queues:
+            self._release()
+
+    def give_back(self) -> None:
+        """End what :meth:`enter` began when no request left: the turn is as if never taken."""
+        self.pacer.give_back(self.clock())
+        self.leave()
+
+    def brake(self, seconds: float) -> None:
+        """Let nobody out for so many seconds, as the service asked."""
+        self.pacer.brake(self.clock(), seconds)
+
+    def look_again(self) -> None:
+        """Ask the pacer anew: its answer may have changed (a brake, a higher rate)."""
+        if self._queues:
+            self._release()
+
+    def close(self, error: AvatarError) -> None:
+        """Let nobody in any more: every waiting caller gets ``error``."""
+        self._closed = error
+        for queue in self._queues.values():
+            for turn in queue:
+                if not turn.done():
+                    turn.set_exception(error)
+        self._queues.clear()
+        self._disarm()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._release()
+
+    def _release(self) -> None:
+        self._disarm()
+        while self._queues and self.inside < self.width:
+            flow, queue = next(iter(self._queues.items()))
+            while queue and queue[0].done():  # cancelled, or its flow was halted
+                queue.popleft()
+            if not queue:
+                del self._queues[flow]
+                continue
+            now = self.clock()
+            at = self.pacer.next_at(now)
+            if at > now:
+                self._timer = asyncio.get_running_loop().call_later(at - now, self._on_timer)
+                return
+            self.pacer.take(now)
+            self.inside += 1
+            queue.popleft().set_result(None)
+            if queue:
+                self._queues.move_to_end(flow)
+            else:
+                del self._queues[flow]

@@ -1,0 +1,355 @@
+"""One HTTP round trip over aiohttp; its errors mapped once into *not sent* or *in doubt*.
+
+Nothing here decides whether to repeat. What it promises to those who decide: one call of
+:meth:`Transport.send` puts at most one request on the wire, and when no whole answer came, the type of the
+error says whether the service can have seen the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from typing import Any, Final
+
+import aiohttp
+import attrs
+from aiohttp import hdrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from seedance_avatar.errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
+from seedance_avatar.options import Timeouts
+from seedance_avatar.text import KeyProvider, Secret, safe_text, veiled
+from seedance_avatar.wire.request import Request
+from seedance_avatar.wire.response import Answer, read_head
+
+from .aiohttp_errors import FATAL, MAX_BODY, NOT_SENT, UncleanError, once, read_body, words_for
+from .deadline import Deadlines
+from .endpoint import check_key
+from .fast_path import Reply, ShortWay
+
+__all__ = ["AnswerLost", "Transport"]
+
+_KEEP_ALIVE: Final = 4.0
+"""Seconds that an idle connection is kept: below every server's own idle limit, since a submission that meets
+a connection in the moment of its closing is in doubt."""
+
+_DNS_CACHE: Final = 10
+"""Seconds that an address is believed: a failover of the service is followed within them."""
+
+_SLOWEST: Final = 1 << 16
+"""Bytes a second at which a streamed body has to move, on top of the time for the request."""
+
+_VERDICT: Final = 300
+"""From this status on the head of an answer is the answer, and its body only adds words."""
+
+_UNCLEAN: Final = 10
+"""Connections in a row that cannot be trusted, after which none is tried any more: idle ones are seldom so many."""
+
+_CLOSED: Final = "closed while waiting for a connection: nothing was sent"
+_NO_KEY: Final = "nothing was sent: check the callable that was passed as api_key"
+
+_SHORTEST_KEY: Final = 8
+"""No issued key is shorter; a test's ``k`` would be found in every answer."""
+
+
+class AnswerLost(AvatarError):  # noqa: N818 - like its siblings it says what happened
+    """The request left, or may have left, and no whole answer came: it may have been applied.
+
+    :ivar evidence: what was read of an answer, cut and printable, or None.
+    :ivar status: the HTTP status, where an answer's head was read, or None.
+    :ivar request_id: the service's id of the request, where an answer's head was read, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        about: str | None = None,
+        evidence: str | None = None,
+        status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, about=about)
+        self.evidence: str | None = None if evidence is None else safe_text(evidence)
+        self.status = status
+        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
+
+
+def _cancelled() -> bool:
+    """Tell whether it is the running task that is cancelled, not something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _unechoed(body: bytes, key: bytes) -> bytes:
+    return body.replace(key, b"***") if key and key in body else body
+
+
+@attrs.define(eq=False, repr=False)
+class Transport:
+    """The way to one service with one key: a pool of connections and the headers that every request carries.
+
+    Built anywhere; bound to the running loop and this process by :meth:`open`.
+
+    :ivar base_url: scheme, host and prefix as :func:`~seedance_avatar.wire.normalize_base` returns them.
+    :ivar key: the key, or a callable (sync or async) that is asked for it before every request.
+    :ivar timeouts: seconds; ``connect`` for a connection (its address, TCP and TLS), ``request`` for all of it.
+    :ivar http: a session to borrow; it is never closed here. Its connector, proxy, TLS and traces are used; its
+        time-outs, cookies, middlewares and ``raise_for_status`` are not.
+    :ivar pool: connections at most. It must not be less than the requests sent at a time, because a wait for a
+        connection counts as connecting.
+    :ivar trust_env: True to obey proxy variables and ``.netrc`` (it costs more CPU than the whole request).
+    """
+
+    base_url: str
+    key: Secret | KeyProvider
+    timeouts: Timeouts = attrs.field(kw_only=True, factory=Timeouts)
+    http: aiohttp.ClientSession | None = attrs.field(kw_only=True, default=None)
+    pool: int = attrs.field(kw_only=True, default=128)
+    trust_env: bool = attrs.field(kw_only=True, default=False)
+    _session: aiohttp.ClientSession | None = attrs.field(init=False, default=None)
+    _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
+    _pid: int = attrs.field(init=False, default=0)
+    _closed: bool = attrs.field(init=False, default=False)
+    _origin: URL = attrs.field(init=False)
+    _prefix: str = attrs.field(init=False)
+    _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
+    _deadlines: Deadlines = attrs.field(init=False)
+    _secret: Secret | None = attrs.field(init=False, default=None)
+    _echo: bytes = attrs.field(init=False, default=b"")
+    _short: ShortWay | None = attrs.field(init=False, default=None)
+    _headers: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
+
+    def __attrs_post_init__(self) -> None:
+        base = URL(self.base_url, encoded=True)
+        self._origin, self._prefix = base.origin(), base.raw_path.rstrip("/")
+        # A request's end that comes before the connection's would be told as a lost answer: nothing was sent.
+        connect = min(self.timeouts.connect, 0.9 * self.timeouts.request)
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,  # a deadline of ours, which waits for what a stalled loop has not read yet
+            connect=connect,  # the look-up of the address too, which sock_connect leaves out
+            sock_connect=connect,
+            ceil_threshold=float("inf"),  # no rounding up to whole seconds: a deadline is what was asked for
+        )
+
+    async def open(self) -> None:
+        """Bind to the running loop and this process. Opening twice is harmless; no connection is made yet.
+
+        :raises SessionStateError: it was closed before, or is bound to another loop or process.
+        :raises InvalidInput: the borrowed session cannot carry our key.
+        """
+        if self._session is not None or self._closed:
+            self._bound()
+            return
+        loop = asyncio.get_running_loop()
+        if self.http is not None:
+            if getattr(self.http, "_loop", loop) is not loop:
+                message = "the borrowed session belongs to another event loop: make it in the one that uses it"
+                raise SessionStateError(message)
+            if self.http.auth is not None:
+                message = "the borrowed session has auth= of its own, beside which aiohttp lets no other key pass"
+                raise InvalidInput(message)
+            self._session = self.http
+        else:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self.pool,
+                    keepalive_timeout=_KEEP_ALIVE,
+                    ttl_dns_cache=_DNS_CACHE,
+                    resolver=aiohttp.ThreadedResolver(),  # the system's own: aiodns, where installed, caches failures
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self.trust_env,
+            )
+            self._short = ShortWay.to(self._origin, self._session, self._timeout)
+        if isinstance(self.key, Secret):
+            self._use(self.key)
+        self._deadlines = Deadlines(self.timeouts.request)
+        self._loop = loop
+        self._pid = os.getpid()
+
+    async def aclose(self) -> None:
+        """Close all connections and wait until they are closed; a borrowed session stays open. Safe to repeat.
+
+        A request on the wire ends as :class:`AnswerLost`, one that waits for a connection as SessionStateError.
+
+        :raises SessionStateError: called from another loop or process: the connections belong to theirs.
+        """
+        session = self._session
+        if session is None or self._closed or self.http is not None:
+            self._closed = True
+            return
+        self._bound()
+        self._closed = True
+        self._deadlines.stop()
+        await session.close()
+
+    def _bound(self) -> aiohttp.ClientSession:
+        """Return the session, if it is open and belongs to this loop and process."""
+        session = self._session
+        if self._closed:
+            message = "closed: nothing more can be sent"
+        elif session is None:
+            message = "not open: use it in `async with`, or await open() first"
+        elif os.getpid() != self._pid:
+            message = "opened in another process: open one after the fork"
+        elif asyncio.get_running_loop() is not self._loop:
+            message = "opened in another event loop: a session belongs to the loop that it was opened in"
+        elif self.http is not None and session.closed:
+            message = "the borrowed aiohttp session is closed"
+        else:
+            return session
+        raise SessionStateError(message)
+
+    async def send(self, request: Request) -> Answer:
+        """Send ``request`` once and return the whole answer, whatever its status.
+
+        A status of 300 and above is a verdict by its head alone: it is returned with as much of its body as
+        could be read. Redirects are answers, never followed.
+
+        :raises ConnectionFailed: surely nothing was sent; ``fatal`` when another try cannot help.
+        :raises AnswerLost: it may have been applied, and no whole answer came.
+        :raises SessionStateError: not open, closed, or another loop or process.
+
+        Cancelled, it closes its connection and leaves; whether the service saw the request is then unknown.
+        """
+        session = self._bound()
+        try:
+            outcome = await self._exchange(session, request)
+        except asyncio.CancelledError as error:
+            # The frames below hold the headers, and a traceback may be shown with its locals.
+            error.__traceback__ = None
+            if _cancelled():
+                raise
+            # A connector that is closed cancels who waits for a connection; the caller was not cancelled by that.
+            outcome = SessionStateError(_CLOSED, about=request.about)
+        if isinstance(outcome, AvatarError):
+            raise outcome
+        return outcome
+
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | AvatarError:
+        """Do the round trip. Errors are returned, not raised: no frame from here on may appear in a traceback."""
+        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
+            return failure
+        echo = self._echo  # by the time of the answer it may be another key's
+        response: aiohttp.ClientResponse | Reply | None = None
+        read = bytearray()
+        deadlines = self._deadlines
+        if request.upload is not None:
+            deadlines = Deadlines(self.timeouts.request + request.upload.length / _SLOWEST)
+        try:
+            with deadlines.one():
+                response = await self._head(session, request)
+                body = await read_body(response.status, response.content, read)
+        except NOT_SENT as error:
+            return self._not_sent(error, request)
+        except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied
+            if response is None or response.status < _VERDICT:
+                return self._lost(error, request, response, _unechoed(bytes(read[:1000]), echo))
+            body = bytes(read[:MAX_BODY])
+        finally:
+            # A whole answer has given its connection back by now; any other leaves one that cannot be used again.
+            if response is not None and not response.closed:
+                response.close()
+        return read_head(response.status, response.headers, _unechoed(body, echo))
+
+    async def _head(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse | Reply:
+        """Send on the first connection that can be trusted, and return the head of the answer."""
+        short = self._short
+        for _ in range(_UNCLEAN):
+            try:
+                if short is not None and short.free and request.upload is None:
+                    return await short.request(request.method, self._prefix + request.path, request.body)
+                return await self._by_session(session, request)
+            except UncleanError:
+                continue
+        raise UncleanError
+
+    async def _by_session(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
+        """Send by aiohttp's own way, with whatever is in it."""
+        upload = request.upload
+        headers = self._headers.copy()
+        if upload is not None:
+            headers.update(upload.headers)
+        elif request.body is not None:
+            headers[hdrs.CONTENT_TYPE] = "application/json"
+        return await session.request(
+            request.method,
+            self._origin.with_path(self._prefix + request.path, encoded=True),
+            data=request.body if upload is None else upload.pieces(),
+            headers=headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,  # we ask for none; who compresses all the same is understood
+            timeout=self._timeout,
+            middlewares=(once,),
+        )
+
+    async def _ask(self, provider: KeyProvider, session: aiohttp.ClientSession) -> AvatarError | None:
+        """Ask the user's callable for the key of this request; return why it cannot be sent with it, if so."""
+        try:
+            key: Any = provider()
+            if inspect.isawaitable(key):
+                async with asyncio.timeout(self.timeouts.request):
+                    key = await key
+            if not isinstance(key, str):
+                return ConnectionFailed(
+                    f"the key provider gave {type(key).__name__}, not a text", fatal=True, hint=_NO_KEY
+                )
+            check_key(key)
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+            return ConnectionFailed("the key provider was cancelled", hint=_NO_KEY)
+        except InvalidInput as error:
+            return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
+        except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
+            return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
+        if self._closed or session.closed:
+            return SessionStateError("closed while the key was asked for: nothing was sent")
+        if self._secret is None or key != self._secret.reveal():
+            self._use(Secret(key))
+        return None
+
+    def _use(self, secret: Secret) -> None:
+        """Build the headers for this key once: a key is used for thousands of requests."""
+        self._secret = secret
+        # A service that repeats the key in its answer must not bring it into our errors.
+        self._echo = secret.reveal().encode() if len(secret.reveal()) >= _SHORTEST_KEY else b""
+        self._headers = CIMultiDict(
+            {
+                hdrs.AUTHORIZATION: f"Bearer {secret.reveal()}",
+                hdrs.ACCEPT: "application/json",
+                hdrs.ACCEPT_ENCODING: "identity",
+                hdrs.USER_AGENT: f"seedance-avatar {aiohttp.http.SERVER_SOFTWARE}",
+            }
+        )
+        if self._short is not None:
+            self._short.use(self._headers)
+
+    def _not_sent(self, error: Exception, request: Request) -> AvatarError:
+        """Return the failure with its reason, and with whether another try can help."""
+        if self._closed:
+            return SessionStateError(_CLOSED, about=request.about)
+        timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
+        words = f"no connection within {self._timeout.connect:g} s" if timed_out else words_for(error)
+        message = f"cannot connect to {self._origin.raw_host}: {words}"
+        return ConnectionFailed(message, about=request.about, fatal=isinstance(error, FATAL))
+
+    def _lost(
+        self, error: Exception, request: Request, response: aiohttp.ClientResponse | Reply | None, read: bytes
+    ) -> AnswerLost:
+        """Return the loss with what is known of the answer."""
+        timed_out = isinstance(error, TimeoutError)
+        words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else words_for(error)
+        if response is None:
+            return AnswerLost(words, about=request.about)
+        return AnswerLost(
+            words,
+            about=request.about,
+            evidence=veiled(read.decode("utf-8", "replace")) or None,
+            status=response.status,
+            request_id=read_head(response.status, response.headers).request_id,
+        )

@@ -1,0 +1,114 @@
+"""One submission under way, from being taken to its outcome."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from seedance_avatar.errors import AvatarError, WaitTimeout
+from seedance_avatar.outcomes import Active, Failed, Pending
+from seedance_avatar.polling.schedule import Watched
+from seedance_avatar.wire.request import Request
+from seedance_avatar.wire.response import Answer
+
+from .outcome_queue import AnyOutcome
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+__all__ = ["Job"]
+
+
+@attrs.define(eq=False, repr=False)
+class Job:
+    """One submission, and all the sources that share it. Small: a hundred thousand may be pending.
+
+    It is its own passage (it notes when it is on the wire) and its own question to the polling hub.
+
+    :ivar place: what it is submitted under; see :meth:`Trade.place`.
+    :ivar mark: its fingerprint in the journal, empty without one.
+    :ivar resend: True when it goes out although an earlier run left it in doubt.
+    :ivar on_wire: True from before its first byte until its answer is clear.
+    :ivar item_id: the service's id, empty until it is accepted.
+    :ivar owner: the job of another ingest with the same journal that sends or follows the same thing.
+    :ivar joined: the jobs whose owner this one is.
+    """
+
+    pipeline: Pipeline
+    source: Any
+    place: str
+    identity: Hashable
+    taken_at: float
+    mark: bytes = b""
+    resend: bool = False
+    on_wire: bool = False
+    teaches: bool = True
+    misses: int = 0
+    item_id: str = ""
+    status: str = ""
+    accepted_at: float = 0.0
+    watched: Watched | None = None
+    twins: list[Any] | None = None
+    owner: Job | None = None
+    joined: list[Job] | None = None
+
+    # Its passage
+
+    async def leaving(self) -> None:
+        """Commit the intent, then note that it is on the wire."""
+        if self.pipeline.recorder is not None:
+            await self.pipeline.recorder.leaving(self)
+        self.on_wire = True
+
+    async def stayed(self) -> None:
+        """Note that it is not on the wire any more, and that nothing came of it."""
+        self.on_wire = False
+        if self.pipeline.recorder is not None:
+            await self.pipeline.recorder.stayed(self)
+
+    # Its question
+
+    def question(self) -> Request:
+        """Return the status request."""
+        return self.pipeline.trade.question(self.item_id)
+
+    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - the trade's thing
+        """Read the answer to it."""
+        return self.pipeline.trade.read(answer, self.source, self.item_id)
+
+    def saw(self, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+        """Take note of a status that is not the end."""
+        self.status = sys.intern(thing.status)  # one string for a hundred thousand that are pending
+
+    def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
+        """Hand the end to the pipeline."""
+        self.watched = None
+        self.pipeline.polled(self, thing, error)
+
+    # Its outcome
+
+    def outcome(
+        self,
+        end: type[AnyOutcome],
+        source: Any,  # noqa: ANN401 - its own source, or one that shares it
+        error: AvatarError | None,
+        thing: Any,  # noqa: ANN401 - the trade's thing, or None
+    ) -> AnyOutcome:
+        """Return the ``end`` it came to, for ``source``."""
+        trade = self.pipeline.trade
+        facts: dict[str, Any] = {"source": source}
+        if error is not None:
+            # A copy for each source: it names that source, and it holds no traceback and so no frames.
+            label = trade.label(source)
+            error = error.concerning(f"{label}, accepted as {self.item_id}" if end is Pending else label)
+            facts["error"] = error
+        if end in {Active, Failed, Pending} and (thing is not None or self.item_id):
+            if thing is None:
+                thing = trade.recall(source, self.place, self.item_id, self.status)
+            facts["asset"] = thing if source is self.source else trade.own(thing, source)
+            if isinstance(error, WaitTimeout):
+                error.last = facts["asset"]
+        return end(**facts)

@@ -1,0 +1,122 @@
+"""The accounts of an ingest: what ended how, what was handed over, and what waits to be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+import attrs
+
+from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+
+__all__ = ["Accounts", "AnyOutcome"]
+
+AnyOutcome = Active[Any, Any] | Failed[Any, Any] | Pending[Any, Any] | InDoubt[Any, Any] | Unsent[Any, Any]
+
+_KEPT: Final = 1_000
+"""Outcomes that are kept for the report although a consumer was handed them."""
+
+
+@attrs.define(eq=False, repr=False)
+class Accounts:
+    """Counts every end once, queues it for the consumer, and keeps for the report what is not active.
+
+    Outcomes wait on a deque and are popped synchronously: a channel that hands an item to a waiting task
+    can lose it when that task is cancelled in the same step (anyio's memory streams do).
+    """
+
+    taken: int = 0
+    active: int = 0
+    failed: int = 0
+    pending: int = 0
+    in_doubt: int = 0
+    unsent: int = 0
+    omitted: int = 0
+    _waiting: deque[AnyOutcome] = attrs.field(factory=deque)
+    _unfinished: dict[int, AnyOutcome] = attrs.field(factory=dict)
+    _news: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    @property
+    def undelivered(self) -> int:
+        """How many outcomes the consumer has not taken yet."""
+        return len(self._waiting)
+
+    @property
+    def settled(self) -> int:
+        """How many sources have their outcome."""
+        return self.active + self.failed + self.pending + self.in_doubt + self.unsent
+
+    def settle(self, outcome: AnyOutcome) -> None:
+        """Book ``outcome`` and wake who waits for one."""
+        match outcome:
+            case Active():
+                self.active += 1
+            case Failed():
+                self.failed += 1
+            case Pending():
+                self.pending += 1
+            case InDoubt():
+                self.in_doubt += 1
+            case Unsent():
+                self.unsent += 1
+        if not isinstance(outcome, Active):
+            self._unfinished[id(outcome)] = outcome
+        self._waiting.append(outcome)
+        self._news.set()
+
+    def pop(self, *, handed_over: bool) -> AnyOutcome | None:
+        """Return the next outcome, or None when none waits.
+
+        :param handed_over: True when the consumer sees this very outcome, so that the report may forget it.
+        """
+        if not self._waiting:
+            return None
+        outcome = self._waiting.popleft()
+        if handed_over and len(self._unfinished) > _KEPT and self._unfinished.pop(id(outcome), None) is not None:
+            self.omitted += 1
+        return outcome
+
+    def stir(self) -> None:
+        """Wake who waits for news: an outcome, or the end."""
+        self._news.set()
+
+    async def news(self) -> None:
+        """Wait until something was settled or stirred since the last time nothing waited."""
+        self._news.clear()
+        await self._news.wait()
+
+    def stats(self, *, elapsed: float, exhausted: bool, submitting: int, polling: int) -> IngestStats:
+        """Return the accounts at this moment."""
+        return IngestStats(
+            elapsed=elapsed,
+            exhausted=exhausted,
+            taken=self.taken,
+            queued=self.taken - self.settled - submitting - polling,
+            submitting=submitting,
+            polling=polling,
+            active=self.active,
+            failed=self.failed,
+            pending=self.pending,
+            in_doubt=self.in_doubt,
+            unsent=self.unsent,
+        )
+
+    def unfinished(self) -> tuple[AnyOutcome, ...]:
+        """Return what is kept of the outcomes that are not active."""
+        return tuple(self._unfinished.values())
+
+    def report(self, *, elapsed: float, exhausted: bool) -> IngestReport:
+        """Return the frozen accounts."""
+        return IngestReport(
+            taken=self.taken,
+            active=self.active,
+            failed=self.failed,
+            pending=self.pending,
+            in_doubt=self.in_doubt,
+            unsent=self.unsent,
+            exhausted=exhausted,
+            unfinished=self.unfinished(),
+            omitted=self.omitted,
+            elapsed=elapsed,
+        )

@@ -1,0 +1,396 @@
+"""The pipeline: lazy sources in, one outcome for each out; generic in what is submitted.
+
+``Intake`` reads, workers submit under the session's gate, the session's hub polls, ``Accounts`` count.
+One supervisor task owns it all, so a consumer that breaks, raises or is cancelled leaves nothing running
+(an async generator with a task group inside cannot promise that: PEP 789).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from seedance_avatar.client.client import Client
+from seedance_avatar.client.gate import Flow
+from seedance_avatar.client.poller import Watch
+from seedance_avatar.client.tasks import outlast
+from seedance_avatar.errors import (
+    AuthError,
+    AvatarError,
+    ConnectionFailed,
+    JournalError,
+    NotFound,
+    QuotaExhausted,
+    SessionStateError,
+    SubmissionInDoubt,
+)
+from seedance_avatar.events import Accepted, IngestEnded, IngestStarted, Settled
+from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.polling.schedule import Watched
+from seedance_avatar.text import safe_text
+
+from .adapter import Trade
+from .admission import Feeder
+from .classify import NotAccepted, ending
+from .job import Job
+from .outcome_queue import Accounts, AnyOutcome
+from .sources import Intake
+
+if TYPE_CHECKING:
+    from seedance_avatar.journal.records import Record
+
+    from .recorder import Recorder
+
+__all__ = ["Pipeline"]
+
+_log = logging.getLogger("seedance_avatar")
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Pipeline:
+    """One run over one iterable of sources.
+
+    :ivar number: tells its events from those of other runs.
+    :ivar crash: what ended the run before its time and is raised to the consumer after the last outcome: the
+        source iterator's own exception, or a failure of ours.
+    :ivar task: runs :meth:`run`.
+    """
+
+    number: int
+    trade: Trade[Any, Any]
+    client: Client
+    watch: Watch
+    feeder: Feeder = attrs.field(init=False)
+    intake: Intake[Any]
+    asset_timeout: float
+    max_pending: int
+    max_submitting: int
+    stop_on_failure: bool
+    drain: float
+    recorder: Recorder | None = None
+    accounts: Accounts = attrs.field(factory=Accounts)
+    crash: BaseException | None = None
+    ended: bool = False
+    task: asyncio.Task[None] | None = None
+    _flow: Flow = attrs.field(factory=lambda: Flow("ingest"))
+    _ready: deque[Job] = attrs.field(factory=deque)
+    alive: dict[Job, None] = attrs.field(factory=dict)
+    _submitting: int = 0
+    _polling: int = 0
+    _left: AvatarError | None = None
+    _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _workers: TaskGroup = attrs.field(init=False)
+    _started_at: float = 0.0
+    _ended_at: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.feeder = Feeder(self, self.intake, self.max_pending)
+
+    # What the consumer's side asks
+
+    def stats(self) -> IngestStats:
+        """Return the accounts at this moment."""
+        return self.accounts.stats(
+            elapsed=self._elapsed(),
+            exhausted=self.intake.exhausted,
+            submitting=self._submitting,
+            polling=self._polling,
+        )
+
+    def report(self) -> IngestReport:
+        """Return the accounts with all that is not active."""
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.intake.exhausted)
+
+    def _elapsed(self) -> float:
+        return (self.client.clock() if self._ended_at is None else self._ended_at) - self._started_at
+
+    @property
+    def halted(self) -> AvatarError | None:
+        """Why it sends nothing more, or None while it does."""
+        return self._flow.halted
+
+    def halt(self, error: AvatarError) -> None:
+        """Take no more sources and send nothing more: what is not on the wire is unsent, with ``error``.
+
+        What is on the wire comes home, and what was accepted is followed to its end.
+        """
+        if self._flow.halted is None:
+            self._flow.halt(error)
+            self.feeder.stop()
+            self._flush(error)
+
+    def _flush(self, error: AvatarError) -> None:
+        while self._ready:
+            self.settle(self._ready.popleft(), Unsent, error)
+
+    def leave(self, error: AvatarError) -> None:
+        """:meth:`halt`, and follow nothing: what was accepted is pending, with ``error``.
+
+        What is on the wire gets ``drain`` seconds to come home; then it is in doubt.
+        """
+        if self._left is not None or self.ended:
+            return
+        self._left = error
+        self.halt(error)
+        for job in list(self.alive):
+            if job.watched is not None or job.owner is not None:
+                self._give_up(job, SubmissionInDoubt("another ingest of this session is sending it"))
+        if self.task is not None:
+            timer = asyncio.get_running_loop().call_later(self.drain, self.task.cancel)
+            self.task.add_done_callback(lambda _: timer.cancel())
+
+    async def gone(self) -> None:
+        """Wait until the run is over; after :meth:`leave` that is at most ``drain`` seconds away.
+
+        A first cancellation is kept until the run is over, since a submission that is abandoned on the wire is
+        an id lost for good. A second one ends the run at once; what is on the wire is then in doubt.
+        """
+        if self.task is not None:
+            await outlast(self.task)
+
+    # The supervisor
+
+    async def run(self) -> None:
+        """Run to the end: every source taken has its outcome when this returns, however it returns."""
+        self._started_at = self.client.clock()
+        if self.client.observer is not None:
+            self.client.observer(IngestStarted(at=self._started_at, ingest=self.number, kind=self.trade.kind))
+        if self.recorder is not None:
+            self.recorder.begin()
+        try:
+            async with anyio.create_task_group() as self._workers:
+                try:
+                    await self.feeder.feed()
+                except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
+                    self._crashed(error)
+                while self.alive:
+                    await self.movement()
+        finally:
+            self._settle_rest()
+            try:
+                with anyio.move_on_after(self.drain, shield=True):
+                    try:
+                        await self._close(self.intake.aclose)
+                    finally:
+                        if self.recorder is not None:
+                            await self._close(self.recorder.aclose)
+            finally:
+                self._finish()
+
+    def _settle_rest(self) -> None:
+        for job in list(self.alive):
+            self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
+
+    def _give_up(self, job: Job, lost: SubmissionInDoubt) -> None:
+        """End a job wherever it is: with an id it is pending, on the wire in doubt, else unsent."""
+        owner = job.owner or job
+        job.item_id = owner.item_id
+        if job.watched is not None:
+            self.watch.discard(job.watched)
+            job.ended(None, self.stopped())
+        elif job.item_id:
+            self.settle(job, Pending, self.stopped())
+        elif owner.on_wire:
+            if self.recorder is not None:
+                self.recorder.given_up(job, lost)
+            self.settle(job, InDoubt, lost)
+        else:
+            self.settle(job, Unsent, self.stopped())
+
+    def _finish(self) -> None:
+        if self.crash is None:
+            self.crash = self.intake.error
+        if self.crash is None and not self.feeder.done and self._left is None and self._flow.halted is None:
+            self.crash = SessionStateError("the ingest was ended from outside before its sources were read")
+        self.ended = True
+        self._ended_at = self.client.clock()
+        self.accounts.stir()
+        if self.client.observer is not None:
+            self.client.observer(IngestEnded(at=self._ended_at, ingest=self.number, report=self.report()))
+
+    async def _close(self, closing: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await closing()
+        except Exception as error:  # noqa: BLE001 - a generator or a journal that fails to close: theirs to hear of
+            if self.crash is None:
+                self.crash = error
+
+    def _crashed(self, error: Exception) -> None:
+        if self.crash is None:
+            self.crash = error
+        _log.error("an ingest broke: %s", safe_text(repr(error)))
+        self.halt(SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
+
+    async def movement(self) -> None:
+        """Wait until there is room for more sources, or no job is left."""
+        self._moved.clear()
+        await self._moved.wait()
+
+    def made_room(self) -> None:
+        """Note that something has moved: a job settled, a worker free, an outcome taken by the consumer."""
+        if not self.alive or self.feeder.hungry:
+            self._moved.set()
+
+    # What the feeder asks
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for a worker."""
+        return len(self._ready)
+
+    def enlist(self, jobs: list[Job]) -> None:
+        """Take ``jobs`` to be submitted."""
+        self._ready.extend(jobs)
+        if self._flow.halted is not None:
+            self._flush(self._flow.halted)
+        while self._submitting < self.max_submitting and self._ready:
+            self._submitting += 1
+            self._workers.start_soon(self._work, self._ready.popleft())
+
+    def resume(self, job: Job, record: Record | None) -> None:
+        """Poll what an earlier run was told the id of; its deadline begins anew."""
+        now = self.client.clock()
+        age = 0.0 if record is None or record.accepted_at is None else max(0.0, time.time() - record.accepted_at)
+        job.status, job.accepted_at, job.teaches = "processing", now - age, False
+        self._watch(job, deadline=now + self.asset_timeout)
+
+    def stopped(self) -> AvatarError:
+        """Return why nothing more is sent."""
+        return self._left or self._flow.halted or SessionStateError("the ingest was ended from outside")
+
+    # Submitting
+
+    async def _work(self, job: Job | None) -> None:
+        try:
+            while job is not None:
+                await self._submit(job)
+                job = self._ready.popleft() if self._ready else None
+                self.made_room()
+        finally:
+            self._submitting -= 1
+            self.made_room()
+
+    async def _submit(self, job: Job) -> None:
+        try:
+            thing = await self.trade.submit(job.source, job.place, client=self.client, flow=self._flow, passage=job)
+        except AvatarError as error:
+            job.on_wire = False
+            await self._not_accepted(job, error)
+        except Exception as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
+            self._crashed(error)
+            self._give_up(job, SubmissionInDoubt(f"submitting it broke: {safe_text(repr(error))}"))
+        else:
+            job.item_id = self.trade.item_id(thing)
+            await self._accepted(job, thing)
+
+    async def _not_accepted(self, job: Job, error: AvatarError) -> None:
+        end, halts = self.fate(error)
+        if self.recorder is not None and job.mark:
+            try:
+                await self.recorder.not_accepted(job, error, refused=end is Failed)
+            except JournalError as unwritten:
+                self.halt(unwritten)
+        self.settle(job, end, error)
+        if halts:
+            self.halt(error)
+
+    def fate(self, error: AvatarError) -> tuple[NotAccepted, bool]:
+        """Return how a submission that met ``error`` ends, and whether the next one would meet the same."""
+        return (Unsent, False) if error is self._flow.halted else ending(error)
+
+    async def _accepted(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+        now = self.client.clock()
+        job.on_wire = False
+        job.accepted_at = now
+        job.saw(thing)
+        if self.client.observer is not None:
+            self.client.observer(Accepted(at=now, ingest=self.number, source=job.source, asset=thing))
+        if self.recorder is not None:
+            try:
+                await self.recorder.accepted(job)
+            except AvatarError as unwritten:
+                # The asset exists and its outcome names it; only nothing more is sent that could not be recorded.
+                self.halt(unwritten)
+        if thing.is_terminal:
+            self._finished(job, thing)
+        elif self._left is not None:
+            self.settle(job, Pending, self._left)
+        else:
+            self._watch(job, deadline=job.accepted_at + self.asset_timeout)
+
+    def _watch(self, job: Job, *, deadline: float) -> None:
+        self._polling += 1
+        kind = self.trade.polling_kind(job.source)
+        job.watched = Watched(
+            kind=kind, accepted_at=job.accepted_at, deadline=deadline, payload=job, teaches=job.teaches
+        )
+        self.watch.add(job.watched)
+
+    # Ending
+
+    def polled(self, job: Job, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
+        """Take the end of a job that was polled: ``thing`` where it is terminal, else why the looking stopped."""
+        self._polling -= 1
+        if error is None:
+            self._finished(job, thing)
+        elif isinstance(error, NotFound):
+            self.settle(job, Failed, error)
+        else:
+            self.settle(job, Pending, error)
+            if isinstance(error, AuthError | QuotaExhausted | ConnectionFailed):
+                self.halt(error)
+
+    def _finished(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+        failure = self.trade.failure(thing)
+        if self.recorder is not None:
+            self._record_end(self.recorder, job, failure)
+        if failure is None:
+            self.settle(job, Active, None, thing)
+        else:
+            self.settle(job, Failed, failure, thing)
+
+    def _record_end(self, recorder: Recorder, job: Job, failure: AvatarError | None) -> None:
+        try:
+            recorder.ended(job, failure)
+        except AvatarError as unwritten:  # the id is recorded; the next run will ask once more how it ended
+            self.halt(unwritten)
+
+    def settle(
+        self,
+        job: Job,
+        end: type[AnyOutcome],
+        error: AvatarError | None,
+        thing: Any = None,  # noqa: ANN401 - the trade's thing
+    ) -> None:
+        """End ``job`` as ``end``, for every source that shares it."""
+        del self.alive[job]
+        self.feeder.forget(job, end, error, thing)
+        for source in (job.source, *(job.twins or ())):
+            self.book(job.outcome(end, source, error, thing), job)
+        self.made_room()
+
+    def book(self, outcome: AnyOutcome, job: Job | None) -> None:
+        """Count an outcome, queue it for the consumer, and tell the observer."""
+        self.accounts.settle(outcome)
+        if isinstance(outcome, Failed) and self.stop_on_failure:
+            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))
+        if self.client.observer is not None:
+            now = self.client.clock()
+            accepted = None if job is None or not job.accepted_at else job.accepted_at
+            self.client.observer(
+                Settled(
+                    at=now,
+                    ingest=self.number,
+                    outcome=outcome,
+                    accepted_after=None if accepted is None or job is None else accepted - job.taken_at,
+                    active_after=None if accepted is None else now - accepted,
+                )
+            )

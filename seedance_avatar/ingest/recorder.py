@@ -1,0 +1,196 @@
+"""What a pipeline writes into its journal, and what it makes of what it finds there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import attrs
+
+from seedance_avatar.errors import AssetFailed, AvatarError, GenerationFailed, SubmissionInDoubt
+from seedance_avatar.options import Doubt
+from seedance_avatar.outcomes import SessionStats
+
+from .adapter import Trade
+from .job import Job
+
+if TYPE_CHECKING:
+    from seedance_avatar.journal.journal import Journal
+    from seedance_avatar.journal.records import Entry, Record
+
+__all__ = ["Recorder"]
+
+Plan: TypeAlias = Literal["send", "resend", "follow", "active", "failed", "in_doubt"]
+
+_EVERY: Final = 1.0
+"""Seconds between two samples of the session's figures, at first."""
+
+_SAMPLES: Final = 600
+"""Samples after which they are taken half as often."""
+
+
+def plan_for(record: Record | None, *, resend: bool, retry_refused: bool) -> Plan:
+    """Return what is to be done with a source of which the journal holds ``record``.
+
+    :param resend: send again what is in doubt.
+    :param retry_refused: send again what was refused (what failed after acceptance stays failed).
+    """
+    match None if record is None else record.state:
+        case None | "planned":
+            return "send"
+        case "accepted":
+            return "follow"
+        case "active":
+            return "active"
+        case "refused":
+            return "send" if retry_refused else "failed"
+        case "failed":
+            return "failed"
+        case _:  # in doubt, or being sent by another ingest of this very process
+            return "resend" if resend and record is not None and record.state == "in_doubt" else "in_doubt"
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Recorder:
+    """One pipeline's pen. Without a journal a pipeline has none.
+
+    :ivar release: gives the journal back.
+    :ivar stats: tells the session's figures, of which a sample a second is kept for the report.
+    :ivar under_way: who deals with what at this moment, of all that share the journal.
+    :ivar on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it at the risk of a duplicate.
+    :ivar retry_refused: send again what an earlier run was refused; what failed after acceptance stays failed.
+    """
+
+    journal: Journal
+    trade: Trade[Any, Any]
+    release: Callable[[Journal], Awaitable[None]]
+    stats: Callable[[], SessionStats]
+    under_way: dict[bytes, Job] = attrs.field(factory=dict)
+    on_in_doubt: Doubt = "hold"
+    retry_refused: bool = False
+    _began: float = attrs.field(factory=time.time)
+    _samples: int = 0
+    _timer: asyncio.TimerHandle | None = None
+    _given_up: list[tuple[Job, SubmissionInDoubt]] = attrs.field(factory=list)
+
+    async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
+        """Return for each job what is to be done with it; those that are new are planned from here on."""
+        found = await self.journal.claim(entries)
+        resend = self.on_in_doubt == "resend" or self.trade.settles_doubt
+        return list(self._plans(jobs, found, resend=resend))
+
+    def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
+        """Return the jobs that nobody else who shares the journal deals with, and their entries.
+
+        The others join who does.
+        """
+        entries = [self.trade.entry(self.journal, job.source, job.place) for job in jobs]
+        for job, entry in zip(jobs, entries, strict=True):
+            job.mark = entry.fingerprint
+        owned = [self.owns(job) for job in jobs]
+        return list(compress(jobs, owned)), list(compress(entries, owned))
+
+    def owns(self, job: Job) -> bool:
+        """Return whether nobody else who shares the journal deals with the same thing; else ``job`` joins them."""
+        owner = self.under_way.setdefault(job.mark, job)
+        if owner is job:
+            return True
+        job.owner = owner
+        owner.joined = [*(owner.joined or ()), job]
+        return False
+
+    def _plans(
+        self, jobs: list[Job], found: list[Record | None], *, resend: bool
+    ) -> Iterator[tuple[Job, Plan, Record | None]]:
+        for job, record in zip(jobs, found, strict=True):
+            # What this very run was refused is not tried again by it: one upload, an outcome for each.
+            earlier = record is not None and (record.ended_at or 0.0) < self._began
+            plan = plan_for(record, resend=resend, retry_refused=self.retry_refused and earlier)
+            job.resend = plan == "resend"
+            if record is not None and record.business_id is not None:
+                job.place = record.business_id
+            if record is not None and record.remote_id is not None:
+                job.item_id = record.remote_id
+            yield job, plan, record
+
+    def leaving(self, job: Job) -> Awaitable[None]:
+        """Commit the intent to send."""
+        return self.journal.sending(job.mark, resend=job.resend)
+
+    def stayed(self, job: Job) -> Awaitable[None]:
+        """Take the intent back: nothing came of it."""
+        return self.journal.unsent(job.mark)
+
+    def accepted(self, job: Job) -> Awaitable[None]:
+        """Commit the id."""
+        return self.journal.accepted(job.mark, job.item_id)
+
+    async def not_accepted(self, job: Job, error: AvatarError, *, refused: bool) -> None:
+        """Record how a submission ended that has no id."""
+        if isinstance(error, SubmissionInDoubt):
+            await self.journal.in_doubt(job.mark, error)
+        elif refused:
+            await self.journal.refused(job.mark, error)
+        else:
+            await self.journal.unsent(job.mark)
+
+    def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
+        """Note that nobody waits for its answer any more; :meth:`aclose` records it."""
+        if job.mark and job.owner is None:
+            self._given_up.append((job, error))
+
+    def ended(self, job: Job, failure: AvatarError | None) -> None:
+        """Note the end of what was accepted."""
+        if failure is None:
+            self.journal.ended(job.mark, "active")
+        else:
+            self.journal.ended(job.mark, "failed", _reason(failure))
+
+    def begin(self) -> None:
+        """Begin to take samples."""
+        self._timer = asyncio.get_running_loop().call_later(_EVERY, self._sample)
+
+    async def aclose(self) -> None:
+        """Stop taking samples, record what was given up, and give the journal back.
+
+        :raises JournalError: something that has happened could not be written.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            for job, error in self._given_up:
+                await self.not_accepted(job, error, refused=False)
+        finally:
+            await self.release(self.journal)
+
+    def _sample(self) -> None:
+        self._samples += 1
+        # After ten minutes half as often, and so on: a run of days keeps a few thousand.
+        every = _EVERY * 2 ** (self._samples // _SAMPLES)
+        self._timer = asyncio.get_running_loop().call_later(every, self._sample)
+        stats = self.stats()
+        values: dict[str, float] = {
+            "requests": stats.requests,
+            "throttled": stats.throttled,
+            "submitting": stats.submitting,
+            "pending": stats.pending,
+        }
+        if stats.submit_limit is not None:
+            values["submit_limit"] = stats.submit_limit
+        if stats.query_limit is not None:
+            values["query_limit"] = stats.query_limit
+        self.journal.note(values)
+
+
+def _reason(failure: AvatarError) -> str | None:
+    """Return the service's own reason: whoever reads it back puts our words around it again."""
+    match failure:
+        case AssetFailed(asset=asset):
+            return asset.reason
+        case GenerationFailed(task=task):
+            return task.reason
+        case _:
+            return str(failure)

@@ -1,0 +1,381 @@
+"""The coordinator's half of an ingest on a Dask cluster: reads, writes the journal, hands out, listens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final
+
+import anyio
+import attrs
+from distributed import Client, Event, Queue, Semaphore
+
+from seedance_avatar.assets.adapter import AssetTrade, group_id_of
+from seedance_avatar.client.tasks import outlast
+from seedance_avatar.errors import AvatarError, InvalidSource, SessionStateError, SubmissionInDoubt
+from seedance_avatar.ingest.outcome_queue import Accounts, AnyOutcome
+from seedance_avatar.ingest.recorder import plan_for
+from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Record
+from seedance_avatar.models import AssetSource
+from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.text import safe_text
+
+from .worker import Order, begun_name, close_sessions, work
+
+__all__ = ["ClusterRun"]
+
+_log = logging.getLogger("seedance_avatar")
+
+_GRACE: Final = 5.0
+"""Seconds beyond the drain of a worker that its last words may take to come home."""
+
+
+@attrs.define(eq=False)
+class _Item:
+    """A source in hand: where it is in the journal, the id it was given, and the sources that share it."""
+
+    source: AssetSource
+    identity: Hashable
+    mark: bytes = b""
+    asset_id: str | None = None
+    resend: bool = False
+    twins: list[AssetSource] = attrs.field(factory=list)
+    settled: bool = False
+
+
+@attrs.define(eq=False, kw_only=True)
+class ClusterRun:
+    """The run behind the stream; see :class:`seedance_avatar.ingest.Run`.
+
+    :ivar order: makes the order of a shard of its number and its items.
+    :ivar name: unique; the queue, the events, the semaphore and the tasks of the run are named after it.
+    :ivar drain: seconds that a worker gives what is on the wire when it is told to leave.
+    :ivar leases: uploads on the wire at one time, over all workers.
+    :ivar resend: send again what an earlier run left in doubt.
+    """
+
+    client: Client
+    intake: Intake[Any]
+    trade: AssetTrade
+    order: Callable[[int, list[tuple[AssetSource, str | None]]], Order]
+    name: str
+    shard: int
+    drain: float
+    leases: int
+    journal: Journal | None
+    resend: bool
+    accounts: Accounts = attrs.field(factory=Accounts)
+    crash: BaseException | None = None
+    ended: bool = False
+    task: asyncio.Task[None] | None = None
+    _stopped: AvatarError | None = None
+    _left: AvatarError | None = None
+    _first: dict[Hashable, _Item] = attrs.field(factory=dict)
+    _shards: dict[int, list[_Item]] = attrs.field(factory=dict)
+    _to_follow: list[_Item] = attrs.field(factory=list)
+    _numbers: int = 0
+    _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    _words: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    _began: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
+    _ended_at: float | None = None
+
+    # What the consumer's side asks
+
+    def _elapsed(self) -> float:
+        return (asyncio.get_running_loop().time() if self._ended_at is None else self._ended_at) - self._began
+
+    def stats(self) -> IngestStats:
+        """Return the accounts at this moment; what is accepted counts as polling, what is handed out as submitting."""
+        items = [item for shard in self._shards.values() for item in shard if not item.settled]
+        polling = sum(item.asset_id is not None for item in items)
+        return self.accounts.stats(
+            elapsed=self._elapsed(),
+            exhausted=self.intake.exhausted,
+            submitting=len(items) - polling,
+            polling=polling,
+        )
+
+    def report(self) -> IngestReport:
+        """Return the accounts with all that is not active."""
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.intake.exhausted)
+
+    def made_room(self) -> None:
+        """Note that the consumer took an outcome."""
+        self._moved.set()
+
+    def halt(self, error: AvatarError) -> None:
+        """Read no more and, on every worker, send nothing more; what was accepted is followed to its end."""
+        if self._stopped is None:
+            self._stopped = error
+            self._reading.cancel()
+            self._say("halt")
+            self._moved.set()
+
+    def leave(self, error: AvatarError) -> None:
+        """:meth:`halt`, and follow nothing."""
+        if self._left is None and not self.ended:
+            self._left = error
+            self.halt(error)
+            self._say("leave")
+            if self.task is not None:
+                timer = asyncio.get_running_loop().call_later(self.drain + _GRACE, self.task.cancel)
+                self.task.add_done_callback(lambda _: timer.cancel())
+
+    async def gone(self) -> None:
+        """Wait until the run is over."""
+        if self.task is not None:
+            await outlast(self.task)
+
+    def _say(self, word: str) -> None:
+        said = asyncio.get_running_loop().create_task(Event(f"{self.name}-{word}", client=self.client).set())
+        self._words.add(said)
+        said.add_done_callback(self._words.discard)
+
+    # The supervisor
+
+    async def run(self) -> None:
+        """Run to the end: every source taken has its outcome when this returns, however it returns."""
+        queue = Queue(f"{self.name}-home", client=self.client)
+        semaphore = None
+        try:
+            semaphore = await Semaphore(max_leases=self.leases, name=f"{self.name}-leases")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen, queue)
+                await self._hand_out_all(queue)
+                while self._shards:
+                    self._moved.clear()
+                    await self._moved.wait()
+                tasks.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - the cluster's or ours: raised after the outcomes
+            self.crash = error
+            self.halt(SessionStateError(f"the ingest on the cluster broke: {safe_text(repr(error))}"))
+        finally:
+            try:
+                with anyio.move_on_after(_GRACE, shield=True):
+                    await self._end()
+                with anyio.move_on_after(_GRACE, shield=True):
+                    await self._clear_up(queue, semaphore)
+            except Exception as error:  # noqa: BLE001 - a journal that fails to close, a cluster that is gone
+                self._broke(error)
+            self._broke(self.intake.error)
+            self.ended, self._ended_at = True, asyncio.get_running_loop().time()
+            self.accounts.stir()
+
+    def _broke(self, error: BaseException | None) -> None:
+        if self.crash is None:
+            self.crash = error
+
+    async def _end(self) -> None:
+        """Settle what no worker has told of, and write it down."""
+        lost = SubmissionInDoubt("it was handed to a worker that was not heard of any more")
+        for number in list(self._shards):
+            await self._lost(number, lost, follow=False)
+        for item in self._to_follow:
+            self._pending(item, self._stopped or lost)
+        await self.intake.aclose()
+        if self.journal is not None:
+            await self.journal.aclose()
+
+    async def _clear_up(self, queue: Queue, semaphore: Semaphore | None) -> None:
+        await asyncio.gather(*self._words, return_exceptions=True)
+        await self.client.run(close_sessions, self.name)
+        queue.close()
+        if semaphore is not None:
+            await semaphore.close()
+
+    # Handing out
+
+    async def _hand_out_all(self, queue: Queue) -> None:
+        with self._reading:
+            while self._stopped is None:
+                threads: dict[str, int] = await self.client.nthreads()
+                busy = len(self._shards) >= 2 * max(1, sum(threads.values()))
+                if busy or self.accounts.undelivered >= 2 * self.shard:
+                    self._moved.clear()
+                    await self._moved.wait()
+                    continue
+                if self._to_follow:
+                    items, self._to_follow = self._to_follow, []
+                else:
+                    sources = await self.intake.take(self.shard)
+                    if not sources and self._shards:
+                        self._moved.clear()
+                        await self._moved.wait()  # what a lost worker leaves behind may still be handed out
+                        continue
+                    if not sources:
+                        return
+                    items = await self._admit(sources)
+                if items:
+                    self._hand_out(items, queue)
+
+    def _hand_out(self, items: list[_Item], queue: Queue) -> None:
+        self._numbers += 1
+        number = self._numbers
+        self._shards[number] = items
+        order = self.order(number, [(item.source, item.asset_id) for item in items])
+        future = self.client.submit(work, order, pure=False, retries=0, key=f"{self.name}-{number}")
+        watching = asyncio.get_running_loop().create_task(self._watch(future, number, queue))
+        self._words.add(watching)
+        watching.add_done_callback(self._words.discard)
+
+    async def _watch(self, future: Any, number: int, queue: Queue) -> None:  # noqa: ANN401 - a distributed Future
+        """Wait for the task's end. When it was not a good one, the queue is told so, behind all that came before."""
+        try:
+            await future
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a killed worker, a bug: lost either way
+            told = safe_text(f"{type(error).__name__}: {error}", 200)
+            with contextlib.suppress(Exception):  # where the scheduler is gone too, the listening has ended as well
+                await queue.put((number, [("lost", told)]))
+        finally:
+            future.release()
+            with contextlib.suppress(Exception):
+                await Event(begun_name(self.name, number), client=self.client).clear()
+
+    async def _admit(self, sources: list[Any]) -> list[_Item]:
+        """Judge and recognise ``sources``; return what is to be handed out, its intents on disk."""
+        self.accounts.taken += len(sources)
+        items: list[_Item] = []
+        rest = list(sources)
+        try:
+            while rest:
+                item = await self._judged(rest[0])
+                del rest[0]
+                if item is not None:
+                    items.append(item)
+            if self.journal is None or not items:
+                return items
+            return await self._recognise(items, self.journal)
+        except BaseException as error:
+            stopped = self._stopped or SessionStateError(f"the ingest ended: {safe_text(repr(error))}")
+            for item in items:
+                if not item.settled:
+                    self._settle(item, Unsent(source=item.source, error=stopped.concerning(item.source.label)))
+            for source in rest:
+                self.accounts.settle(Unsent(source=source, error=stopped.concerning(self.trade.label(source))))
+            raise
+
+    async def _judged(self, source: Any) -> _Item | None:  # noqa: ANN401 - whatever the caller's iterable held
+        try:
+            if isinstance(source, AssetSource) and source.path is not None:
+                message = "a cluster takes URLs only: the file may not be where the worker is"
+                raise InvalidSource(message)
+            identity = self.trade.identity(source, await self.trade.place(source))
+        except AvatarError as error:
+            self.accounts.settle(Failed(source=source, error=error.concerning(self.trade.label(source))))
+            return None
+        if (first := self._first.get(identity)) is not None:
+            first.twins.append(source)
+            return None
+        item = self._first[identity] = _Item(source, identity)
+        return item
+
+    async def _recognise(self, items: list[_Item], journal: Journal) -> list[_Item]:
+        group_id = group_id_of(self.trade.group)
+        entries = [self.trade.entry(journal, item.source, group_id) for item in items]
+        wanted: list[_Item] = []
+        for item, entry, record in zip(items, entries, await journal.claim(entries), strict=True):
+            item.mark = entry.fingerprint
+            plan = plan_for(record, resend=self.resend, retry_refused=False)
+            item.asset_id = None if record is None else record.remote_id
+            item.resend = plan == "resend"
+            if plan in {"send", "resend", "follow"}:
+                wanted.append(item)
+            elif record is not None:
+                self._settle(item, self._recorded(item, record))
+        await asyncio.gather(
+            *(journal.sending(item.mark, resend=item.resend) for item in wanted if item.asset_id is None)
+        )
+        return wanted
+
+    def _recorded(self, item: _Item, record: Record) -> AnyOutcome:
+        source = item.source
+        if record.remote_id is None:
+            return (Failed if record.state == "refused" else InDoubt)(source=source, error=record.error())
+        asset = self.trade.recall(source, record.group_id or "", record.remote_id, record.state)
+        if record.state == "active":
+            return Active(source=source, asset=asset)
+        asset = attrs.evolve(asset, reason=record.reason)
+        return Failed(source=source, asset=asset, error=self.trade.failure(asset) or record.error())
+
+    # Listening
+
+    async def _listen(self, queue: Queue) -> None:
+        while True:
+            number, facts = await queue.get()
+            await self._hear(number, facts)
+            self._moved.set()
+
+    async def _hear(self, number: int, facts: Sequence[tuple[Any, ...]]) -> None:
+        items = self._shards.get(number)
+        if items is None:
+            _log.warning("a worker that had been given up was heard of: what it tells stays in doubt")
+            return
+        accepted = [(items[fact[1]], fact[2]) for fact in facts if fact[0] == "accepted"]
+        if self.journal is not None:
+            await asyncio.gather(*(self.journal.accepted(item.mark, asset_id) for item, asset_id in accepted))
+        for item, asset_id in accepted:
+            item.asset_id = asset_id
+        for fact in facts:
+            if fact[0] == "outcome":
+                await self._outcome(items[fact[1]], fact[2])
+            elif fact[0] == "lost":
+                await self._lost(number, SubmissionInDoubt(f"its worker was lost ({fact[1]})"), follow=True)
+            elif fact[0] == "end":
+                await self._shard_ended(number, fact[1])
+
+    async def _shard_ended(self, number: int, error: AvatarError | None) -> None:
+        for item in self._shards.pop(number):
+            if not item.settled:  # the worker could not even begin: nothing of it has left
+                why = error or SessionStateError("the worker ended without a word")
+                await self._outcome(item, Unsent(source=item.source, error=why))
+        if error is not None:
+            self.halt(error)
+
+    async def _outcome(self, item: _Item, outcome: AnyOutcome) -> None:
+        if item.settled:
+            return
+        journal = self.journal
+        if journal is not None:
+            match outcome:
+                case Active():
+                    journal.ended(item.mark, "active")
+                case Failed(asset=asset, error=error) if asset is not None:
+                    journal.ended(item.mark, "failed", str(error))
+                case Failed(error=error):
+                    await journal.refused(item.mark, error)
+                case InDoubt(error=error):
+                    await journal.in_doubt(item.mark, error)
+                case Unsent():
+                    await journal.unsent(item.mark)
+        self._settle(item, outcome)
+
+    async def _lost(self, number: int, error: SubmissionInDoubt, *, follow: bool) -> None:
+        for item in self._shards.pop(number, ()):
+            if item.settled:
+                continue
+            if item.asset_id is None:
+                await self._outcome(item, InDoubt(source=item.source, error=error.concerning(item.source.label)))
+            elif follow and self._stopped is None:
+                self._to_follow.append(item)
+            else:
+                self._pending(item, self._stopped or error)
+
+    def _pending(self, item: _Item, error: AvatarError) -> None:
+        asset = self.trade.recall(item.source, group_id_of(self.trade.group), item.asset_id or "", "processing")
+        self._settle(item, Pending(source=item.source, asset=asset, error=error.concerning(item.source.label)))
+
+    def _settle(self, item: _Item, outcome: AnyOutcome) -> None:
+        item.settled = True
+        self._first.pop(item.identity, None)
+        for source in (item.source, *item.twins):
+            facts: dict[str, Any] = {"source": source}
+            if not isinstance(outcome, InDoubt | Unsent) and outcome.asset is not None:
+                facts["asset"] = self.trade.own(outcome.asset, source)
+            if not isinstance(outcome, Active):
+                facts["error"] = outcome.error.concerning(source.label)
+            self.accounts.settle(attrs.evolve(outcome, **facts))

@@ -1,0 +1,239 @@
+"""What runs on a worker of a Dask cluster: one shard of sources, uploaded and followed, told home as it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any
+
+import anyio
+import attrs
+from distributed import Event, Queue, Semaphore
+
+from seedance_avatar.assets.adapter import AssetTrade
+from seedance_avatar.errors import AvatarError, SessionStateError
+from seedance_avatar.ingest.job import Job
+from seedance_avatar.ingest.pipeline import Pipeline
+from seedance_avatar.ingest.recorder import Plan, Recorder
+from seedance_avatar.journal.records import Entry, Record
+from seedance_avatar.models import AssetSource
+from seedance_avatar.session.session import AvatarSession
+
+__all__ = ["Key", "Order", "begun_name", "close_sessions", "work"]
+
+_sessions: dict[str, AvatarSession] = {}
+"""The sessions of this process, one for each run: its shards share what was found of the limits."""
+
+
+class Key:
+    """A key on its way to the workers. It has no useful ``repr``: the cluster prints the arguments of its tasks."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str | None) -> None:
+        self.value: str | None = value
+
+    def __repr__(self) -> str:
+        return "Key(***)"
+
+    def __reduce__(self) -> tuple[type[Key], tuple[str | None]]:
+        return Key, (self.value,)
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """One shard. Its ``repr`` shows no source.
+
+    :ivar run: names the run: its queue, its events, its semaphore.
+    :ivar items: the sources, each with the id of its asset where it is only to be followed.
+    :ivar options: of :class:`AvatarSession`, without the key.
+    """
+
+    run: str
+    number: int
+    key: Key
+    group_id: str
+    items: list[tuple[AssetSource, str | None]] = attrs.field(repr=False)
+    options: dict[str, Any] = attrs.field(repr=False)
+    asset_timeout: float
+    leases: int
+
+
+@attrs.define(eq=False)
+class _Home:
+    """The way back to the coordinator: what is told in one turn goes as one message, one message at a time."""
+
+    queue: Queue
+    number: int
+    _told: deque[Any] = attrs.field(factory=deque)
+    _news: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _finished: bool = False
+
+    def tell(self, *fact: Any) -> None:  # noqa: ANN401 - pickled as it is
+        self._told.append(fact)
+        self._news.set()
+
+    async def carry(self) -> None:
+        """Send what is told, until :meth:`finish`."""
+        while not self._finished:
+            await self._news.wait()
+            await self.flush()
+
+    def finish(self) -> None:
+        """Let :meth:`carry` end, once all is sent. It is not cancelled: what it was sending would be sent twice."""
+        self._finished = True
+        self._news.set()
+
+    async def flush(self) -> None:
+        self._news.clear()
+        while self._told:
+            facts = list(self._told)
+            await self.queue.put((self.number, facts))
+            for _ in facts:
+                self._told.popleft()
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Pen(Recorder):
+    """Writes home in place of a journal, and holds a lease of the cluster while a submission is on the wire."""
+
+    home: _Home
+    semaphore: Semaphore
+    places: dict[int, int]
+    ids: list[str | None]
+    _leased: set[Job] = attrs.field(factory=set)
+
+    def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
+        """Return all of them: the coordinator has seen to it that a shard holds each thing once."""
+        return jobs, []
+
+    async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
+        del entries
+        plans: list[tuple[Job, Plan, Record | None]] = []
+        for job in jobs:
+            job.mark = b"told home"
+            job.item_id = self.ids[self.places[id(job.source)]] or ""
+            plans.append((job, "follow" if job.item_id else "send", None))
+        return plans
+
+    async def leaving(self, job: Job) -> None:
+        await self.semaphore.acquire()
+        self._leased.add(job)
+
+    async def stayed(self, job: Job) -> None:
+        await self._free(job)
+
+    async def accepted(self, job: Job) -> None:
+        self.home.tell("accepted", self.places[id(job.source)], job.item_id)
+        await self._free(job)
+
+    async def not_accepted(self, job: Job, error: AvatarError, *, refused: bool) -> None:
+        del error, refused
+        await self._free(job)
+
+    async def _free(self, job: Job) -> None:
+        if job in self._leased:
+            self._leased.discard(job)
+            await self.semaphore.release()
+
+    def ended(self, job: Job, failure: AvatarError | None) -> None:
+        """Write nothing: the outcome tells it."""
+
+    def begin(self) -> None:
+        """Take no samples: nobody would read them."""
+
+    async def aclose(self) -> None:
+        for job in list(self._leased):
+            await self._free(job)
+
+
+def begun_name(run: str, number: int) -> str:
+    """Return the name of the event that is set once a shard was begun: it is never begun again."""
+    return f"{run}-{number}-begun"
+
+
+async def _session(order: Order) -> AvatarSession:
+    session = _sessions.get(order.run)
+    if session is None:
+        session = _sessions[order.run] = AvatarSession(order.key.value, **order.options)
+    return await session.open()
+
+
+async def close_sessions(run: str) -> None:
+    """Close the session of a run in this process."""
+    session = _sessions.pop(run, None)
+    if session is not None:
+        await session.aclose()
+
+
+async def work(order: Order) -> None:
+    """Upload and follow the sources of ``order``; every one of them is told home before this returns."""
+    home = _Home(Queue(f"{order.run}-home"), order.number)
+    # A worker that is retired is no failure to the scheduler: it runs elsewhere what that worker had begun.
+    begun = Event(begun_name(order.run, order.number))
+    if await begun.is_set():
+        home.tell("lost", "it was begun by a worker that went away")
+        await home.flush()
+        return
+    await begun.set()
+    try:
+        engine = (await _session(order))._open_engine()  # noqa: SLF001 - the other half of the same library
+        trade = AssetTrade(order.group_id, bool(order.options.get("allow_private_sources")))
+        pen = _Pen(
+            journal=None,  # type: ignore[arg-type]  # this pen writes home
+            trade=trade,
+            release=_nothing,
+            stats=engine.stats,
+            home=home,
+            semaphore=await Semaphore(max_leases=order.leases, name=f"{order.run}-leases"),
+            places={id(source): at for at, (source, _) in enumerate(order.items)},
+            ids=[asset_id for _, asset_id in order.items],
+        )
+        pipeline = await engine.begin(
+            trade,
+            [source for source, _ in order.items],
+            asset_timeout=order.asset_timeout,
+            max_pending=len(order.items),
+            stop_on_failure=False,
+            recorder=pen,
+        )
+    except AvatarError as error:
+        home.tell("end", error)
+        await home.flush()
+        return
+
+    async def obey(word: str) -> None:
+        await Event(f"{order.run}-{word}").wait()
+        error = SessionStateError("the ingest on the cluster was stopped")
+        pipeline.halt(error) if word == "halt" else pipeline.leave(error)
+
+    async with anyio.create_task_group() as carrying:
+        carrying.start_soon(home.carry)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(obey, "halt")
+                tasks.start_soon(obey, "leave")
+                try:
+                    await _tell_all(pipeline, pen)
+                finally:
+                    pipeline.leave(SessionStateError("the worker was told to end"))
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await pipeline.gone()
+                    tasks.cancel_scope.cancel()
+            home.tell("end", pipeline.halted)
+        finally:
+            home.finish()
+
+
+async def _tell_all(pipeline: Pipeline, pen: _Pen) -> None:
+    while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
+        if outcome is None:
+            await pipeline.accounts.news()
+            continue
+        pipeline.made_room()
+        pen.home.tell("outcome", pen.places[id(outcome.source)], outcome)
+
+
+async def _nothing(_: object) -> None:
+    """Give back what was not taken."""

@@ -1,0 +1,354 @@
+"""The journal: what was about to be sent and what came back, kept across crashes.
+
+The service has no list, no delete and no idempotency key: an id that is lost is lost for good, and an
+upload that is repeated makes a duplicate that nobody can remove. So the intent is on disk before the first
+byte leaves, and the id before the asset is handed to anyone. It is a SQLite file that people can open;
+``durability="power"`` (the default) syncs each commit to the disk, and many tasks share one commit.
+
+=============  ==================================================================  ==========================
+state          what it says                                                        what a later run does
+=============  ==================================================================  ==========================
+``planned``    taken from the source; nothing of it has left                       sends it
+``sending``    it may be on the wire now                                           finds it ``in_doubt``
+``accepted``   the service gave it an id                                           polls it
+``active``     done                                                                takes it as done
+``failed``     the service accepted it and failed                                  takes it as failed
+``refused``    the service said no, or this library before sending                 takes it as failed
+``in_doubt``   it was sent and the answer lost: it may exist                       holds it, or sends on demand
+=============  ==================================================================  ==========================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+
+from seedance_avatar.errors import AvatarError, JournalError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.journal import records
+
+from .batcher import Outbox
+from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary
+from .store import Durability, Store
+from .writer import Writer
+
+__all__ = ["Change", "Durability", "Entry", "Journal", "Kind", "Record", "Run", "Sample", "State", "Summary"]
+
+_T = TypeVar("_T")
+_PAGE: Final = 1000
+_DIED = "the process that sent it ended before the answer was recorded"
+
+
+class _Pages(Generic[_T]):
+    """An async iterator over rows that are read a page at a time; a class, so that nothing is left to close."""
+
+    def __init__(
+        self,
+        ask: Callable[[Callable[[Store], list[tuple[int, _T]]]], Awaitable[list[tuple[int, _T]]]],
+        page: Callable[[Store, int], list[tuple[int, _T]]],
+    ) -> None:
+        self._ask = ask
+        self._read = page
+        self._after = 0
+        self._rows: deque[tuple[int, _T]] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _T:
+        if not self._rows:
+            self._rows.extend(await self._ask(lambda store: self._read(store, self._after)))
+        if not self._rows:
+            raise StopAsyncIteration
+        self._after, row = self._rows.popleft()
+        return row
+
+
+class Journal:
+    """An open journal, bound to the loop, and the process, that opened it. Make it by :meth:`open`.
+
+    Every method raises :class:`~seedance_avatar.SessionStateError` once it is closed, on another loop and
+    in a forked child, and :class:`~seedance_avatar.JournalError` when the disk refuses what it is asked.
+
+    :ivar path: where it lies.
+    :ivar busy: what somebody in this process is about to send, or sending: nobody else may. Who adds to it takes
+        away from it; it is not in the file, since it ends with the process.
+    :ivar recovered: how many things were ``sending`` when the last process died, and are in doubt since.
+    """
+
+    def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
+        self.path = path
+        self.recovered: int = store.recovered
+        self.busy: set[bytes] = set()
+        self._readonly = readonly
+        self._now = now
+        self._writer = writer
+        self._hasher = hashlib.blake2b(digest_size=16, key=store.secret)
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._outbox = Outbox(writer)
+        self._closed: asyncio.Future[None] | None = None
+        atexit.register(self._outbox.finish)
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "power",
+        readonly: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Open the journal at ``path``, making it (mode 0600) where there is none.
+
+        One process at a time writes; what it left ``sending`` when it died is ``in_doubt`` from here on.
+        Cancelled, it leaves nothing open.
+
+        :param durability: what a commit survives: ``"power"`` (a loss of power; each commit is synced) or
+            ``"process"`` (only the death of the process; faster, and a power cut may cost the last commits, which
+            can then be sent twice).
+        :param readonly: only read, also while another process writes. A reader never changes the file.
+        :param clock: the wall clock, seconds since the epoch; what it says is for reports only.
+        :raises JournalError: it is not a journal, or of a newer version (it was not touched then); it is held by
+            another process, which is named; it cannot be made, read or written.
+        """
+
+        def now() -> int:
+            return round(clock() * 1000)
+
+        def open_store() -> Store:
+            died = records.error_line(SubmissionInDoubt(_DIED))
+            return Store.open(where, durability=durability, readonly=readonly, now=now(), died=died)
+
+        where = Path(path)
+        writer = Writer(open_store, now)
+        writer.start()
+        try:
+            store = await writer.opened
+        except asyncio.CancelledError:
+            writer.stop()
+            raise
+        return cls(where, writer, store, readonly=readonly, now=now)
+
+    async def aclose(self) -> None:
+        """Write what is queued, merge the log into the file and let go of it; a second time does nothing more.
+
+        Cancelled, it stops waiting; the closing itself goes on.
+
+        :raises JournalError: something that has happened could not be written; ``unwritten`` says what.
+        """
+        if self._closed is None:
+            self._check_place()
+            self._outbox.flush()
+            self._closed = self._loop.create_future()
+            self._writer.stop(self._closed)
+        await asyncio.shield(self._closed)
+        atexit.unregister(self._outbox.finish)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def unwritten(self) -> tuple[Change, ...]:
+        """What has happened and could not be written yet, oldest first; it is tried again every second."""
+        return self._writer.unwritten
+
+    def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
+        """Return the 16 bytes that name a thing: a keyed hash of its ``key``, or else of its group, kind and URL."""
+        return records.fingerprint(self._hasher, kind=kind, group_id=group_id, url=url, key=key)
+
+    def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
+        self,
+        *,
+        kind: Kind,
+        group_id: str | None = None,
+        url: str = "",
+        key: str | None = None,
+        shown: str | None = None,
+        business_id: str | None = None,
+    ) -> Entry:
+        """Return the entry of a thing for :meth:`claim`, with no secret in it.
+
+        :param shown: what names it in reports, in place of what may be shown of ``url``.
+        :param business_id: the ``client_business_id`` that a generation will carry if it is new.
+        """
+        return records.entry(
+            self._hasher, kind=kind, group_id=group_id, url=url, key=key, shown=shown, business_id=business_id
+        )
+
+    async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
+        """Return what is known of each entry, and None for each that is new; those are ``planned`` now.
+
+        Of the same thing twice among ``entries`` the second is known. Cancelled, they may be planned or not,
+        which makes no difference: nothing of them has left.
+        """
+        for it in entries:
+            records.sixteen(it.fingerprint)
+        self._check_writable()
+        now = self._now()
+        return await self._ask(lambda store: store.claim(entries, now))
+
+    async def known(self, fingerprints: Sequence[bytes]) -> list[Record | None]:
+        """Return what is known of each fingerprint, and None of what is not; unlike :meth:`claim` it plans nothing."""
+        return await self._ask(lambda store: store.known([records.sixteen(it) for it in fingerprints]))
+
+    async def sending(self, fingerprint: bytes, *, resend: bool = False) -> None:
+        """Record that it is about to leave. Once this returns that is on disk, and the first byte may go.
+
+        When it raises, :class:`asyncio.CancelledError` included, nothing may be sent, and the intent is taken back:
+        it is as it was before.
+
+        :param resend: also send what is in doubt, at the risk of a duplicate.
+        :raises JournalError: it could not be written, or it is in no state from which it may be sent.
+        """
+        change = self._change("sending", fingerprint, allowed=RESEND if resend else None)
+        try:
+            await self._written(change)
+        except asyncio.CancelledError:
+            with contextlib.suppress(AvatarError):  # closed, or broken: what it holds is in doubt to the next run
+                self._outbox.later((self._change("planned", fingerprint), None))
+                self._outbox.flush()  # the loop may be about to end
+            raise
+
+    async def unsent(self, fingerprint: bytes) -> None:
+        """Record that nothing of what was ``sending`` has left: it is as before (a resend: in doubt).
+
+        What is not ``sending`` any more, or not yet, stays as it is.
+        """
+        await self._written(self._change("planned", fingerprint))
+
+    async def accepted(self, fingerprint: bytes, remote_id: str) -> None:
+        """Record the service's id of it (asset, task or group). Once this returns that is on disk.
+
+        Cancelled, it is written all the same.
+
+        :raises JournalError: it could not be written yet: it is kept, tried again, and in :attr:`unwritten`.
+        """
+        await self._written(self._change("accepted", fingerprint, remote_id=records.printable(remote_id, "id")))
+
+    async def refused(self, fingerprint: bytes, error: AvatarError | str) -> None:
+        """Record that nothing of it exists, and why: the service said no, or this library before sending."""
+        await self._written(self._change("refused", fingerprint, error=records.error_line(error)))
+
+    async def in_doubt(self, fingerprint: bytes, error: AvatarError | str) -> None:
+        """Record that it was sent and its answer lost; the error's evidence and request id are kept too."""
+        await self._written(self._change("in_doubt", fingerprint, error=records.error_line(error)))
+
+    def ended(self, fingerprint: bytes, state: Literal["active", "failed"], reason: str | None = None) -> None:
+        """Note the end of what was accepted. Returns at once; it is written soon, at the latest on closing.
+
+        A kill in between costs one more status request in the next run.
+        """
+        error = None if reason is None else records.error_line(reason)
+        self._outbox.later((self._change(state, fingerprint, error=error), None))
+
+    def note(self, values: Mapping[str, float]) -> None:
+        """Note one point of some time series (a rate, a limit) for the report. Returns at once."""
+        self._check_writable()
+        now, text = self._now(), json.dumps(dict(values), allow_nan=False)
+        self._outbox.later((lambda store: store.note(now, text), None))
+
+    def samples(self) -> AsyncIterator[Sample]:
+        """Iterate over all points noted, oldest first."""
+        return _Pages(self._ask, functools.partial(Store.samples, limit=_PAGE))
+
+    async def save_learned(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Keep what was learned of this ``kind`` (anything JSON can hold) for the next run."""
+        self._check_writable()
+        text = json.dumps(dict(facts), allow_nan=False)
+        await self._ask(lambda store: store.save_learned(kind, text))
+
+    async def learned(self) -> dict[str, Any]:
+        """Return what earlier runs learned, by kind."""
+        return await self._ask(Store.learned)
+
+    def records(self, *, states: Sequence[State] = STATES, kinds: Sequence[Kind] = KINDS) -> AsyncIterator[Record]:
+        """Iterate over what is known, oldest first, of these states and kinds.
+
+        It is read in pages, so it is neither one moment's picture nor ever in memory as a whole.
+        """
+
+        def page(store: Store, after: int) -> list[tuple[int, Record]]:
+            found = store.records(after=after, limit=_PAGE, states=states, kinds=kinds)
+            return [(record.row, record) for record in found]
+
+        return _Pages(self._ask, page)
+
+    async def summary(self) -> Summary:
+        """Return the journal in figures."""
+        return await self._ask(Store.summary)
+
+    def _check(self) -> None:
+        if self._closed is not None:
+            message = f"the journal {self.path} is closed"
+            raise SessionStateError(message)
+        self._check_place()
+        if self._writer.dead is not None:
+            raise JournalError(self._writer.dead, about=f"journal {self.path}", unwritten=self.unwritten)
+
+    def _check_place(self) -> None:
+        if os.getpid() != self._pid:
+            message = f"the journal {self.path} was opened by process {self._pid}: a forked child must not use it"
+            raise SessionStateError(message)
+        if asyncio.get_running_loop() is not self._loop:
+            message = f"the journal {self.path} was opened on another event loop and can only be used there"
+            raise SessionStateError(message)
+
+    def _check_writable(self) -> None:
+        self._check()
+        if self._readonly:
+            message = "it was opened for reading only; open it without readonly=True to write"
+            raise JournalError(message, about=f"journal {self.path}")
+
+    def _change(
+        self,
+        state: State,
+        fingerprint: bytes,
+        *,
+        allowed: int | None = None,
+        remote_id: str | None = None,
+        error: str | None = None,
+    ) -> Change:
+        self._check_writable()
+        return Change(
+            fingerprint=records.sixteen(fingerprint),
+            state=state,
+            allowed=ALLOWED[state] if allowed is None else allowed,
+            at=self._now(),
+            remote_id=remote_id,
+            error=error,
+        )
+
+    def _written(self, change: Change) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._outbox.soon((change, waiter))
+        return waiter
+
+    async def _ask(self, question: Callable[[Store], _T]) -> _T:
+        self._check()
+        waiter: asyncio.Future[_T] = self._loop.create_future()
+        self._outbox.soon((question, waiter))
+        return await waiter
+
+    def __del__(self) -> None:
+        writer: Writer | None = getattr(self, "_writer", None)
+        if writer is not None and self._closed is None and os.getpid() == self._pid:
+            warnings.warn(f"the journal {self.path} was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._outbox.flush()
+            writer.stop()

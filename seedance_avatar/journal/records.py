@@ -1,0 +1,285 @@
+"""What the journal keeps, as values: states and the moves between them, entries, records, changes.
+
+Pure: no file, no clock. What a row may hold is decided here too, so that no query string of a signed URL
+and no unprintable text ever gets as far as the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from seedance_avatar import errors
+from seedance_avatar.errors import ApiError, AvatarError, JournalError, ProtocolError, SubmissionInDoubt
+from seedance_avatar.text import safe_text, shown_url
+
+__all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Record", "Run", "Sample", "State", "Summary"]
+
+State: TypeAlias = Literal["planned", "sending", "accepted", "active", "failed", "refused", "in_doubt"]
+"""How far a thing has come; the file holds its place in :data:`STATES`."""
+
+Kind: TypeAlias = Literal["image", "video", "audio", "generation", "group"]
+"""What was submitted: an asset by its type, a video generation, or a group."""
+
+STATES: Final[tuple[State, ...]] = ("planned", "sending", "accepted", "active", "failed", "refused", "in_doubt")
+KINDS: Final[tuple[Kind, ...]] = ("image", "video", "audio", "generation", "group")
+
+_FROM: Final[Mapping[State, tuple[State, ...]]] = {
+    "planned": ("planned", "sending", "refused", "in_doubt"),  # turns back what is sending, leaves the rest
+    "sending": ("planned", "refused"),  # of what was refused nothing exists
+    "accepted": ("sending", "in_doubt", "accepted"),
+    "active": ("accepted", "active"),
+    "failed": ("accepted", "failed"),
+    "refused": ("planned", "sending", "refused"),
+    "in_doubt": ("sending", "in_doubt"),
+}
+
+
+FINGERPRINT: Final = 16
+"""Bytes in a fingerprint."""
+
+
+def _mask(*states: State) -> int:
+    return sum(1 << STATES.index(state) for state in states)
+
+
+ALLOWED: Final[Mapping[State, int]] = {state: _mask(*before) for state, before in _FROM.items()}
+"""For each state, the states that it may follow, as bits in the order of :data:`STATES`."""
+
+RESEND: Final = ALLOWED["sending"] | _mask("in_doubt")
+"""What ``sending`` may follow when the caller takes the risk of a duplicate."""
+
+# A server may quote the URL that it was given, plainly or inside JSON with its slashes escaped.
+_QUERY: Final = re.compile(r"""[?#][^\s"'<>]*=[^\s"'<>]*""")
+_USER: Final = re.compile(r"""(?:(?<=//)|(?<=\\/))[^\s/\\?#@"'<>]+@""")
+
+_FACTS: Final[tuple[tuple[type[AvatarError], tuple[str, ...]], ...]] = (
+    (ApiError, ("status", "code", "request_id", "retryable")),
+    (SubmissionInDoubt, ("evidence", "request_id")),
+    (ProtocolError, ("status", "body")),
+)
+"""The facts beside its message that an error of each family is made from."""
+
+_REVIVABLE: Final = frozenset(errors.__all__) - {"AssetFailed", "GenerationFailed", "IngestError"}
+
+
+def without_queries(text: str, limit: int = 600) -> str:
+    """Return ``text`` as one safe line in which no URL has a query, a user or a password."""
+    return safe_text(_USER.sub("", _QUERY.sub("?…", text[: 8 * limit])), limit)
+
+
+def error_line(error: AvatarError | str) -> str:
+    """Return ``error`` as the line of JSON that a row keeps of it: its type, its message and its facts."""
+    if isinstance(error, str):
+        return json.dumps({"message": without_queries(error)})
+    kept: dict[str, Any] = {"type": type(error).__name__, "message": without_queries(error.message)}
+    for family, names in _FACTS:
+        if isinstance(error, family):
+            for name in names:
+                value = getattr(error, name)
+                kept[name] = without_queries(value) if isinstance(value, str) else value
+    return json.dumps(kept)
+
+
+def fingerprint(
+    hasher: hashlib.blake2b, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None
+) -> bytes:
+    """Return the 16 bytes that identify a thing: by its ``key`` where it has one, else by group, kind and URL.
+
+    ``hasher`` is keyed with the journal's own secret: equal URLs in two journals have nothing in common,
+    and no list of guesses made beforehand fits. Assets of every type share their keys, as the design has
+    it; generations and groups have their own.
+    """
+    space = kind if kind in {"generation", "group"} else "asset"
+    # A length before each part: ("a", "bc") and ("ab", "c") are two things.
+    parts = (space, kind, group_id or "", url) if key is None else (space, key)
+    ours = hasher.copy()
+    ours.update("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"))
+    return ours.digest()
+
+
+def sixteen(name: bytes) -> bytes:
+    """Return ``name`` if it can be a fingerprint: a batch goes to the file as one string of them."""
+    if len(name) != FINGERPRINT:
+        message = f"a fingerprint has {FINGERPRINT} bytes, not {len(name)}: use Journal.fingerprint()"
+        raise JournalError(message)
+    return name
+
+
+def printable(value: str, what: str) -> str:
+    """Return ``value`` if it is the printable text that the service's ids are."""
+    if not value.isprintable():
+        message = f"the {what} {safe_text(value, 80)} is not printable text and cannot be recorded"
+        raise JournalError(message)
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """A thing about to be journaled. Build it by :meth:`Journal.entry`, which keeps secrets out of it.
+
+    :ivar fingerprint: 16 bytes that identify it.
+    :ivar kind: what will be submitted.
+    :ivar shown: what may be shown of its URL (of a group: its name; of a generation: its prompt).
+    :ivar group_id: the group it will belong to, or None.
+    :ivar key: the caller's own name for it, made safe to show, or None.
+    :ivar business_id: the ``client_business_id`` that a generation will carry, or None.
+    """
+
+    fingerprint: bytes
+    kind: Kind
+    shown: str
+    group_id: str | None = None
+    key: str | None = None
+    business_id: str | None = None
+
+
+def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
+    hasher: hashlib.blake2b,
+    *,
+    kind: Kind,
+    group_id: str | None,
+    url: str,
+    key: str | None,
+    shown: str | None,
+    business_id: str | None,
+) -> Entry:
+    """Return the entry of a thing; ``shown`` stands in for what may be shown of its URL."""
+    safe_key = key
+    if key is not None:
+        # Whoever uses the URL itself as a key has put a query into it.
+        safe_key = shown_url(key) if "://" in key else without_queries(key, 160)
+    return Entry(
+        fingerprint=fingerprint(hasher, kind=kind, group_id=group_id, url=url, key=key),
+        kind=kind,
+        shown=shown_url(url) if shown is None else without_queries(shown, 160),
+        group_id=None if group_id is None else printable(group_id, "group id"),
+        key=safe_key,
+        business_id=None if business_id is None else printable(business_id, "client_business_id"),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """What the journal knows of one thing.
+
+    :ivar row: its number in the journal, in the order of first being seen.
+    :ivar state: how far it has come.
+    :ivar attempts: how often it was sent.
+    :ivar remote_id: the service's id of it (asset, task or group), or None before it was accepted.
+    :ivar business_id: the ``client_business_id`` it was first journaled with, or None.
+    :ivar planned_at: seconds since the epoch by the wall clock, as are ``sent_at``, ``accepted_at``,
+        ``ended_at`` (active, failed or refused) and ``doubted_at``, each None where it has not happened.
+    :ivar doubted_at: when it was last in doubt; it stays after a resend, whose result may be a duplicate.
+    :ivar facts: type, message and facts of the error it came to, or None.
+    """
+
+    row: int
+    kind: Kind
+    state: State
+    shown: str
+    group_id: str | None = None
+    key: str | None = None
+    attempts: int = 0
+    remote_id: str | None = None
+    business_id: str | None = None
+    planned_at: float | None = None
+    sent_at: float | None = None
+    accepted_at: float | None = None
+    ended_at: float | None = None
+    doubted_at: float | None = None
+    facts: Mapping[str, Any] | None = None
+
+    @property
+    def label(self) -> str:
+        """What names it in messages: its key where it has one, and its URL without secrets."""
+        return self.shown if self.key is None else f"{self.key} ({self.shown})"
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, was refused or is in doubt, in one safe line, or None."""
+        return None if self.facts is None else str(self.facts.get("message", ""))
+
+    @property
+    def may_be_duplicate(self) -> bool:
+        """True when it was sent again after an attempt whose fate is not known."""
+        return self.doubted_at is not None and self.attempts > 1
+
+    def error(self) -> AvatarError:
+        """Return the error it came to, of its own type where that can be made from what was kept."""
+        facts = {"message": "the journal holds no reason", **(self.facts or {})}
+        name, message = facts.pop("type", ""), facts.pop("message")
+        cls: type[AvatarError] = getattr(errors, name) if name in _REVIVABLE else AvatarError
+        known = next((names for family, names in _FACTS if issubclass(cls, family)), ())
+        return cls(message, about=self.label, **{name: facts[name] for name in known if name in facts})
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """One move of one thing, on its way to the file.
+
+    :ivar state: the state to move to.
+    :ivar allowed: the states it may come from, as in :data:`ALLOWED`.
+    :ivar at: milliseconds since the epoch.
+    :ivar error: an :func:`error_line`, or None.
+    """
+
+    fingerprint: bytes
+    state: State
+    allowed: int
+    at: int
+    remote_id: str | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.state} {self.remote_id or self.fingerprint.hex()}"
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """One time the journal was open for writing: seconds since the epoch; ``ended_at`` None when it was killed."""
+
+    started_at: float
+    ended_at: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Sample:
+    """One point of a time series that a run noted, for its report: ``at`` in seconds since the epoch."""
+
+    at: float
+    name: str
+    value: float
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """A journal in figures.
+
+    :ivar counts: for each kind, how many are in each state; what there is none of is absent.
+    :ivar doubted: how many were ever in doubt.
+    :ivar runs: the times it was open for writing, oldest first.
+    """
+
+    counts: Mapping[Kind, Mapping[State, int]]
+    doubted: int
+    runs: tuple[Run, ...]
+
+    def count(self, *states: State, kinds: tuple[Kind, ...] = ("image", "video", "audio")) -> int:
+        """Return how many things of these kinds (default: assets) are in these states (default: in any)."""
+        return sum(self.counts.get(kind, {}).get(state, 0) for kind in kinds for state in states or STATES)
+
+
+def misuse(change: Change, state: int | None) -> JournalError:
+    """Return the error for a change of what is in ``state``, or of what was never claimed (None)."""
+    if state is None:
+        return JournalError(f"{change} was never claimed in this journal; nothing was recorded")
+    return JournalError(
+        f"what is {STATES[state]} in the journal cannot become {change.state}"
+        + (" by itself: it may exist at the service" if STATES[state] == "in_doubt" else "; nothing was recorded")
+    )

@@ -1,0 +1,224 @@
+"""The journal's thread: it takes what has queued up, commits it as one, and tells the loop once.
+
+asyncio's own pool is no place for it: there every name to be resolved and every file to be read would
+stand in its way (and it in theirs), and a statement a hop costs more than the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias
+
+from seedance_avatar.errors import JournalError
+
+from .file import unusable
+from .records import Change
+from .store import Store
+
+__all__ = ["Op", "Work", "Writer"]
+
+Work: TypeAlias = Change | Callable[[Store], Any]
+Op: TypeAlias = tuple[Work, "asyncio.Future[Any] | None"]
+"""What is to be done, and who waits for it."""
+
+_BATCH: Final = 4096
+_RETRY: Final = 1.0
+_NAMED: Final = 5
+_log = logging.getLogger("seedance_avatar.journal")
+
+
+class Writer:
+    """Owns a :class:`Store` on a thread of its own, from opening to closing.
+
+    A batch that the disk refuses is undone as a whole. What in it only *intended* something (a claim, a
+    submission about to leave) is refused to whoever waits for it; what has *happened* (an id, an end) is
+    also kept, tried again before everything else, and in :attr:`unwritten` until it is written.
+
+    :ivar took: seconds that the last batch took.
+    :ivar settled: called in the loop, behind the results of a batch, with how many waited for it.
+    """
+
+    def __init__(self, open_store: Callable[[], Store], now: Callable[[], int]) -> None:
+        self._open_store = open_store
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Sequence[Op] | None] = queue.SimpleQueue()
+        self._closed: asyncio.Future[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="seedance-avatar-journal", daemon=True)
+        self.opened: asyncio.Future[Store] = self._loop.create_future()
+        self.unwritten: tuple[Change, ...] = ()
+        self.dead: str | None = None
+        self.took: float = 0.0
+        self.settled: Callable[[int], None] | None = None
+
+    def start(self) -> None:
+        """Start the thread; :attr:`opened` gets the store, or the error that kept it shut."""
+        self._thread.start()
+
+    def put(self, ops: Sequence[Op]) -> None:
+        """Hand over ``ops``, to be done in this order and behind everything handed over before."""
+        self._queue.put(ops)
+        if self.dead is not None:
+            # It may have died between the caller's look and our put: nobody else will empty the queue.
+            self._refuse_rest(self.dead)
+
+    def stop(self, closed: asyncio.Future[None] | None = None) -> None:
+        """Let everything handed over be done, then close the store; ``closed`` is told when it is."""
+        self._closed = closed
+        self._queue.put(None)
+        if self.dead is not None:
+            self._refuse_rest(self.dead)
+
+    def finish(self) -> None:
+        """Stop, and wait up to ten seconds for the end of it: for an interpreter that is about to end."""
+        self._queue.put(None)
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        try:
+            store = self._open_store()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to who waits for the opening
+            self._tell([(self.opened, None, error)])
+            return
+        self._tell([(self.opened, store, None)])
+        try:
+            while self._turn(store):
+                pass
+        except BaseException as error:  # noqa: BLE001 - nobody may be left waiting for a thread that is gone
+            self.dead = f"the journal's thread died of {type(error).__name__}: {error}"
+            _log.critical("%s", self.dead)
+        finally:
+            store.close(self._now())
+            self._refuse_rest(self.dead or "the journal is closed")
+
+    def _turn(self, store: Store) -> bool:
+        ops: list[Op] = []
+        try:
+            more = self._queue.get(timeout=_RETRY if self.unwritten else None)
+            while more is not None:
+                ops.extend(more)
+                if len(ops) >= _BATCH:
+                    break
+                more = self._queue.get_nowait()
+        except queue.Empty:
+            more = ()
+        began = time.perf_counter()
+        try:
+            self._write(store, ops)
+        except BaseException:
+            self._queue.put(ops)  # back to where those are refused that were not reached
+            raise
+        self.took = time.perf_counter() - began
+        return more is not None
+
+    def _write(self, store: Store, ops: Sequence[Op]) -> None:
+        try:
+            if self.unwritten:
+                with store.transaction():
+                    for part in _parts([(change, None) for change in self.unwritten]):
+                        _do(store, part)
+                self.unwritten = ()
+            parts = list(_parts(ops))
+            if len(parts) == 1 and isinstance(parts[0][0][0], Change):
+                results = _do(store, parts[0])  # one statement is a transaction of its own
+            else:
+                with store.transaction():
+                    results = [result for part in parts for result in _do(store, part)]
+        except (sqlite3.Error, OSError) as error:
+            failure = unusable(store.path, error)
+            if not self.unwritten:
+                _log.error("%s", failure)
+            self.unwritten += _facts(ops)
+            results = [None if waiter is None else unusable(store.path, error) for _, waiter in ops]
+        told = [
+            (waiter, result, None) if not isinstance(result, JournalError) else (waiter, None, result)
+            for (_, waiter), result in zip(ops, results, strict=True)
+        ]
+        self._tell(told)
+
+    def _refuse_rest(self, why: str) -> None:
+        told: list[_Told] = []
+        try:
+            while True:
+                ops = self._queue.get_nowait() or ()
+                self.unwritten += _facts(ops)
+                told += [(waiter, None, JournalError(why)) for _, waiter in ops if waiter is not None]
+        except queue.Empty:
+            pass
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            lost = None
+            if self.unwritten:
+                count = len(self.unwritten)
+                what = "1 change" if count == 1 else f"{count} changes"
+                first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
+                message = f"{what} could not be written to the journal before it was closed: {first}"
+                lost = JournalError(message, unwritten=self.unwritten)
+            told.append((closed, None, lost))
+        self._tell(told)
+
+    def _tell(self, told: Sequence[_Told]) -> None:
+        for waiter, _, error in told:
+            if waiter is None and error is not None:
+                _log.error("%s", error)
+        if any(waiter is not None for waiter, _, _ in told):
+            try:
+                self._loop.call_soon_threadsafe(self._settle, told)
+            except RuntimeError:  # the loop is closed: nobody waits any more, and what is written is written
+                return
+
+    def _settle(self, told: Sequence[_Told]) -> None:
+        count = 0
+        for waiter, result, error in told:
+            if waiter is None or waiter.done():
+                continue
+            count += 1
+            if error is None:
+                waiter.set_result(result)
+            else:
+                waiter.set_exception(error)
+        if count and self.settled is not None:
+            self.settled(count)
+
+
+_Told: TypeAlias = tuple["asyncio.Future[Any] | None", Any, BaseException | None]
+
+
+def _facts(ops: Iterable[Op]) -> tuple[Change, ...]:
+    return tuple(work for work, _ in ops if isinstance(work, Change) and work.state != "sending")
+
+
+def _parts(ops: Iterable[Op]) -> Iterable[list[Op]]:
+    """Cut ``ops`` into runs of changes, each of another thing, and single calls, in their order."""
+    part: list[Op] = []
+    names: set[bytes] = set()
+    for op in ops:
+        work = op[0]
+        if not isinstance(work, Change):
+            if part:
+                yield part
+            yield [op]
+            part, names = [], set()
+            continue
+        if work.fingerprint in names:
+            yield part
+            part, names = [], set()
+        part.append(op)
+        names.add(work.fingerprint)
+    if part:
+        yield part
+
+
+def _do(store: Store, part: Sequence[Op]) -> list[Any]:
+    """Do one part; return for each op in it its result, or the error that is its own."""
+    work = part[0][0]
+    if not isinstance(work, Change):
+        return [work(store)]
+    errors = store.apply([change for change, _ in part if isinstance(change, Change)])
+    return [errors.get(number) for number in range(len(part))]

@@ -1,0 +1,1 @@
+"""How fast: when may the next request leave. Pure."""

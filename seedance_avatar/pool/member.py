@@ -1,0 +1,118 @@
+"""The accounts that share a run: what each may take, what its journal knows, and why it left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from typing import Any
+
+import attrs
+
+from seedance_avatar.assets.adapter import AssetTrade
+from seedance_avatar.errors import AssetFailed, AvatarError
+from seedance_avatar.ingest.outcome_queue import AnyOutcome
+from seedance_avatar.ingest.pipeline import Pipeline
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Record
+from seedance_avatar.models import AssetSource
+from seedance_avatar.outcomes import Active, Failed, InDoubt, Pending, Unsent
+
+__all__ = ["Home", "Member"]
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Member:
+    """One account in a run.
+
+    :ivar begin: starts its pipeline over what it is given.
+    :ivar own: what only this account may take, each with what its journal knows of it.
+    :ivar lost: why it has left the run, or None.
+    :ivar waiter: set while its pipeline waits for a source.
+    """
+
+    name: str
+    trade: AssetTrade
+    begin: Callable[[AsyncIterator[Any]], Awaitable[Pipeline]]
+    journal: Journal | None = None
+    pipeline: Pipeline | None = None
+    own: deque[tuple[Any, Record | None]] = attrs.field(factory=deque)
+    lost: AvatarError | None = None
+    waiter: asyncio.Future[None] | None = None
+    _group_ids: dict[str, str] = attrs.field(factory=dict)
+
+    def wake(self) -> None:
+        """Let it look again whether there is a source for it."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def known(self, sources: Sequence[Any], group_of: Callable[[AssetSource], str]) -> dict[int, Record]:
+        """Return what its journal knows of ``sources``, by their places; what was only planned counts as unknown."""
+        journal = self.journal
+        if journal is None:
+            return {}
+        marks: dict[int, bytes] = {}
+        for at, source in enumerate(sources):
+            if isinstance(source, AssetSource):
+                group_id = await self._group_id(journal, group_of(source))
+                if group_id is not None or source.key is not None:
+                    marks[at] = self.trade.entry(journal, source, group_id or "").fingerprint
+        records = await journal.known(list(marks.values()))
+        return {
+            at: record
+            for at, record in zip(marks, records, strict=True)
+            if record is not None and record.state != "planned"
+        }
+
+    async def _group_id(self, journal: Journal, name: str) -> str | None:
+        if name not in self._group_ids:
+            (record,) = await journal.known([journal.fingerprint(kind="group", key=name)])
+            if record is None or record.remote_id is None:
+                return None
+            self._group_ids[name] = record.remote_id
+        return self._group_ids[name]
+
+    def told(self, source: AssetSource, record: Record) -> AnyOutcome:
+        """Return the outcome of what only this account could have gone on with, by what its journal holds."""
+        facts: dict[str, Any] = {"source": source, "account": self.name}
+        if record.remote_id is None:
+            return (Failed if record.state == "refused" else InDoubt)(error=record.error(), **facts)
+        status = record.state if record.state in {"active", "failed"} else "processing"
+        asset = self.trade.recall(source, record.group_id or "", record.remote_id, status)
+        match record.state:
+            case "active":
+                return Active(asset=asset, **facts)
+            case "failed":
+                asset = attrs.evolve(asset, reason=record.reason)
+                return Failed(asset=asset, error=AssetFailed(asset), **facts)
+            case _:
+                error = self.lost or AvatarError("the ingest ended before it was looked at again")
+                return Pending(asset=asset, error=error.concerning(source.label), **facts)
+
+    def likewise(self, outcome: AnyOutcome, source: AssetSource) -> AnyOutcome:
+        """Return ``outcome`` as it is for ``source``, another of the sources that share one upload."""
+        facts: dict[str, Any] = {"source": source, "account": self.name}
+        if not isinstance(outcome, Active):
+            facts["error"] = outcome.error.concerning(source.label)
+        if not isinstance(outcome, InDoubt | Unsent) and outcome.asset is not None:
+            facts["asset"] = self.trade.own(outcome.asset, source)
+        return attrs.evolve(outcome, **facts)
+
+    def take_back(self, alike: Callable[[Any], Hashable], identity: Hashable) -> list[Any]:
+        """Remove from its own the sources whose identity is ``identity``, and return them."""
+        taken = [source for source, _ in self.own if alike(source) == identity]
+        if taken:
+            self.own = deque(pair for pair in self.own if alike(pair[0]) != identity)
+        return taken
+
+
+@attrs.define(eq=False, repr=False)
+class Home:
+    """Where the sources of one identity are under way: what comes later and is like them goes there too.
+
+    :ivar record: what the account's journal knew of them, or None: nothing that was sent goes elsewhere.
+    """
+
+    member: Member
+    record: Record | None = None
+    under_way: int = 0

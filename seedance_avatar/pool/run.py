@@ -1,0 +1,369 @@
+"""One run over the sources of several accounts: a pipeline for each, and one place that knows where a source is.
+
+A source is in exactly one place: common (nobody's yet), somebody's own (this account must take it), under way in
+an account's pipeline, or settled. Whoever has room takes next, so the faster account takes more. A source that
+comes back unsent from an account that has left goes to the others; nothing else ever moves between accounts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from seedance_avatar.client.tasks import outlast
+from seedance_avatar.errors import AvatarError, SessionStateError
+from seedance_avatar.ingest.outcome_queue import Accounts, AnyOutcome
+from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.journal.records import Record
+from seedance_avatar.models import AssetSource
+from seedance_avatar.outcomes import Failed, IngestReport, IngestStats, Unsent
+
+from .member import Home, Member
+
+__all__ = ["PooledRun"]
+
+_log = logging.getLogger("seedance_avatar")
+
+_BATCH: Final = 64
+"""Sources that are read, and looked up in the journals, at one time."""
+
+_UNDELIVERED: Final = 1_024
+"""Outcomes that may wait for the consumer before no more sources are read."""
+
+
+@attrs.define(eq=False, repr=False)
+class _Feed:
+    """What one account's pipeline reads: an async iterator that gives it a source when it asks."""
+
+    run: PooledRun
+    member: Member
+
+    def __aiter__(self) -> _Feed:
+        return self
+
+    async def __anext__(self) -> Any:  # noqa: ANN401 - whatever the caller's iterable held
+        return await self.run.next_for(self.member)
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class PooledRun:
+    """The run behind the stream of a pool; see :class:`~seedance_avatar.ingest.Run`.
+
+    :ivar group_of: the name of the group that a source goes to.
+    :ivar release: gives the journals back.
+    """
+
+    members: list[Member]
+    intake: Intake[Any]
+    group_of: Callable[[AssetSource], str]
+    max_pending: int
+    stop_on_failure: bool
+    clock: Callable[[], float]
+    release: Callable[[], Awaitable[None]]
+    accounts: Accounts = attrs.field(factory=Accounts)
+    crash: BaseException | None = None
+    ended: bool = False
+    task: asyncio.Task[None] | None = None
+    _stopped: AvatarError | None = None
+    _left: AvatarError | None = None
+    _common: deque[Any] = attrs.field(factory=deque)
+    _routing: list[Any] = attrs.field(factory=list)
+    _homes: dict[Hashable, Home] = attrs.field(factory=dict)
+    _under_way: int = 0
+    _read: bool = False
+    _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _started_at: float = 0.0
+    _ended_at: float | None = None
+
+    # What the consumer's side asks
+
+    def stats(self) -> IngestStats:
+        """Return the accounts at this moment, over all accounts."""
+        parts = [member.pipeline.stats() for member in self.members if member.pipeline is not None]
+        return self.accounts.stats(
+            elapsed=self._elapsed(),
+            exhausted=self.intake.exhausted,
+            submitting=sum(part.submitting for part in parts),
+            polling=sum(part.polling for part in parts),
+        )
+
+    def report(self) -> IngestReport:
+        """Return the accounts with all that is not active."""
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.intake.exhausted)
+
+    def _elapsed(self) -> float:
+        return (self.clock() if self._ended_at is None else self._ended_at) - self._started_at
+
+    def made_room(self) -> None:
+        """Note that the consumer took an outcome."""
+        self._moved.set()
+
+    def halt(self, error: AvatarError) -> None:
+        """Read no more and send nothing more, in any account; what was accepted is followed to its end."""
+        if self._stopped is not None:
+            return
+        self._stopped = error
+        self._reading.cancel()
+        self._flush(error)
+        for member in self.members:
+            if member.pipeline is not None:
+                member.pipeline.halt(error)
+        self._stir()
+
+    def leave(self, error: AvatarError) -> None:
+        """:meth:`halt`, and follow nothing."""
+        if self._left is None and not self.ended:
+            self._left = error
+            self.halt(error)
+            for member in self.members:
+                if member.pipeline is not None:
+                    member.pipeline.leave(error)
+
+    async def gone(self) -> None:
+        """Wait until the run is over; after :meth:`leave` that is at most ``timeouts.drain`` seconds away."""
+        if self.task is not None:
+            await outlast(self.task)
+
+    # The supervisor
+
+    async def run(self) -> None:
+        """Run to the end: every source taken has its outcome when this returns, however it returns."""
+        self._started_at = self.clock()
+        try:
+            async with anyio.create_task_group() as tasks:
+                for member in self.members:
+                    tasks.start_soon(self._serve, member)
+                try:
+                    await self._read_all()
+                except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
+                    self._crashed(error)
+                self._read = True
+                self._stir()
+        finally:
+            self._flush(self._stopped or SessionStateError("the ingest was ended from outside"))
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._close(self.intake.aclose)
+                    await self._close(self.release)
+            finally:
+                self._broke(self.intake.error)
+                self.ended, self._ended_at = True, self.clock()
+                self.accounts.stir()
+
+    async def _close(self, closing: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await closing()
+        except Exception as error:  # noqa: BLE001 - a generator or a journal that fails to close: theirs to hear of
+            self._broke(error)
+
+    def _broke(self, error: BaseException | None) -> None:
+        if self.crash is None:
+            self.crash = error
+
+    def _crashed(self, error: BaseException) -> None:
+        self._broke(error)
+        self.halt(SessionStateError(f"the ingest broke: {type(error).__name__}"))
+
+    def _stir(self) -> None:
+        self._moved.set()
+        for member in self.members:
+            member.wake()
+
+    # Reading
+
+    async def _read_all(self) -> None:
+        with self._reading:
+            while self._stopped is None:
+                room = self._room()
+                if room <= 0:
+                    self._moved.clear()
+                    await self._moved.wait()
+                    continue
+                self._routing = await self.intake.take(room)
+                if not self._routing:
+                    return
+                self.accounts.taken += len(self._routing)
+                for source in self._routing:
+                    self._identity(source)  # a group function that breaks does so here, where nothing is under way
+                await self._route()
+                self._stir()
+
+    def _room(self) -> int:
+        """Return how many sources to read: none while nobody is waiting for one."""
+        hungry = any(member.waiter is not None for member in self.members)
+        if not hungry or self._common or self.accounts.undelivered >= min(_UNDELIVERED, self.max_pending):
+            return 0
+        in_hand = self.accounts.taken - self.accounts.settled + self.accounts.undelivered
+        return min(_BATCH, self.max_pending - in_hand)
+
+    async def _route(self) -> None:
+        """Give each source that was read to the account whose journal knows it, and all others to whoever has room."""
+        known: dict[int, tuple[Member, Record]] = {}
+        for member in self.members:
+            for at, record in (await member.known(self._routing, self.group_of)).items():
+                # That more than one knows it is what this prevents; where it is so, an id tells the most.
+                if at not in known or (record.remote_id is not None and known[at][1].remote_id is None):
+                    known[at] = (member, record)
+        routed, self._routing = self._routing, []
+        for at, source in enumerate(routed):
+            if at not in known:
+                self._common.append(source)
+                continue
+            member, record = known[at]
+            if member.lost is None:
+                member.own.append((source, record))
+            else:
+                self._book(member.told(source, record))
+
+    # Giving
+
+    async def next_for(self, member: Member) -> Any:  # noqa: ANN401 - whatever the caller's iterable held
+        """Return the next source for ``member``'s pipeline, or raise StopAsyncIteration when there are no more.
+
+        Cancelled, it has given nothing.
+        """
+        while self._stopped is None and member.lost is None:
+            if member.own:
+                return self._given(member, *member.own.popleft())
+            while self._common:
+                source = self._common.popleft()
+                home = self._homes.get(self._identity(source))
+                if home is None or home.member is member:
+                    return self._given(member, source)
+                # Its like is under way in another account: one upload, an outcome for each.
+                home.member.own.append((source, None))
+                home.member.wake()
+            if self._read and not self._under_way and not any(other.own for other in self.members):
+                self._stir()
+                break
+            member.waiter = asyncio.get_running_loop().create_future()
+            self._moved.set()
+            try:
+                await member.waiter
+            finally:
+                member.waiter = None
+        raise StopAsyncIteration
+
+    def _identity(self, source: Any) -> Hashable:  # noqa: ANN401 - as above
+        if not isinstance(source, AssetSource):
+            return None
+        return source.key if source.key is not None else (self.group_of(source), source.asset_type, source.source_url)
+
+    def _given(self, member: Member, source: Any, record: Record | None = None) -> Any:  # noqa: ANN401 - as above
+        identity = self._identity(source)
+        if identity is not None:
+            home = self._homes.setdefault(identity, Home(member))
+            home.under_way += 1
+            home.record = home.record or record
+        self._under_way += 1
+        return source
+
+    # Serving one account
+
+    async def _serve(self, member: Member) -> None:
+        try:
+            pipeline = member.pipeline = await member.begin(_Feed(self, member))
+        except AvatarError as error:
+            self._lose(member, error)
+            return
+        if self._stopped is not None:
+            pipeline.halt(self._stopped)
+        if self._left is not None:
+            pipeline.leave(self._left)
+        try:
+            while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
+                if outcome is None:
+                    await pipeline.accounts.news()
+                else:
+                    pipeline.made_room()
+                    self._take(member, outcome, pipeline.halted)
+        finally:
+            pipeline.leave(SessionStateError("the ingest was ended from outside"))
+            await pipeline.gone()
+            while (outcome := pipeline.accounts.pop(handed_over=True)) is not None:
+                self._take(member, outcome, pipeline.halted)
+        if pipeline.crash is not None:
+            self._crashed(pipeline.crash)
+        if pipeline.halted is not None:
+            self._lose(member, pipeline.halted)
+
+    def _take(self, member: Member, outcome: AnyOutcome, halted: AvatarError | None) -> None:
+        """Book an outcome of ``member``, or let another account have the source where this one has left it unsent."""
+        self._under_way -= 1
+        source = outcome.source
+        identity = self._identity(source)
+        home = self._homes.get(identity)
+        if home is not None:
+            home.under_way -= 1
+            if not home.under_way:
+                del self._homes[identity]
+        if halted is not None:
+            self._lose(member, halted)
+        # What waits for its like, and cannot be handed to a pipeline that takes nothing more.
+        gone = identity is not None and (member.lost is not None or self._stopped is not None)
+        alike = member.take_back(self._identity, identity) if gone else []
+        if isinstance(outcome, Unsent) and member.lost is not None and self._stopped is None:
+            if home is not None and home.record is not None:
+                outcome = member.told(source, home.record)  # unsent by this run, but not by an earlier one
+            else:
+                self._common.extend([source, *alike])
+                self._stir()
+                return
+        self._book(attrs.evolve(outcome, account=member.name))
+        for other in alike:
+            self._book(member.likewise(outcome, other))
+        self._stir()
+
+    def _lose(self, member: Member, error: AvatarError) -> None:
+        """Let ``member`` leave: what it has not taken goes to the others, as far as its journal does not know it."""
+        if member.lost is not None or self._stopped is not None:
+            return
+        member.lost = error
+        waiting, member.own = member.own, deque()
+        for source, record in waiting:
+            if record is not None:
+                self._book(member.told(source, record))
+            elif self._identity(source) in self._homes:
+                member.own.append((source, None))
+            else:
+                self._common.append(source)
+        if all(other.lost is not None for other in self.members):
+            self.halt(error)
+        else:
+            _log.warning("account %s leaves the pool, what it has not sent goes to the others: %s", member.name, error)
+        self._stir()
+
+    # Ending
+
+    def _flush(self, error: AvatarError) -> None:
+        """Settle everything that no pipeline has, but for what waits for its like in one."""
+        for member in self.members:
+            waiting, member.own = member.own, deque()
+            for source, record in waiting:
+                if record is not None:
+                    self._book(member.told(source, record))
+                elif self._identity(source) in self._homes:
+                    member.own.append((source, None))
+                else:
+                    self._unsent(source, error)
+        while self._common:
+            self._unsent(self._common.popleft(), error)
+        routing, self._routing = self._routing, []
+        for source in routing:
+            self._unsent(source, error)
+
+    def _unsent(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - as above
+        label = self.members[0].trade.label(source)
+        self._book(Unsent(source=source, error=error.concerning(label)))
+
+    def _book(self, outcome: AnyOutcome) -> None:
+        self.accounts.settle(outcome)
+        if isinstance(outcome, Failed) and self.stop_on_failure:
+            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))

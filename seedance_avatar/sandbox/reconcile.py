@@ -1,0 +1,68 @@
+"""Do a client's outcomes agree with what truly arrived? Every source is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from seedance_avatar.errors import AssetFailed
+from seedance_avatar.text import safe_text, shown_url
+
+from .records import Upload
+
+__all__ = ["disagreements"]
+
+
+def disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[str]:
+    """Return in plain words where ``outcomes`` and ``uploads`` disagree.
+
+    An outcome with an asset stands for exactly one upload, of that id and that URL (several outcomes of one asset
+    are the same source given several times). One in doubt stands for one upload or none. The others stand for
+    none. An upload that no outcome stands for is a disagreement too. URLs are compared byte for byte.
+    """
+    unclaimed: dict[str, dict[str, Upload]] = {}
+    by_id: dict[str, Upload] = {}
+    for upload in uploads:
+        unclaimed.setdefault(upload.source_url, {})[upload.asset_id] = upload
+        by_id[upload.asset_id] = upload
+
+    found: list[str] = []
+    told: dict[str, set[str]] = {}
+    doubtful: dict[str, set[tuple[Any, ...]]] = {}
+    for outcome in outcomes:
+        source, kind = outcome.source, type(outcome).__name__
+        told.setdefault(source.source_url, set()).add(kind)
+        asset = getattr(outcome, "asset", None)
+        if kind == "InDoubt":
+            # The same source twice among what is pending is one upload, and one doubt.
+            same = (source.key,) if source.key is not None else (source.asset_type,)
+            doubtful.setdefault(source.source_url, set()).add(same)
+        elif asset is not None:
+            found += _about_asset(outcome, kind, by_id.get(asset.asset_id))
+            unclaimed.get(source.source_url, {}).pop(asset.asset_id, None)
+        elif kind in {"Active", "Pending"}:
+            found.append(f"{shown_url(source.source_url)}: {kind} without an asset")
+        elif kind not in {"Failed", "Unsent"}:
+            found.append(f"{shown_url(source.source_url)}: {safe_text(kind, 40)} is no outcome")
+
+    for url, left in unclaimed.items():
+        spare = len(left) - len(doubtful.get(url, ()))
+        if spare > 0:
+            ids = ", ".join(sorted(left))
+            kinds = " and ".join(sorted(told.get(url, ()))) or "no outcome at all"
+            found.append(
+                f"{shown_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), told as {kinds}"
+            )
+    return found
+
+
+def _about_asset(outcome: Any, kind: str, upload: Upload | None) -> list[str]:  # noqa: ANN401 - an outcome of any kind
+    label = f"{shown_url(outcome.source.source_url)}: {kind} {safe_text(outcome.asset.asset_id, 64)}"
+    if upload is None:
+        return [f"{label}, which was never made"]
+    if upload.source_url != outcome.source.source_url:
+        return [f"{label}, which was made from {shown_url(upload.source_url)}"]
+    failed = isinstance(getattr(outcome, "error", None), AssetFailed)
+    if (kind == "Active" and upload.status != "active") or (failed and upload.status != "failed"):
+        return [f"{label}, which is {upload.status}"]
+    return []

@@ -1,0 +1,1 @@
+"""The session: what a user holds."""

@@ -1,0 +1,84 @@
+"""Single assets: one upload, one look, one wait."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+
+from seedance_avatar.assets.adapter import group_id_of
+from seedance_avatar.assets.messages import asset_query, asset_request, read_asset
+from seedance_avatar.assets.uploads import published
+from seedance_avatar.client.client import Passage
+from seedance_avatar.errors import AssetFailed
+from seedance_avatar.events import Accepted
+from seedance_avatar.models import Asset, AssetGroup, AssetSource
+from seedance_avatar.wire.response import Answer
+
+from .engine import Engine
+from .submission import Single
+from .waiting import Recent, wait_for
+
+__all__ = ["Assets"]
+
+
+@attrs.define(eq=False, repr=False)
+class Assets:
+    """What a session does with single assets; its face has the same methods and tells more of them."""
+
+    engine: Engine
+    allow_private: bool = False
+    _recent: Recent = attrs.field(factory=Recent)
+
+    async def upload(self, source: AssetSource, group: AssetGroup | str) -> Asset:
+        """Upload one source and return its asset."""
+        engine, client, group_id = self.engine, self.engine.client, group_id_of(group)
+        sent = await published(source, client=client, flow=engine.alone)
+        request = asset_request(sent, group_id, allow_private=self.allow_private or sent is not source)
+
+        def read(answer: Answer) -> Asset:
+            asset = read_asset(answer, source=source)
+            now = client.clock()
+            self._recent.note(asset.asset_id, now)
+            if client.observer is not None:
+                client.observer(Accepted(at=now, ingest=None, source=source, asset=asset))
+            return asset
+
+        async def call(passage: Passage) -> Asset:
+            return await client.call(request, read, flow=engine.alone, passage=passage)
+
+        return await engine.finish(Single(call=call, item_id=lambda asset: asset.asset_id, about=request.about))
+
+    async def get(self, asset_id: str) -> Asset:
+        """Ask for an asset as it is now."""
+        engine = self.engine
+        return await engine.client.call(asset_query(asset_id), partial(read_asset, asked=asset_id), flow=engine.asking)
+
+    async def wait(self, asset: Asset | str, timeout: float) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
+        """Wait until an asset is active.
+
+        :raises AssetFailed: it failed.
+        :raises WaitTimeout: not yet.
+        """
+        now = self.engine.client.clock()
+        seen = asset if isinstance(asset, Asset) else None
+        asset_id = asset.asset_id if isinstance(asset, Asset) else asset
+        accepted_at = self._recent.take(asset_id)
+        if seen is None and accepted_at is None:
+            # Nothing is known of it: it may have been active for days, so look before scheduling looks.
+            seen = await self.get(asset_id)
+        if seen is None or not seen.is_terminal:
+            last = seen
+            seen = await wait_for(
+                self.engine.watch,
+                kind=(None if last is None else last.asset_type) or "image",
+                question=asset_query(asset_id),
+                read=partial(read_asset, source=None if last is None else last.source, asked=asset_id),
+                accepted_at=now if accepted_at is None else accepted_at,
+                deadline=now + timeout,
+                last=last,
+                teaches=accepted_at is not None and last is not None,
+            )
+        if seen.is_failed:
+            raise AssetFailed(seen)
+        return seen

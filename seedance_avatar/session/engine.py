@@ -1,0 +1,330 @@
+"""Everything that exists between a session's opening and its end, put together in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import attrs
+
+from seedance_avatar.assets.messages import read_group
+from seedance_avatar.client.circuit_breaker import Outage
+from seedance_avatar.client.client import Client, Passage
+from seedance_avatar.client.gate import Flow
+from seedance_avatar.client.poller import Watch
+from seedance_avatar.client.shared_gate import gates
+from seedance_avatar.client.tasks import Crew
+from seedance_avatar.client.transport import Transport
+from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.events import Observer
+from seedance_avatar.ingest.adapter import Trade
+from seedance_avatar.ingest.pipeline import Pipeline
+from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.models import AssetGroup
+from seedance_avatar.options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
+from seedance_avatar.outcomes import SessionStats
+from seedance_avatar.polling.schedule import Schedule
+from seedance_avatar.wire.request import Request
+
+from .journals import Journals
+from .submission import Single
+
+if TYPE_CHECKING:
+    from seedance_avatar.ingest.recorder import Recorder
+    from seedance_avatar.journal.journal import Journal
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger("seedance_avatar")
+
+T = TypeVar("T")
+
+
+def guarded(observer: Observer) -> Observer:
+    """Return ``observer`` such that what it raises is logged once and goes no further."""
+    told = False
+
+    def observe(event: Any) -> None:  # noqa: ANN401 - any event
+        nonlocal told
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - a watcher's accident must not become the work's
+            if not told:
+                told = True
+                _log.exception("the observer raised; this is logged once, and the work goes on")
+
+    return observe
+
+
+def _group_id(group: AssetGroup) -> str:
+    return group.group_id
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Engine:
+    """The open half of a session. It belongs to the loop and the process in which it was built."""
+
+    transport: Transport
+    client: Client
+    watch: Watch
+    crew: Crew
+    journals: Journals
+    timeouts: Timeouts
+    limits: Limits | SharedLimits
+    permits: Permits | None
+    """The line to limits that are shared, or None where they are this session's own."""
+    alone: Flow
+    """The flow of all single submissions: it competes with each ingest as one."""
+    asking: Flow
+    """The flow of all single questions: it competes with the polling of everything pending."""
+    loop: asyncio.AbstractEventLoop
+    pid: int
+    pipelines: set[Pipeline] = attrs.field(factory=set)
+    singles: Crew = attrs.field(factory=Crew)
+    draining: AvatarError | None = None
+    _begun: int = 0
+
+    @classmethod
+    async def start(  # noqa: PLR0913 - the session's options, one by one
+        cls,
+        transport: Transport,
+        *,
+        limits: Limits | SharedLimits,
+        retry: Retry,
+        polling: Polling,
+        video_polling: Polling,
+        timeouts: Timeouts,
+        observer: Observer | None,
+    ) -> Engine:
+        """Bind everything to the running loop; no request is sent yet."""
+        loop = asyncio.get_running_loop()
+        rng = random.Random()  # noqa: S311 - it spreads retries and looks; nothing secret hangs on it
+        permits = None if isinstance(limits, Limits) else await limits.open()
+        await transport.open()
+        submit, query = gates(limits, permits, retry=retry, clock=loop.time, rng=rng)
+        client = Client(
+            transport=transport,
+            submit=submit,
+            query=query,
+            retry=retry,
+            outage=Outage(retry, loop.time, rng),
+            clock=loop.time,
+            rng=rng,
+            observer=None if observer is None else guarded(observer),
+        )
+        crew = Crew()
+        schedule = Schedule.build(polling, rng, {"generation": video_polling})
+        return cls(
+            transport=transport,
+            client=client,
+            watch=Watch(client, schedule, crew),
+            crew=crew,
+            journals=Journals(schedule),
+            timeouts=timeouts,
+            limits=limits,
+            permits=permits,
+            alone=Flow("single submissions"),
+            asking=Flow("single questions"),
+            loop=loop,
+            pid=os.getpid(),
+        )
+
+    def check_here(self) -> None:
+        """Raise :class:`SessionStateError` when called from another process or another loop."""
+        if os.getpid() != self.pid:
+            message = "this session was opened before a fork: open one of its own in each process"
+            raise SessionStateError(message)
+        if asyncio.get_running_loop() is not self.loop:
+            message = "this session belongs to another event loop: open one of its own in each loop"
+            raise SessionStateError(message)
+
+    def check_outside(self) -> None:
+        """:meth:`check_here`, and refuse a source (or a group callable) that would wait for its own end.
+
+        :raises SessionStateError: it is called from within an ingest of this session.
+        """
+        self.check_here()
+        if asyncio.current_task() in {pipeline.task for pipeline in self.pipelines}:
+            message = "a source cannot end the session that reads it: leave that to the task that consumes the stream"
+            raise SessionStateError(message)
+
+    async def finish(self, single: Single[T]) -> T:
+        """Run a single submission so that a cancelled caller does not lose an id.
+
+        Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
+        (``timeouts.drain`` seconds; a second cancellation ends that) so that it is told to observer, log and
+        journal, and then the cancellation leaves.
+        """
+        task = self.singles.spawn(single.run(), name="seedance-avatar: submission")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and caller is not None and not caller.cancelling():
+                raise self._closed_under(on_wire=single.on_wire) from None
+            if not single.on_wire:
+                task.cancel()
+            try:
+                with anyio.move_on_after(self.timeouts.drain, shield=True):
+                    await asyncio.wait({task})
+            finally:  # a second cancellation ends the waiting, and is told the same
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    _log.warning("%s: cancelled while on the wire; it was accepted: %r", single.about, task.result())
+                elif single.on_wire:
+                    task.cancel()
+                    _log.warning("%s: cancelled while on the wire; it may exist at the service", single.about)
+            raise
+
+    @staticmethod
+    def _closed_under(*, on_wire: bool) -> AvatarError:
+        if on_wire:
+            return SubmissionInDoubt("the session was closed before the answer came")
+        return SessionStateError("the session was closed before this was sent: nothing of it exists")
+
+    async def begin(  # noqa: PLR0913 - the options of one run, by keyword
+        self,
+        trade: Trade[Any, Any],
+        sources: Iterable[Any] | AsyncIterable[Any],
+        *,
+        asset_timeout: float,
+        max_pending: int,
+        stop_on_failure: bool,
+        journal: str | os.PathLike[str] | None = None,
+        on_in_doubt: Doubt = "hold",
+        retry_refused: bool = False,
+        recorder: Recorder | None = None,
+    ) -> Pipeline:
+        """Start a pipeline over ``sources``.
+
+        :param recorder: writes elsewhere what would go into ``journal``.
+        :raises JournalError: the journal cannot be used.
+        """
+        self.check_here()
+        if self.draining is not None:
+            raise self.draining.with_traceback(None)
+        intake = Intake.of(sources)
+        if journal is not None:
+            from seedance_avatar.ingest.recorder import Recorder  # noqa: PLC0415 - the journal's pen comes with the journal
+
+            held = await self._held(journal)
+            recorder = Recorder(
+                journal=held,
+                under_way=self.journals.under_way(held),
+                trade=trade,
+                release=self.journals.release,
+                stats=self.stats,
+                on_in_doubt=on_in_doubt,
+                retry_refused=retry_refused,
+            )
+        self._begun += 1
+        pipeline = Pipeline(
+            number=self._begun,
+            trade=trade,
+            client=self.client,
+            watch=self.watch,
+            intake=intake,
+            asset_timeout=asset_timeout,
+            max_pending=max_pending,
+            max_submitting=self.limits.max_submitting,
+            stop_on_failure=stop_on_failure,
+            drain=self.timeouts.drain,
+            recorder=recorder,
+        )
+        task = self.crew.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")
+        pipeline.task = task
+        self.pipelines.add(pipeline)
+        task.add_done_callback(lambda _: self.pipelines.discard(pipeline))
+        return pipeline
+
+    async def _held(self, path: str | os.PathLike[str]) -> Journal:
+        journal = await self.journals.acquire(path)
+        if self.draining is not None:  # since it was asked for
+            await self.journals.release(journal)
+            raise self.draining.with_traceback(None)
+        return journal
+
+    async def create_group(
+        self, name: str, request: Request, path: str | os.PathLike[str] | None, *, resend: bool
+    ) -> AssetGroup:
+        """Create a group; with a journal at ``path``, return the one that it knows by this name."""
+
+        async def call(passage: Passage) -> AssetGroup:
+            return await self.client.call(request, read_group, flow=self.alone, passage=passage)
+
+        if path is None:
+            return await self.finish(Single(call=call, item_id=_group_id, about=request.about))
+        journal = await self._held(path)
+        try:
+            entry = journal.entry(kind="group", key=name, shown=name)
+            (known,) = await journal.claim([entry])
+        except BaseException:
+            await self.journals.release(journal)
+            raise
+        if known is not None and (known.remote_id is not None or (known.state == "in_doubt" and not resend)):
+            await self.journals.release(journal)
+            if known.remote_id is None:
+                raise known.error()
+            return AssetGroup(group_id=known.remote_id, name=name)
+        return await self.finish(
+            Single(
+                about=request.about,
+                call=call,
+                item_id=_group_id,
+                journal=journal,
+                release=self.journals.release,
+                mark=entry.fingerprint,
+                resend=resend,
+            )
+        )
+
+    def stats(self) -> SessionStats:
+        """Return the session's figures at this moment."""
+        client = self.client
+        down = client.outage.since
+        return SessionStats(
+            requests=client.requests,
+            retries=client.retries,
+            throttled=client.throttled,
+            submitting=client.submit.inside,
+            querying=client.query.inside,
+            waiting=client.submit.waiting + client.query.waiting,
+            pending=len(self.watch),
+            submit_limit=client.submit.pacer.rate,
+            submit_why=client.submit.pacer.why,
+            query_limit=client.query.pacer.rate,
+            query_why=client.query.pacer.why,
+            down_for=None if down is None else client.clock() - down,
+            ingests=len(self.pipelines),
+        )
+
+    async def drain(self, timeout: float, error: AvatarError) -> None:  # noqa: ASYNC109 - it bounds what is waited for, and is not a deadline of the call
+        """Start nothing new, let what is on the wire come home within ``timeout`` seconds, end every ingest."""
+        self.check_outside()
+        self.draining = self.draining or error
+        self.alone.halt(error)
+        runs = list(self.pipelines)
+        for pipeline in runs:
+            pipeline.drain = timeout
+            pipeline.leave(error)
+        await self.singles.gone(timeout)
+        for pipeline in runs:
+            await pipeline.gone()
+
+    async def aclose(self) -> None:
+        """End everything: what waits gets :class:`SessionStateError`, what is on the wire comes home first."""
+        closed = SessionStateError("the session was closed")
+        await self.drain(self.timeouts.drain, closed)
+        self.watch.halt(closed)
+        self.client.submit.close(closed)
+        self.client.query.close(closed)
+        await self.singles.aclose()
+        await self.crew.aclose()
+        await self.journals.aclose()
+        if self.permits is not None:
+            await self.permits.aclose()
+        await self.transport.aclose()

@@ -1,0 +1,364 @@
+"""The session: what a user holds. It opens, closes and delegates."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
+
+import aiohttp
+import anyio
+
+from seedance_avatar.assets.adapter import AssetTrade, GroupOf, group_id_of
+from seedance_avatar.assets.messages import group_request
+from seedance_avatar.client.endpoint import check_key, normalize_base
+from seedance_avatar.client.transport import Transport
+from seedance_avatar.errors import InvalidInput, SessionStateError
+from seedance_avatar.events import Observer, callable_observer
+from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.stream import Ingest
+from seedance_avatar.models import Asset, AssetGroup, AssetSource
+from seedance_avatar.options import (
+    Doubt,
+    Limits,
+    Polling,
+    Retry,
+    SharedLimits,
+    Timeouts,
+    check_count,
+    check_positive,
+    check_seconds,
+    given,
+)
+from seedance_avatar.outcomes import SessionStats
+from seedance_avatar.text import KeyProvider, Secret
+from seedance_avatar.videos.model_table import VIDEO_MODELS, VideoModel
+
+from .engine import Engine
+from .video_methods import VideoSession
+
+if TYPE_CHECKING:
+    from .asset_calls import Assets
+
+__all__ = ["AvatarSession"]
+
+_BASE: Final = "https://toapis.com"
+
+
+def _key(key: Secret | KeyProvider | None) -> Secret | KeyProvider:
+    if key is None and (found := os.environ.get("TOAPIS_API_KEY")) is not None:
+        key = Secret(found)
+        del found  # a traceback may be shown with its locals
+    if key is None:
+        message = "no API key: pass api_key, or set TOAPIS_API_KEY"
+        raise InvalidInput(message)
+    if not isinstance(key, Secret):
+        return key
+    try:
+        check_key(key.reveal())
+    except InvalidInput as error:
+        flaw = error.with_traceback(None)  # nor with the frames below, which hold it
+    else:
+        return key
+    raise flaw
+
+
+class AvatarSession(VideoSession):
+    """One account at the service: all its calls, under limits shared by every task that uses it.
+
+    Keep one for the life of the process. It may be built anywhere (no loop is needed and nothing is sent) and
+    belongs to the loop in which it is opened, by ``async with`` or ``await session.open()``::
+
+        async with AvatarSession() as session:
+            group = await session.create_group("brand-avatar-group")
+
+    :param api_key: the key, or a callable (sync or async) that is asked for it before every request, so that keys
+        can rotate; by default ``TOAPIS_API_KEY`` of the environment.
+    :param base_url: the service, with or without ``/v1``; by default ``TOAPIS_BASE_URL``, else ``https://toapis.com``.
+    :param limits: how fast to go, by default found by itself; or limits shared with others (``RedisLimits``).
+    :param retry: how often to repeat what is safe to repeat.
+    :param polling: when to look at pending assets; by default learned.
+    :param video_polling: when to look at pending videos; by default after 5 s, then every 10 s.
+    :param timeouts: how long single things may take.
+    :param http: an ``aiohttp.ClientSession`` to borrow; it is never closed here.
+    :param observer: called with every event (see ``seedance_avatar.events``).
+    :param trust_env: True to obey the proxy variables of the environment.
+    :param allow_private_sources: True to send source URLs of private hosts too, for a gateway that stands beside
+        them; the service itself refuses them without a reason, so they are refused here by default.
+    :param video_models: what each video model takes, by name; a model that it does not hold goes unchecked.
+    :raises InvalidInput: no key, a key or base URL that cannot be used. The key is never shown.
+    """
+
+    def __init__(  # noqa: PLR0913 - the knobs of a session, all but the key by keyword
+        self,
+        api_key: str | KeyProvider | None = None,
+        *,
+        base_url: str | None = None,
+        limits: Limits | SharedLimits | None = None,
+        retry: Retry | None = None,
+        polling: Polling | None = None,
+        video_polling: Polling | None = None,
+        timeouts: Timeouts | None = None,
+        http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
+        trust_env: bool = False,
+        allow_private_sources: bool = False,
+        video_models: Mapping[str, VideoModel] = VIDEO_MODELS,
+    ) -> None:
+        self._engine: Engine | None = None
+        self._closing: asyncio.Task[None] | None = None
+        key = api_key if api_key is None or callable(api_key) else Secret(api_key)
+        del api_key  # whatever is raised from here on, a traceback with its locals shows no key
+        self._key = _key(key)
+        self._base = normalize_base(base_url or os.environ.get("TOAPIS_BASE_URL") or _BASE)
+        self._limits = given("limits", limits, Limits | SharedLimits) or Limits()
+        self._retry = given("retry", retry, Retry) or Retry()
+        self._polling = given("polling", polling, Polling) or Polling.learned()
+        self._video_polling = given("video_polling", video_polling, Polling) or Polling.fixed(5, 10)
+        self._timeouts = given("timeouts", timeouts, Timeouts) or Timeouts()
+        self._http = http
+        self._observer = None if observer is None else callable_observer(observer)
+        self._trust_env = trust_env
+        self._allow_private = allow_private_sources
+        self._video_models = video_models
+        self._assets: Assets | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing else "open" if self._engine else "not open"
+        return f"<AvatarSession {getattr(self, '_base', 'not built')} {state}>"
+
+    # Opening and closing
+
+    async def open(self) -> Self:
+        """Open the session in the running loop; nothing is sent. Opening an open session does nothing.
+
+        :raises SessionStateError: it was closed, or is open in another loop or process.
+        """
+        if self._closing is not None:
+            message = "this session was closed: build another one"
+            raise SessionStateError(message)
+        if self._engine is not None:
+            self._engine.check_here()
+            return self
+        transport = Transport(
+            self._base,
+            self._key,
+            timeouts=self._timeouts,
+            http=self._http,
+            pool=self._limits.max_submitting + self._limits.max_polling,
+            trust_env=self._trust_env,
+        )
+        self._engine = await Engine.start(
+            transport,
+            limits=self._limits,
+            retry=self._retry,
+            polling=self._polling,
+            video_polling=self._video_polling,
+            timeouts=self._timeouts,
+            observer=self._observer,
+        )
+        return self
+
+    async def aclose(self) -> None:
+        """Close: what waits gets :class:`SessionStateError`, what is on the wire comes home, connections end.
+
+        It takes at most ``timeouts.drain`` seconds and may be called twice, from any task of the session's loop.
+        Cancelled, the closing goes on to its end, and then the cancellation leaves.
+        """
+        engine = self._engine
+        if engine is None or (self._closing is not None and self._closing.done()):
+            return
+        engine.check_outside()
+        if self._closing is None:
+            self._closing = engine.loop.create_task(engine.aclose(), name="seedance-avatar: closing")
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not self._closing.done():
+                try:
+                    await asyncio.wait({self._closing})
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        self._closing.result()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> NoReturn:
+        message = "AvatarSession is for asyncio only: did you mean `async with`?"
+        raise SessionStateError(message)
+
+    def __exit__(self, *_: object) -> None:
+        """Stand beside ``__enter__``, which always raises."""
+
+    async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - it bounds what is waited for
+        """Stop: send nothing new, let what is on the wire come home, end every ingest in order.
+
+        For a service that is told to end. Every source that was taken has its outcome when this returns, and the
+        streams end by themselves; the session stays open for questions.
+
+        :param timeout: seconds for what is on the wire, by default ``timeouts.drain``.
+        :raises InvalidInput: ``timeout`` is not a finite number of at least 0; nothing was stopped.
+        """
+        limit = self._timeouts.drain if timeout is None else timeout
+        check_seconds("timeout", limit)
+        await self._open_engine().drain(limit, SessionStateError("the session is draining: nothing new is sent"))
+
+    def stats(self) -> SessionStats:
+        """Return the session's figures at this moment; they are all zero before it is opened."""
+        return SessionStats() if self._engine is None else self._engine.stats()
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            message = "this session is not open: use `async with AvatarSession(...) as session:` or await open()"
+            raise SessionStateError(message)
+        if self._closing is not None:
+            message = "this session was closed: build another one"
+            raise SessionStateError(message)
+        self._engine.check_here()
+        return self._engine
+
+    # Groups and single assets
+
+    async def create_group(
+        self,
+        name: str,
+        description: str | None = None,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        on_in_doubt: Doubt = "hold",
+    ) -> AssetGroup:
+        """Create a group, one for each virtual character, and return it.
+
+        :param name: at most 64 characters.
+        :param description: at most 300 characters.
+        :param journal: a journal that knows groups by their name: one that an earlier run created is returned again.
+        :param on_in_doubt: whether a group that an earlier run left in doubt is created again (``"resend"``).
+        :raises InvalidInput: the name or description cannot be sent.
+        :raises SubmissionInDoubt: the answer was lost; a group of this name may exist, and cannot be looked up.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        """
+        engine = self._open_engine()
+        request = group_request(name, description)
+        return await engine.create_group(name, request, journal, resend=on_in_doubt == "resend")
+
+    async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset:
+        """Upload one source and return its asset, which is usually still ``processing``.
+
+        :param source: what to upload.
+        :param group: the group, or its id.
+        :raises InvalidSource: refused here; nothing was sent.
+        :raises SubmissionInDoubt: it may exist; it is not sent again.
+        :raises ConnectionFailed: nothing was sent.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        """
+        return await self._open_assets().upload(source, group)
+
+    async def get_asset(self, asset_id: str) -> Asset:
+        """Ask for an asset as it is now.
+
+        :raises NotFound: the service does not know the id.
+        :raises ApiError: the service refused.
+        :raises ConnectionFailed: no answer came in all attempts.
+        """
+        return await self._open_assets().get(asset_id)
+
+    async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
+        """Wait until an asset is active, and return it.
+
+        The polling is the session's: one schedule for all that waits, under the session's limits.
+
+        :param asset: the asset, or its id.
+        :param timeout: seconds from now. A deadline that passes is no failure: the asset may still become active.
+        :raises AssetFailed: it failed; that is final.
+        :raises WaitTimeout: not yet; it carries the asset as last seen.
+        :raises NotFound: the service does not know the id (for a minute after its upload that is waited out).
+
+        Cancelled, the polling of it stops.
+        """
+        assets = self._open_assets()
+        check_positive("timeout", timeout)
+        return await assets.wait(asset, timeout)
+
+    def _open_assets(self) -> Assets:
+        engine = self._open_engine()
+        if self._assets is None:
+            from .asset_calls import Assets  # noqa: PLC0415 - who only ingests has no single ones
+
+            self._assets = Assets(engine, self._allow_private)
+        return self._assets
+
+    # Many at once
+
+    def ingest(  # noqa: PLR0913 - the options of one run, by keyword
+        self,
+        sources: Iterable[AssetSource] | AsyncIterable[AssetSource],
+        *,
+        group: AssetGroup | str | GroupOf,
+        asset_timeout: float = 1800.0,
+        max_pending: int = 20_000,
+        on_failure: Literal["continue", "stop"] = "continue",
+        journal: str | os.PathLike[str] | None = None,
+        on_in_doubt: Doubt = "hold",
+        retry_refused: bool = False,
+    ) -> Ingest[AssetSource, Asset]:
+        """Return a stream that uploads every source and follows it until it is active.
+
+        :param sources: any iterable or async iterable; it is read lazily, as fast as uploads can be handled. One
+            that may block (a file, a cursor) is read in a thread of its own. A few are read ahead: what was read
+            and not yet taken when the stream is left is dropped, unsent.
+        :param group: the group or its id; or a callable (sync or async) that returns it for a source.
+        :param asset_timeout: seconds from acceptance after which an asset that is not finished is ``Pending``.
+        :param max_pending: sources at most that are taken and not yet delivered as outcomes.
+        :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
+        :param journal: a file that keeps what was about to be sent and what came back. The same call with the same
+            journal resumes after any end, ``kill -9`` included: what was accepted is polled, what never left is sent,
+            what was being sent is in doubt.
+        :param on_in_doubt: ``"hold"`` what an earlier run left in doubt (it is reported as such), or ``"resend"`` it,
+            which may make duplicates that nobody can delete.
+        :param retry_refused: send again what an earlier run was refused.
+        :raises InvalidInput: an argument cannot be used.
+
+        Entering the stream raises :class:`JournalError` when the journal is held by another process, is not a
+        journal, or cannot be written.
+        """
+        check_positive("asset_timeout", asset_timeout)
+        check_count("max_pending", max_pending)
+        if on_in_doubt not in {"hold", "resend"}:
+            message = f"on_in_doubt must be 'hold' or 'resend', not {on_in_doubt!r}"
+            raise InvalidInput(message)
+        if not callable(group):
+            group_id_of(group)
+        return self._stream(
+            AssetTrade(group, self._allow_private),
+            sources,
+            asset_timeout=asset_timeout,
+            max_pending=max_pending,
+            on_failure=on_failure,
+            journal=journal,
+            on_in_doubt=on_in_doubt,
+            retry_refused=retry_refused,
+        )
+
+    def _stream(self, trade: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are around it
+        if on_failure not in {"continue", "stop"}:
+            message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
+            raise InvalidInput(message)
+        Intake.of(sources)
+
+        def begin() -> Awaitable[Any]:
+            return self._open_engine().begin(trade, sources, stop_on_failure=on_failure == "stop", **options)
+
+        return Ingest(begin)

@@ -1,0 +1,158 @@
+"""The video half of a session: one generation, its wait, its file; local files on their way up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from seedance_avatar.assets.uploads import upload_file
+from seedance_avatar.client.client import Passage
+from seedance_avatar.errors import ContentRefused
+from seedance_avatar.events import Accepted, Progress, ReferenceRegistered
+from seedance_avatar.models import Asset, AssetSource, VideoTask
+from seedance_avatar.videos.adapter import GenerationTrade, failure_of
+from seedance_avatar.videos.download import Download
+from seedance_avatar.videos.exactly_once import ExactlyOnce
+from seedance_avatar.videos.messages import read_video, video_query
+from seedance_avatar.videos.real_person import refused_image, with_asset
+from seedance_avatar.videos.request import GenerationRequest
+
+from .engine import Engine
+from .submission import Single
+from .waiting import Recent, wait_for
+
+__all__ = ["Register", "Videos"]
+
+Register = Callable[[AssetSource], Awaitable[Asset]]
+"""Makes an active asset of a source: uploads it to a group and waits for it."""
+
+
+@attrs.define(eq=False, repr=False)
+class Videos:
+    """What a session does for videos; see the methods of the same names there."""
+
+    engine: Engine
+    trade: GenerationTrade = attrs.field(factory=GenerationTrade)
+    _recent: Recent = attrs.field(factory=Recent)
+
+    async def generate(
+        self,
+        request: GenerationRequest,
+        register: Register | None = None,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+    ) -> VideoTask:
+        """Submit ``request`` exactly once, and return its task; with ``journal``, once over all runs.
+
+        With ``register``, an image that is refused for showing a real person is made an asset, which takes its
+        place, and the request is submitted once more: once for each image.
+        """
+        registered: set[str] = set()
+        while True:
+            try:
+                return await self._submit(request, journal)
+            except ContentRefused as refusal:
+                url = refused_image(refusal, request, allow_private=self.trade.allow_private)
+                if register is None or url is None or url in registered:
+                    raise
+                refused = refusal
+            registered.add(url)
+            source = AssetSource.image(url)
+            asset = await register(source)
+            client = self.engine.client
+            if client.observer is not None:
+                client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
+            request = with_asset(request, url, asset)
+
+    async def _submit(self, request: GenerationRequest, path: str | os.PathLike[str] | None) -> VideoTask:
+        engine = self.engine
+        business_id = self.trade.admit(request)
+        if path is None:
+            return await engine.finish(self._single(request, business_id))
+        journal = await engine.journals.acquire(path)
+        try:
+            entry = self.trade.entry(journal, request, business_id)
+            (known,) = await journal.claim([entry])
+            if known is not None and known.remote_id is not None:
+                return await self.get(known.remote_id)
+            kept = {"journal": journal, "mark": entry.fingerprint}
+            if known is None or known.business_id is None:
+                return await engine.finish(self._single(request, business_id, **kept))
+            resend = known.state == "in_doubt"
+            return await engine.finish(self._single(request, known.business_id, resend=resend, **kept))
+        finally:
+            await engine.journals.release(journal)
+
+    def _single(self, request: GenerationRequest, business_id: str, **kept: Any) -> Single[VideoTask]:  # noqa: ANN401 - fields of Single
+        client = self.engine.client
+        once = ExactlyOnce(client, self.engine.alone, looks=self.trade.looks)
+        submission = self.trade.request(request, business_id)
+
+        async def call(passage: Passage) -> VideoTask:
+            task = await once.submit(submission, business_id, passage)
+            now = client.clock()
+            self._recent.note(task.task_id, now)
+            if client.observer is not None:
+                client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
+            return task
+
+        return Single(call=call, item_id=self.trade.item_id, about=request.label, **kept)
+
+    async def get(self, video: VideoTask | str) -> VideoTask:
+        """Ask for a task as it is now."""
+        return await self.engine.client.call(video_query(_id_of(video)), read_video, flow=self.engine.asking)
+
+    async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
+        """Wait until a video is finished, and return its task.
+
+        :raises GenerationFailed: there will be no video.
+        :raises WaitTimeout: not yet.
+        """
+        now = self.engine.client.clock()
+        task_id = _id_of(video)
+        accepted_at = self._recent.take(task_id)
+        seen = video if isinstance(video, VideoTask) else None
+        if accepted_at is None and (seen is None or not seen.is_terminal):
+            # Who knows how old it is: it may have been finished for hours, so look before scheduling looks.
+            seen = await self.get(task_id)
+        if seen is None or not seen.is_terminal:
+            seen = await wait_for(
+                self.engine.watch,
+                kind="generation",
+                question=video_query(task_id),
+                read=read_video,
+                accepted_at=now if accepted_at is None else accepted_at,
+                deadline=now + timeout,
+                last=seen,
+                teaches=accepted_at is not None,
+            )
+        if (failure := failure_of(seen)) is not None:
+            raise failure
+        return seen
+
+    async def download(
+        self, video: VideoTask | str, path: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> Path:
+        """Fetch the file of a finished video."""
+        transport = self.engine.transport
+        download = Download(
+            ask=self.get,
+            retry=self.engine.client.retry,
+            timeouts=self.engine.timeouts,
+            connector=None if transport.http is None else transport.http.connector,
+            progress=progress,
+            rng=self.engine.client.rng,
+        )
+        return await download.run(video, path)
+
+    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+        """Upload a local file, and return its public URL."""
+        return await upload_file(path, client=self.engine.client, flow=self.engine.alone)
+
+
+def _id_of(video: VideoTask | str) -> str:
+    return video.task_id if isinstance(video, VideoTask) else video

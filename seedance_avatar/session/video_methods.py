@@ -1,0 +1,240 @@
+"""The video half of the session's face."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import AsyncIterable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from seedance_avatar.events import Progress
+from seedance_avatar.ingest.stream import Ingest
+from seedance_avatar.models import Asset, AssetGroup, AssetSource, VideoTask
+from seedance_avatar.options import check_count, check_positive
+from seedance_avatar.videos.model_table import VideoModel
+from seedance_avatar.videos.request import GenerationRequest, Reference
+
+from .engine import Engine
+
+if TYPE_CHECKING:
+    from seedance_avatar.videos.adapter import GenerationTrade
+
+    from .video_calls import Videos
+
+__all__ = ["VideoSession"]
+
+
+class VideoSession(abc.ABC):
+    """What :class:`~seedance_avatar.AvatarSession` does for videos."""
+
+    _video_models: Mapping[str, VideoModel]
+    _allow_private: bool
+    _videos: Videos | None = None
+
+    @abc.abstractmethod
+    def _open_engine(self) -> Engine: ...
+
+    @abc.abstractmethod
+    async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset: ...  # noqa: D102 - where it is done
+
+    @abc.abstractmethod
+    async def wait_until_active(self, asset: Asset | str, *, timeout: float = ...) -> Asset: ...  # noqa: D102, ASYNC109 - likewise
+
+    @abc.abstractmethod
+    def _stream(self, trade: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]: ...  # noqa: ANN401 - the typed faces stand around it
+
+    # What makes videos is loaded with the first call for one: most sessions only ingest.
+
+    @cached_property
+    def _video_trade(self) -> GenerationTrade:
+        from seedance_avatar.videos.adapter import GenerationTrade  # noqa: PLC0415 - as said above
+
+        return GenerationTrade(self._video_models, self._allow_private)
+
+    def _open_videos(self) -> Videos:
+        engine = self._open_engine()
+        if self._videos is None:
+            from .video_calls import Videos  # noqa: PLC0415 - as said above
+
+            self._videos = Videos(engine, self._video_trade)
+        return self._videos
+
+    async def generate(  # noqa: PLR0913 - the wishes of one video, all but the prompt by keyword
+        self,
+        prompt: str,
+        *,
+        references: Iterable[Asset | Reference] | Asset | Reference = (),
+        first_frame: Asset | str | None = None,
+        last_frame: Asset | str | None = None,
+        model: str = "seedance-2",
+        duration: int | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        generate_audio: bool | None = None,
+        seed: int | None = None,
+        return_last_frame: bool | None = None,
+        callback_url: str | None = None,
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        client_business_id: str | None = None,
+        register_refused: AssetGroup | str | None = None,
+        journal: str | os.PathLike[str] | None = None,
+    ) -> VideoTask:
+        """Submit one generation exactly once, and return its task, which is usually still ``queued``.
+
+        Every argument but the last two is a field of :class:`~seedance_avatar.GenerationRequest`; what is None is not
+        sent. All that can be known to break a rule of the model is refused before anything is sent. It goes out
+        under a ``client_business_id``; where the answer is lost, the service is asked for that id for some seconds,
+        and the submission is sent again, with the same id, only when the service does not know it.
+
+        :param prompt: what shall be seen and heard. Name media by type and number (``image 1``).
+        :param references: active assets, or :class:`~seedance_avatar.Reference` values, or one of them.
+        :param first_frame: the image to begin with, an asset or a URL; ``last_frame`` likewise. Not with references.
+        :param duration: whole seconds; 0 or -1 lets the model choose, where it can.
+        :param model: the model's name.
+        :param aspect_ratio: ``"16:9"`` and the like, or ``"adaptive"``.
+        :param resolution: ``"480p"``, ``"720p"``, ``"1080p"`` or ``"4k"``, as the model has them.
+        :param generate_audio: whether the video has sound (the service's default: yes).
+        :param seed: the same seed makes similar videos.
+        :param return_last_frame: whether the last frame is wanted as an image too.
+        :param tools: the service's tools to use, as it documents them.
+        :param callback_url: called when the video is finished; see :func:`~seedance_avatar.verify_webhook`.
+        :param client_business_id: your own id of this generation, under which ``get_video`` finds it too.
+        :param register_refused: a group. An image URL that is refused because it "may contain real person" is then
+            uploaded to the group, waited for, and put into the request as an asset, which is submitted once more.
+        :param journal: a file that keeps the ``client_business_id`` and the task. The same call with it after any
+            end, a kill included, returns the same task. Calls are told apart by their own ``client_business_id``, else
+            by their content and their order.
+        :raises InvalidInput: the request breaks a rule, which the message names; nothing was sent.
+        :raises SubmissionInDoubt: the answer was lost, and the service could not be asked for the task.
+        :raises ContentRefused: the service's content policy refused the prompt or a reference.
+        :raises ConnectionFailed: nothing was sent.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        """
+        request = GenerationRequest(
+            prompt,
+            references=references,
+            first_frame=first_frame,
+            last_frame=last_frame,
+            model=model,
+            duration=duration,
+            aspect_ratio=aspect_ratio,
+            resolution=resolution,
+            generate_audio=generate_audio,
+            seed=seed,
+            return_last_frame=return_last_frame,
+            callback_url=callback_url,
+            tools=tools,
+            client_business_id=client_business_id,
+        )
+        if register_refused is None:
+            return await self._open_videos().generate(request, journal=journal)
+        group = register_refused
+
+        async def register(source: AssetSource) -> Asset:
+            return await self.wait_until_active(await self.upload(source, group=group))
+
+        return await self._open_videos().generate(request, register, journal=journal)
+
+    def generate_many(  # noqa: PLR0913 - the options of one run, by keyword
+        self,
+        requests: Iterable[GenerationRequest] | AsyncIterable[GenerationRequest],
+        *,
+        video_timeout: float = 1800.0,
+        max_pending: int = 1_000,
+        on_failure: Literal["continue", "stop"] = "continue",
+        journal: str | os.PathLike[str] | None = None,
+        retry_refused: bool = False,
+    ) -> Ingest[GenerationRequest, VideoTask]:
+        """Return a stream that submits every request exactly once and follows it until its video is finished.
+
+        It is the stream of :meth:`ingest`, with the same outcomes and accounts: ``source`` is the request and
+        ``asset`` the task. Requests of one ``key`` or ``client_business_id`` are one video; equal requests without
+        are so many videos.
+
+        :param requests: any iterable or async iterable; it is read lazily.
+        :param video_timeout: seconds from acceptance after which a video that is not finished is ``Pending``.
+        :param max_pending: requests at most that are taken and not yet delivered as outcomes.
+        :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
+        :param journal: a file that keeps what was about to be sent and what came back; the same call with it resumes.
+            What an earlier run left in doubt is asked for by its id, so nothing is generated twice. Give requests a
+            ``key``: without one they are recognised by their content and order.
+        :param retry_refused: send again what an earlier run was refused.
+        :raises InvalidInput: an argument cannot be used.
+        """
+        check_positive("video_timeout", video_timeout)
+        check_count("max_pending", max_pending)
+        return self._stream(
+            attrs.evolve(self._video_trade),
+            requests,
+            asset_timeout=video_timeout,
+            max_pending=max_pending,
+            on_failure=on_failure,
+            journal=journal,
+            retry_refused=retry_refused,
+        )
+
+    async def get_video(self, video: VideoTask | str) -> VideoTask:
+        """Ask for a generation as it is now.
+
+        :param video: the task, its id, or its ``client_business_id``.
+        :raises NotFound: the service does not know the id.
+        :raises ApiError: the service refused.
+        :raises ConnectionFailed: no answer came in all attempts.
+        """
+        return await self._open_videos().get(video)
+
+    async def wait_for_video(self, video: VideoTask | str, *, timeout: float = 600.0) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
+        """Wait until a video is finished, and return its task, which has the URL.
+
+        The polling is the session's, as ``video_polling`` says: by default after 5 s, then about every 10 s.
+
+        :param video: the task, its id, or its ``client_business_id``.
+        :param timeout: seconds from now. A deadline that passes is no failure: the video may still be finished.
+        :raises GenerationFailed: there will be no video; its ``task`` says why, and keeps what came.
+        :raises WaitTimeout: not yet; it carries the task as last seen.
+        :raises NotFound: the service does not know the id (for a minute after its submission that is waited out).
+
+        Cancelled, the polling of it stops.
+        """
+        check_positive("timeout", timeout)
+        return await self._open_videos().wait(video, timeout)
+
+    async def download(
+        self, video: VideoTask | str, path: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> Path:
+        """Fetch the file of a finished video to ``path``, whole or not at all, and return the path.
+
+        A broken transfer goes on where it broke, where the host allows it; an expired URL is asked for anew. The key
+        is never sent to the host of the file.
+
+        :param video: the finished task, or its id.
+        :param path: a file, which is replaced once the new one is whole; its folder must exist.
+        :param progress: called with the bytes received so far, and in all where they are known.
+        :raises InvalidInput: the task is not finished, or ``path`` is not a place for a file.
+        :raises NotFound: the service no longer keeps the file: its 24 hours are over.
+        :raises ConnectionFailed: the host could not be reached, or the transfer kept breaking.
+        :raises ProtocolError: what the host sends is no video.
+        :raises OSError: the disk refused.
+
+        Cancelled, it leaves the target as it was, and nothing beside it.
+        """
+        return await self._open_videos().download(video, path, progress=progress)
+
+    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+        """Upload a local file to the service, and return its public URL there.
+
+        :param path: an image (JPEG, PNG, WebP, GIF; 10 MB at most), a video (MP4, WebM, MOV; 50 MB) or an audio (MP3,
+            WAV, M4A; 50 MB), told by its first bytes.
+        :raises InvalidInput: the service would not take it; each reason is named. Nothing was sent.
+        :raises ConnectionFailed: no answer came in all attempts.
+        :raises ApiError: the service refused.
+
+        Cancelled, it stops sending. It does no harm to upload a file twice.
+        """
+        return await self._open_videos().upload_file(path)

@@ -1,0 +1,89 @@
+"""Submissions that carry an id of ours, so that a lost answer neither loses them nor makes two of them.
+
+The service finds a generation again by its ``client_business_id``. Where the answer to a submission is lost, it is
+asked for that id first, and only when it does not know it for some seconds is the same submission sent again,
+with the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from seedance_avatar.client.client import Client, Passage
+from seedance_avatar.client.gate import Flow
+from seedance_avatar.errors import AvatarError, NotFound, SubmissionInDoubt
+from seedance_avatar.models import VideoTask
+from seedance_avatar.wire.request import Request
+
+from .messages import read_video, video_query
+
+__all__ = ["LOOKS", "ExactlyOnce"]
+
+LOOKS: Final = (1.0, 3.0, 8.0)
+"""Seconds before each look for a submission whose answer was lost. It may be applied after its connection is gone,
+so a first *not found* does not say that it never will be."""
+
+_SUBMISSIONS: Final = 3
+"""How often one submission is sent at most while its answers keep being lost."""
+
+
+@attrs.frozen
+class ExactlyOnce:
+    """A way to submit.
+
+    :ivar flow: whose turns the submission and the looks take.
+    :ivar looks: seconds before each look.
+    :ivar patient: as for :meth:`Client.call`.
+    """
+
+    client: Client
+    flow: Flow
+    looks: Sequence[float] = attrs.field(default=LOOKS, kw_only=True)
+    patient: bool = attrs.field(default=False, kw_only=True)
+
+    async def submit(self, request: Request, business_id: str, passage: Passage) -> VideoTask:
+        """Send ``request``, which carries ``business_id``, such that one task comes of it, and return the task.
+
+        :param passage: told before the first byte leaves, and when nothing came of it. For a resend the service is
+            asked for ``business_id`` before anything is sent.
+        :raises SubmissionInDoubt: the answer was lost, and asking for the task brought no clear one either.
+        :raises ConnectionFailed: nothing was sent.
+        :raises ApiError: the service refused.
+
+        Cancelled on the wire or between looks, it is in doubt.
+        """
+        if passage.resend:
+            before = SubmissionInDoubt("it was sent before, and the service could not be asked what came of it")
+            if (task := await self._find(business_id, (0.0,), before)) is not None:
+                return task
+        submissions = 1
+        while True:
+            try:
+                return await self.client.call(
+                    request, read_video, flow=self.flow, patient=self.patient, passage=passage
+                )
+            except SubmissionInDoubt as lost:
+                if (task := await self._find(business_id, self.looks, lost)) is not None:
+                    return task
+                if submissions == _SUBMISSIONS:
+                    raise
+            submissions += 1
+            await passage.stayed()
+
+    async def _find(self, business_id: str, pauses: Sequence[float], doubt: SubmissionInDoubt) -> VideoTask | None:
+        """Return the task of this id, or None when the service does not know it after any of ``pauses``."""
+        for pause in pauses:
+            try:
+                await self.flow.sleep(pause)
+                return await self.client.call(
+                    video_query(business_id), read_video, flow=self.flow, patient=self.patient
+                )
+            except NotFound:
+                continue
+            except AvatarError as error:
+                # Whatever kept us from asking, what was sent is as doubtful as before.
+                raise doubt from error
+        return None

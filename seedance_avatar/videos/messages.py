@@ -1,0 +1,174 @@
+"""Video generations and uploads as bytes: building their requests, and reading tasks of every vintage. No I/O.
+
+The service answers with a bare task object; the engine beneath it, older versions of it and the webhooks wrap
+and name things otherwise. The readers take all of them, and give the same :class:`~seedance_avatar.VideoTask`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from seedance_avatar.errors import ApiError, InvalidInput, ProtocolError
+from seedance_avatar.models import VideoTask
+from seedance_avatar.text import safe_text
+from seedance_avatar.wire.convert import structure
+from seedance_avatar.wire.refusals import find_reason, is_id, read_object
+from seedance_avatar.wire.request import Request, json_bytes
+from seedance_avatar.wire.response import Answer, parse_json
+
+from .request import GenerationRequest
+from .rules import Part
+
+__all__ = ["GENERATIONS", "generation_request", "read_task", "read_video", "video_query"]
+
+GENERATIONS: Final = "/v1/videos/generations"
+
+_FIELDS: Final = {"image": "image_with_roles", "video": "video_with_roles", "audio": "audio_with_roles"}
+_WISHES: Final = (
+    "duration",
+    "aspect_ratio",
+    "resolution",
+    "generate_audio",
+    "seed",
+    "return_last_frame",
+    "callback_url",
+)
+_TIMES: Final = ("created_at", "completed_at", "expires_at")
+_LATEST: Final = 1e11  # seconds since the epoch: the year 5138; what is beyond is in milliseconds, or garbage
+
+
+def generation_request(request: GenerationRequest, parts: Iterable[Part], business_id: str) -> Request:
+    """Return the submission of ``request``, which was judged before, with its ``parts``.
+
+    :param business_id: its ``client_business_id``, by which it is found again when the answer is lost.
+    :raises InvalidInput: it cannot be written as JSON: broken characters, or tools that are no JSON.
+    """
+    fields: dict[str, Any] = {"model": request.model, "prompt": request.prompt, "client_business_id": business_id}
+    fields |= {name: value for name in _WISHES if (value := getattr(request, name)) is not None}
+    if request.tools is not None:
+        fields["tools"] = list(request.tools)
+    for part in parts:
+        fields.setdefault(_FIELDS[part.medium_type], []).append({"url": part.url, "role": part.role})
+    try:
+        body = json_bytes(fields)
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"it cannot be written as JSON ({safe_text(error, 80)}): look for broken characters, and at tools"
+        raise InvalidInput(message, about=request.label) from error
+    return Request(lane="submit", method="POST", path=GENERATIONS, body=body, subject=request.label)
+
+
+def video_query(task_id: str) -> Request:
+    """Return the request that asks how a generation is, by its task id or its ``client_business_id``.
+
+    :raises InvalidInput: ``task_id`` is no id: it would name another path.
+    """
+    if not is_id(task_id):
+        message = f"{safe_text(task_id, 80)} is not a task id"
+        raise InvalidInput(message)
+    return Request(lane="query", method="GET", path=f"{GENERATIONS}/{task_id}", subject=task_id, repeatable=True)
+
+
+def read_video(answer: Answer, *, about: str | None = None) -> VideoTask:
+    """Return the task that ``answer`` tells of.
+
+    :raises ApiError: the service said no.
+    :raises ProtocolError: the answer tells of no task.
+    """
+    try:
+        # Where an object has both, "id" may be a row of somebody's table.
+        found = read_object(answer, key="task_id", about=about)
+    except (ApiError, ProtocolError):
+        found = read_object(answer, key="id", about=about)
+    return read_task(found, around=answer.body)
+
+
+def read_task(found: Mapping[str, Any], *, around: bytes = b"") -> VideoTask:
+    """Return the task that the object ``found`` is: it has a usable ``task_id`` or ``id``.
+
+    A status that is missing or no text is ``queued``: the task was accepted, so it is looked at again. A completed
+    task without a URL keeps its status and says so in ``reason``; what came is in ``raw``.
+
+    :param around: the body in which it was found: a reason may stand outside of the object.
+    """
+    status = found.get("status")
+    status = status.strip().lower() if isinstance(status, str) else ""
+    places = _places(found)
+    url = _first_url(places, "url", "video_url")
+    named = (place.get("client_business_id") for place in (found, found.get("metadata")) if isinstance(place, Mapping))
+    task = structure(
+        VideoTask,
+        {
+            **found,
+            **{name: _seconds(found.get(name)) for name in _TIMES},
+            "task_id": found["task_id"] if is_id(found.get("task_id")) else found["id"],
+            "status": status or "queued",
+            "progress": _percent(found.get("progress")),
+            "url": url,
+            "last_frame_url": _first_url(places, "last_frame_url"),
+            "client_business_id": next(filter(is_id, named), None),
+            "reason": None,
+            "code": None,
+            "raw": found,
+        },
+    )
+    if task.is_failed:
+        return _with_reason(task, found, around)
+    if task.is_completed and url is None:
+        return attrs.evolve(task, reason="it is finished, but the answer holds no URL of the video")
+    return task
+
+
+def _with_reason(task: VideoTask, found: Mapping[str, Any], around: bytes) -> VideoTask:
+    reason = find_reason(found)
+    if reason is None and around:
+        with contextlib.suppress(ValueError):
+            outside = parse_json(around)
+            reason = find_reason(outside) if isinstance(outside, Mapping) else None
+    error = found.get("error")
+    code = error.get("code") if isinstance(error, Mapping) else found.get("code")
+    known = isinstance(code, str | int) and not isinstance(code, bool) and code not in {"", 0}
+    return attrs.evolve(task, reason=reason, code=safe_text(code, 80) if known else None)
+
+
+def _places(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return where a result may stand: as documented first, then as the engine and the upstream have it."""
+    result = found.get("result")
+    inner = result.get("data") if isinstance(result, Mapping) else None
+    listed = inner if isinstance(inner, list) else []
+    candidates = (*listed[:1], result, found, found.get("content"), found.get("metadata"))
+    return [place for place in candidates if isinstance(place, Mapping)]
+
+
+def _first_url(places: Sequence[Mapping[str, Any]], *names: str) -> str | None:
+    for place in places:
+        for name in names:
+            url = place.get(name)
+            if isinstance(url, str) and url.startswith(("https://", "http://")):
+                return url
+    return None
+
+
+def _percent(value: object) -> float | None:
+    """Read a progress: a number, ``"65"`` or ``"65%"``."""
+    return _finite(value.strip().removesuffix("%") if isinstance(value, str) else value)
+
+
+def _seconds(value: object) -> float | None:
+    """Read a moment, in seconds since the epoch; the engine has 0 for one that has not come."""
+    moment = _finite(value)
+    return moment if moment is not None and 0 < moment < _LATEST else None
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,242 @@
+"""Would the service take this generation: every rule that can be known before money is spent.
+
+The service promises no clean error for most of these, and ignores some in silence, so each is refused here
+with its own message. What a model takes is the data of :mod:`seedance_avatar.video_models`; nothing of it
+is checked for a model that the table does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, get_args
+
+import attrs
+
+from seedance_avatar.errors import AssetFailed, InvalidInput, InvalidSource
+from seedance_avatar.models import Asset, AssetType
+from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.wire.public_urls import judge_url
+from seedance_avatar.wire.refusals import is_id
+
+from .model_table import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
+from .request import ROLE_TYPES, GenerationRequest, Reference, Role
+
+__all__ = ["Part", "check_request", "parts_of"]
+
+# What names media by address: a URL, the ids of today (pa_<ULID>) and those of older pages (asset-<time>-<rand>).
+# Each is told by its tail as well, so that ordinary words with these beginnings are let through.
+_ADDRESS: Final = re.compile(
+    r"\b(?:(?:https?|asset)://\S+|p[ag]_[0-9A-HJKMNP-TV-Z]{20,}|(?:asset|group)-\d{6,}-\w+)", re.IGNORECASE
+)
+_ASSET: Final = "asset://"
+_ID_STYLE: Final = re.compile(r"asset://(pa_|asset-)?")
+_ORDER: Final[tuple[Role, ...]] = get_args(Role)
+
+Counts: TypeAlias = Mapping[str, int]
+
+
+@attrs.frozen
+class Part:
+    """One reference as it is sent: its role and its URL, public or ``asset://<asset_id>``."""
+
+    role: Role
+    url: str = attrs.field(repr=shown_url)
+
+    @property
+    def medium_type(self) -> AssetType:
+        """``image``, ``video`` or ``audio``."""
+        return ROLE_TYPES[self.role]
+
+
+def parts_of(request: GenerationRequest, *, allow_private: bool = False) -> tuple[Part, ...]:
+    """Return the references of ``request`` in the order in which they are sent: frames, images, videos, audios.
+
+    :param allow_private: accept URLs of hosts that are not public, for a gateway that stands beside them.
+    :raises InvalidInput: a reference is neither an asset nor a :class:`Reference`, its role or type is not
+        known, or its asset is not active; :class:`InvalidSource` where the service cannot fetch its URL.
+    """
+    given: list[Reference] = []
+    if request.first_frame is not None:
+        given.append(Reference.first_frame(request.first_frame))
+    if request.last_frame is not None:
+        given.append(Reference.last_frame(request.last_frame))
+    given += [_as_reference(item, at, request.label) for at, item in enumerate(request.references, 1)]
+    # Sorting is stable: within a role the caller's order stands, and "image 2" in the prompt is the second.
+    given.sort(key=lambda reference: _ORDER.index(reference.role))
+    return tuple(Part(it.role, _url_of(it, request.label, allow_private=allow_private)) for it in given)
+
+
+def check_request(
+    request: GenerationRequest,
+    models: Mapping[str, VideoModel] = VIDEO_MODELS,
+    *,
+    allow_private: bool = False,
+) -> tuple[str, ...]:
+    """Judge ``request`` against every rule that is known for its model, and return what is merely doubtful.
+
+    The remarks returned are sentences for a warning: a model that ``models`` does not know, assets whose ids
+    are of two styles and so, perhaps, of two accounts.
+
+    :raises InvalidInput: the request breaks a rule; the message says which, and what to do. What
+        :func:`parts_of` raises, likewise.
+    """
+    _refuse(_wrong_types(request), request.label)
+    if request.callback_url is not None and (why := judge_url(request.callback_url, allow_private=allow_private)):
+        message = f"the service cannot call callback_url {shown_url(request.callback_url)}: {why}"
+        raise InvalidInput(message, about=request.label)
+    parts = parts_of(request, allow_private=allow_private)
+    counts = Counter[str](part.role for part in parts)
+    _refuse(_broken_anywhere(request, counts), request.label)
+    if model := models.get(request.model):
+        _refuse(_broken_wishes(request, model), request.label)
+        _refuse(_broken_counts(counts, model), request.label)
+    return tuple(_remarks(request, parts, models))
+
+
+def _refuse(problems: Iterator[str], about: str) -> None:
+    for problem in problems:
+        raise InvalidInput(problem, about=about)
+
+
+def _as_reference(item: object, at: int, about: str) -> Reference:
+    if isinstance(item, Reference):
+        if item.role in ROLE_TYPES:
+            return item
+        message = f"reference {at} has the role {safe_text(item.role, 40)!r}: it must be one of {', '.join(ROLE_TYPES)}"
+        raise InvalidInput(message, about=about)
+    if not isinstance(item, Asset):
+        message = (
+            f"reference {at} is of type {type(item).__name__}: pass an active Asset, or say what a URL is by "
+            "Reference.image(url), Reference.video(url) or Reference.audio(url)"
+        )
+        raise InvalidInput(message, about=about)
+    # The service may leave the type out of an answer; what was sent is as good.
+    asset_type = item.asset_type or (None if item.source is None else item.source.asset_type)
+    roles: tuple[Role, ...] = ("reference_image", "reference_video", "reference_audio")
+    for role in roles:
+        if ROLE_TYPES[role] == asset_type:
+            return Reference(item, role)
+    message = (
+        f"reference {at}, asset {item.asset_id}, does not tell whether it is an image, a video or an audio: say it by "
+        "Reference.image(asset), Reference.video(asset) or Reference.audio(asset)"
+    )
+    raise InvalidInput(message, about=about)
+
+
+def _url_of(reference: Reference, about: str, *, allow_private: bool) -> str:
+    medium, wanted = reference.medium, ROLE_TYPES[reference.role]
+    if isinstance(medium, Asset):
+        if medium.asset_type in ROLE_TYPES.values() and medium.asset_type != wanted:
+            message = f"asset {medium.asset_id} is of type {medium.asset_type}: a {reference.role} takes type {wanted}"
+            raise InvalidInput(message, about=about)
+        try:
+            return medium.uri
+        except AssetFailed as failed:
+            message = f"{failed.message}: it can never be used"
+            raise InvalidInput(message, about=about) from None
+    if str(medium).startswith(_ASSET):
+        if is_id(medium.removeprefix(_ASSET)):
+            return medium
+        message = f"{shown_url(medium)} is no asset URI: it must be asset://<asset_id>"
+        raise InvalidInput(message, about=about)
+    if why := judge_url(medium, allow_private=allow_private):
+        message = f"the service cannot fetch the {reference.role} {shown_url(medium)}: {why}"
+        raise InvalidSource(message, about=about)
+    return medium
+
+
+def _wrong_types(request: GenerationRequest) -> Iterator[str]:
+    business_id = request.client_business_id
+    for name, wanted, right in (
+        ("prompt", "text", isinstance(request.prompt, str)),
+        ("model", "the name of a model", request.model != "" and isinstance(request.model, str)),
+        ("duration", "a whole number of seconds", _is_whole(request.duration)),
+        ("seed", "a whole number", _is_whole(request.seed)),
+        ("aspect_ratio", "text", isinstance(request.aspect_ratio, str | None)),
+        ("resolution", "text", isinstance(request.resolution, str | None)),
+        ("generate_audio", "True or False", isinstance(request.generate_audio, bool | None)),
+        ("return_last_frame", "True or False", isinstance(request.return_last_frame, bool | None)),
+        (
+            # It becomes part of a path when the task is asked for by it.
+            "client_business_id",
+            "1 to 128 letters, digits and . _ : - (a letter or digit first)",
+            business_id is None or is_id(business_id),
+        ),
+    ):
+        if not right:
+            yield f"{name} must be {wanted}, not {safe_text(repr(getattr(request, name)), 40)}"
+
+
+def _is_whole(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _broken_anywhere(request: GenerationRequest, counts: Counts) -> Iterator[str]:
+    """Yield what breaks a rule of every model."""
+    if found := _ADDRESS.search(request.prompt):
+        yield (
+            f"the prompt holds {shown_url(found.group())}: pass media as references, and name them in the prompt by "
+            'type and number ("image 1", "audio 2")'
+        )
+    total = sum(counts.values())
+    if not total and not request.prompt.strip():
+        yield "there is neither a prompt nor a reference: give it something to generate from"
+    first, last = counts.get("first_frame", 0), counts.get("last_frame", 0)
+    if 0 < first + last < total:
+        yield "frames and references are mixed: pass first_frame and last_frame, or references, not both"
+    for role, count in (("first_frame", first), ("last_frame", last)):
+        if count > 1:
+            yield f"{count} images have the role {role}: there can be only one"
+    if last and not first:
+        yield "there is a last frame without a first: pass first_frame too"
+
+
+def _broken_wishes(request: GenerationRequest, model: VideoModel) -> Iterator[str]:
+    seconds = f"{model.shortest} to {model.longest} seconds"
+    if request.duration in {0, -1}:
+        if not model.auto_duration:
+            yield f"{model.name} does not choose the duration by itself: ask for {seconds}"
+    elif request.duration is not None and not model.shortest <= request.duration <= model.longest:
+        auto = ", or 0 to let it choose" if model.auto_duration else ""
+        yield f"{model.name} makes no video of {request.duration} seconds: ask for {seconds}{auto}"
+    if request.resolution is not None and request.resolution not in model.resolutions:
+        offered = ", ".join(model.resolutions)
+        yield f"{model.name} has no resolution {safe_text(request.resolution, 20)!r}: ask for one of {offered}"
+    if request.aspect_ratio is not None and request.aspect_ratio not in model.aspect_ratios:
+        offered = ", ".join(model.aspect_ratios)
+        yield f"{model.name} has no aspect ratio {safe_text(request.aspect_ratio, 20)!r}: ask for one of {offered}"
+
+
+def _broken_counts(counts: Counts, model: VideoModel) -> Iterator[str]:
+    if counts["first_frame"] and not model.frames:
+        yield f"{model.name} takes no first or last frame: pass the image as a reference, or use another model"
+    for role, most in (
+        ("reference_image", model.images),
+        ("reference_video", model.videos),
+        ("reference_audio", model.audios),
+    ):
+        if counts[role] > most:
+            yield f"{counts[role]} references have the role {role}: {model.name} takes {most} at most"
+    total = sum(counts.values())
+    if model.references is not None and total > model.references:
+        yield f"there are {total} references: {model.name} takes {model.references} in all"
+    if counts["reference_audio"] == total > 0 and not model.audio_alone:
+        yield f"{model.name} takes audio only beside an image or a video: add one, or use seedance-2-5"
+
+
+def _remarks(request: GenerationRequest, parts: Sequence[Part], models: Mapping[str, VideoModel]) -> Iterator[str]:
+    if request.model not in models:
+        yield (
+            f"the model {safe_text(request.model, 60)!r} is not known here and its limits go unchecked "
+            f"(known: {', '.join(models)})"
+        )
+        if request.aspect_ratio is not None and request.aspect_ratio not in ASPECT_RATIOS:
+            yield f"the aspect ratio {safe_text(request.aspect_ratio, 20)!r} is not known here"
+    styles = {found.group(1) or "another" for part in parts if (found := _ID_STYLE.match(part.url))}
+    if len(styles) > 1:
+        yield (
+            f"the references have asset ids of different styles ({', '.join(sorted(styles))}): the service refuses "
+            "assets of another account"
+        )

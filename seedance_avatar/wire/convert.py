@@ -1,0 +1,67 @@
+"""The one cattrs converter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import cattrs
+
+from seedance_avatar.models import AssetSource
+
+__all__ = [
+    "structure",
+]
+
+T = TypeVar("T")
+
+
+def structure(model: type[T], fields: Mapping[str, Any]) -> T:
+    """Return the ``model`` that ``fields`` make; unknown ones are left out.
+
+    An optional field of another type is None. One that is not optional must be right already: readers settle
+    ids and statuses first.
+
+    :raises TypeError: a field that is not optional is missing or of another type.
+    """
+    return _converter.structure(fields, model)
+
+
+def _strict(kind: type[Any]) -> Callable[[object, object], Any]:
+    def take(value: object, _: object) -> object:
+        if type(value) is kind:
+            return value
+        message = f"{type(value).__name__} is not {kind.__name__}"
+        raise TypeError(message)
+
+    return take
+
+
+def _lenient(kind: type[Any]) -> Callable[[object, object], Any]:
+    return lambda value, _: value if type(value) is kind else None
+
+
+def _as_it_is(value: object, _: object) -> object:
+    return value
+
+
+def _number(value: object, _: object) -> float | None:
+    try:
+        return float(value) if type(value) in {int, float} else None  # type: ignore[arg-type]  # narrowed on this line
+    except OverflowError:
+        return None
+
+
+def _make_converter() -> cattrs.Converter:
+    """Return a converter that takes types as they are: left alone, cattrs makes "None" of None and True of "false"."""
+    converter = cattrs.Converter(detailed_validation=False)
+    for kind in (str, int, float, bool):
+        converter.register_structure_hook(kind, _strict(kind))
+        converter.register_structure_hook(kind | None, _lenient(kind))
+    converter.register_structure_hook(float | None, _number)
+    converter.register_structure_hook(AssetSource | None, _as_it_is)
+    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], _as_it_is)
+    return converter
+
+
+_converter: Final = _make_converter()

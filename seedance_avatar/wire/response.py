@@ -1,0 +1,166 @@
+"""One HTTP answer as facts: its status, its bytes, and the few headers that matter.
+
+Most answers carry none of these headers, and an ingest reads a million answers: the way through is cheap.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import attrs
+
+from seedance_avatar.models import RateHints
+from seedance_avatar.text import shown_url, veiled
+
+__all__ = ["Answer", "parse_json", "read_head"]
+
+_NO_HINTS: Final = RateHints()
+_LONGEST_WAIT: Final = 30 * 86_400.0  # seconds; who asks for more has sent garbage
+_LONGEST_WINDOW: Final = 86_400.0  # seconds
+_EPOCH: Final = 1e9  # a reset above this is a point in time (it was passed in 2001), not a wait
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What came back over HTTP, read whole.
+
+    :ivar status: the HTTP status.
+    :ivar body: the bytes of the body, decompressed.
+    :ivar request_id: the service's id of the request, from the headers, or None.
+    :ivar hints: what the headers say about the service's limits.
+    :ivar location: where a redirect points to, or None.
+    :ivar content_type: as the header has it, empty when there is none.
+    """
+
+    status: int
+    body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")  # it may repeat a signed URL
+    request_id: str | None = None
+    hints: RateHints = _NO_HINTS
+    location: str | None = attrs.field(default=None, repr=lambda url: "None" if url is None else shown_url(url))
+    content_type: str = ""
+
+
+def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    """Return the answer that ``status``, ``headers`` and ``body`` make.
+
+    ``headers`` are looked up by their usual names: give a mapping that ignores case. Whatever a header
+    holds, nothing is raised: what cannot be believed is not there.
+    """
+    get = headers.get
+    limit, remaining = get("X-RateLimit-Limit"), get("X-RateLimit-Remaining")
+    reset, retry_after = get("X-RateLimit-Reset"), get("Retry-After")
+    if limit is remaining is reset is retry_after is None:
+        hints = _NO_HINTS
+    else:
+        date = get("Date")
+        hints = RateHints(
+            limit=_count(limit),
+            remaining=_count(remaining),
+            reset=_reset(reset, date),
+            retry_after=_retry_after(retry_after, date),
+        )
+    return Answer(
+        status=status,
+        body=body,
+        request_id=_request_id(get("X-Oneapi-Request-Id") or get("X-Request-Id") or get("CF-Ray")),
+        hints=hints,
+        location=get("Location"),
+        content_type=get("Content-Type", ""),
+    )
+
+
+def _request_id(text: str | None) -> str | None:
+    """Keep a request id that can be shown and stored: anything may stand in a header, our own key too."""
+    if not text or not text.isascii() or not text.isprintable() or len(text) > 128:  # noqa: PLR2004 - as much as errors show
+        return None
+    return veiled(text) if "sk-" in text or " " in text or "//" in text else text
+
+
+def _count(text: str | None) -> int | None:
+    """Read a count; of the draft's ``60, 60;w=60`` the first number."""
+    digits = (text or "").partition(",")[0].partition(";")[0].strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None  # noqa: PLR2004 - a million times a million
+
+
+def _number(text: str) -> float | None:
+    """Read a finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _date(text: str | None) -> float | None:
+    """Read an HTTP date as seconds since the epoch."""
+    if text is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+        # HTTP dates are GMT; one that names no zone would otherwise be taken for local time.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _until(moment: float | None, date: str | None) -> float | None:
+    """Return the seconds from the answer's own ``Date`` to ``moment``: our clock may be wrong by hours."""
+    now = _date(date)
+    return None if moment is None or now is None else moment - now
+
+
+def _retry_after(text: str | None, date: str | None) -> float | None:
+    """Read ``Retry-After``: seconds, or a point in time."""
+    if text is None:
+        return None
+    wait = _number(text)
+    if wait is None:
+        wait = _until(_date(text), date)
+    return wait if wait is not None and 0 <= wait <= _LONGEST_WAIT else None
+
+
+def _reset(text: str | None, date: str | None) -> float | None:
+    """Read ``X-RateLimit-Reset``: seconds from now, or a point in time in seconds or milliseconds.
+
+    Both are in use, and only their size tells them apart. A point in time that has passed is 0.
+    """
+    wait = None if text is None else _number(text)
+    if wait is not None and wait > _EPOCH:
+        wait = _until(wait / 1000 if wait > _EPOCH * 1000 else wait, date)
+        wait = None if wait is None else max(0.0, wait)
+    return wait if wait is not None and wait <= _LONGEST_WINDOW else None
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+# What JSON does not know (NaN, Infinity) and what does not fit (1e999) is nothing, wherever it stands: it must
+# not cost the id that stands beside it.
+_decoder: Final = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
+
+
+def parse_json(body: bytes | str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Return what the JSON in ``body`` says, whatever marks and broken characters come with it.
+
+    Bytes that are not UTF-8 and lone surrogates become replacement characters, numbers that are not finite
+    become None, a byte order mark is passed over.
+
+    :raises ValueError: it is not JSON, or is nested too deeply to be an answer.
+    """
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    try:
+        value = _decoder.decode(text.removeprefix("\ufeff"))
+        if "\\ud" in text or "\\uD" in text:
+            # A lone surrogate could be neither printed nor stored.
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError:
+        message = "it is nested too deeply"
+        raise ValueError(message) from None
+    return value
