@@ -29,7 +29,7 @@ class Guarantee:
     def where(self) -> tuple[str, str]:
         """The file and the name of its test."""
         file, _, name = self.test.rpartition("::")
-        return file or "test_guarantees.py", name
+        return file or "public/test_guarantees.py", name
 
 
 def table() -> str:
@@ -144,41 +144,41 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
     Guarantee(
         "`kill -9` at any moment, and the same again",
         "no source is sent twice, every id is recovered, in doubt is at most what was on the wire",
-        "test_trust_proof.py::test_killed_at_any_moment_and_resumed_nothing_is_sent_twice_and_no_id_is_lost",
+        "public/test_trust_proof.py::test_killed_at_any_moment_and_resumed_nothing_is_sent_twice_and_no_id_is_lost",
     ),
     Guarantee(
         "every fault of this table at 2 %",
         "one outcome for each source, and what arrived agrees with it, source by source",
-        "test_trust_proof.py::test_every_fault_at_two_percent_leaves_one_outcome_for_each_source",
+        "public/test_trust_proof.py::test_every_fault_at_two_percent_leaves_one_outcome_for_each_source",
     ),
     Guarantee(
         "a run that was left, cancelled or drained, again",
         "what was accepted is polled, what never left is sent",
-        "test_resume.py::test_a_broken_run_goes_on_where_it_was",
+        "ingest/test_resume.py::test_a_broken_run_goes_on_where_it_was",
     ),
     Guarantee(
         "the process died while something was being sent",
         'in doubt, and sent again only with `on_in_doubt="resend"`',
-        "test_resume.py::test_what_was_on_the_wire_at_a_kill_is_in_doubt_and_never_sent_by_itself",
+        "ingest/test_resume.py::test_what_was_on_the_wire_at_a_kill_is_in_doubt_and_never_sent_by_itself",
     ),
     Guarantee(
         "the same source twice, in one run or over many",
         "one upload, an outcome for each",
-        "test_resume.py::test_the_same_source_is_one_upload_over_all_runs",
+        "ingest/test_resume.py::test_the_same_source_is_one_upload_over_all_runs",
     ),
     Guarantee(
         "a second process on the same journal",
         "refused at once, naming the first; readers are not",
-        "test_resume.py::test_a_second_process_is_refused_and_told_who_holds_it",
+        "ingest/test_resume.py::test_a_second_process_is_refused_and_told_who_holds_it",
     ),
     Guarantee(
         "the disk is full",
         "no upload leaves without its intent on disk; what is on the wire comes home and is reported",
-        "test_resume.py::test_the_disk_fills_in_the_middle",
+        "ingest/test_resume.py::test_the_disk_fills_in_the_middle",
     ),
     Guarantee(
         "a file that is no journal, or of another version",
         "a clear error; it is not touched",
-        "test_resume.py::test_what_is_no_journal_of_ours_is_refused_and_not_touched",
+        "ingest/test_resume.py::test_what_is_no_journal_of_ours_is_refused_and_not_touched",
     ),
 )

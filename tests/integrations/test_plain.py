@@ -85,6 +85,6 @@ def test_a_users_own_project_has_the_fixture(pytester: pytest.Pytester, monkeypa
     )
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
     # Installed, the plugin comes by itself; from a source tree it is named.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     result = pytester.runpytest_subprocess("-p", "seedance_avatar.integrations.pytest_plugin")
     result.assert_outcomes(passed=1)

@@ -20,7 +20,7 @@ import seedance_avatar
 from benchmarks.overhead import INGESTS
 from seedance_avatar import errors
 
-_ROOT: Final = Path(__file__).parent.parent
+_ROOT: Final = Path(__file__).parents[2]
 
 _LATE: Final = {
     "html",

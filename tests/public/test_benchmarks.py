@@ -12,7 +12,7 @@ from benchmarks import overhead
 from benchmarks.gateway import serve
 from benchmarks.tables import Table, write_readme
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 def _run(*arguments: str) -> list[str]:

@@ -11,7 +11,7 @@ from benchmarks.scaling import PROCESSING, Plan, measure, simulate, tables, told
 
 
 def test_the_readme_holds_the_simulation_s_own_tables() -> None:
-    assert tables() in (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert tables() in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_submissions_bound_what_has_queries_enough() -> None:

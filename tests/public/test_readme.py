@@ -14,7 +14,7 @@ from seedance_avatar import AvatarSession, Limits, Polling, Retry, Timeouts, err
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.threaded import in_thread
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -63,5 +63,5 @@ def test_every_option_is_in_the_readme(options: type) -> None:
 
 
 def test_the_version_is_one() -> None:
-    pyproject = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{seedance_avatar.__version__}"' in pyproject
