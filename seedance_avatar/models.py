@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from .errors import AssetFailed, InvalidInput
-from .text import safe_text, shown_url
+from .text import redact_url, safe_text
 
 __all__ = [
     "ASSET_TYPES",
@@ -47,7 +47,7 @@ class AssetSource:
     :ivar path: the local file that is uploaded first, to be fetched from there, or None; see :meth:`from_file`.
     """
 
-    source_url: str = attrs.field(repr=shown_url)
+    source_url: str = attrs.field(repr=redact_url)
     asset_type: AssetType = "image"
     name: str | None = None
     description: str | None = None
@@ -120,7 +120,7 @@ class AssetSource:
     @property
     def label(self) -> str:
         """What names this source in messages: its key where it has one, and its URL without secrets."""
-        shown = shown_url(self.source_url)
+        shown = redact_url(self.source_url)
         return shown if self.key is None else f"{safe_text(self.key, 80)} ({shown})"
 
 
@@ -140,7 +140,7 @@ class AssetGroup:
 
 
 def _shown_or_none(url: str | None) -> str:
-    return "None" if url is None else shown_url(url)
+    return "None" if url is None else redact_url(url)
 
 
 @attrs.frozen(kw_only=True)

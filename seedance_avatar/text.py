@@ -15,13 +15,13 @@ from typing import NoReturn
 __all__ = [
     "KeyProvider",
     "Secret",
+    "redact",
+    "redact_url",
     "safe_text",
-    "shown_url",
-    "veiled",
 ]
 
 
-def shown_url(url: object) -> str:
+def redact_url(url: object) -> str:
     """Return what may be shown of ``url``: no query, no fragment, no user or password; one safe line.
 
     It takes anything, since it stands in reprs, and never raises: what is not a text shows its type.
@@ -87,7 +87,7 @@ def _veil(found: re.Match[str]) -> str:
     return f"{found['mark']}{authority.rpartition('@')[2]}{slash}{path}{'?…' if found['query'] else ''}"
 
 
-def veiled(text: str) -> str:
+def redact(text: str) -> str:
     """Return ``text`` without what could sign or authorise: for words that a service sends back to us.
 
     Of every URL in it the query, the fragment, the user and the password go (up to the next white space: a

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 from rig.canaries import Listener, heard_in_files, sings
 
-from seedance_avatar.client.fast_path import ShortWay
+from seedance_avatar.client.fast_path import FastPath
 
 
 class _AnswerWithoutWriter(aiohttp.ClientResponse):
@@ -86,4 +86,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a test twice: with the requests that a session of our own writes itself, and with aiohttp's."""
     if request.param == "aiohttp's way":
-        monkeypatch.setattr(ShortWay, "to", classmethod(lambda *_: None))
+        monkeypatch.setattr(FastPath, "to", classmethod(lambda *_: None))

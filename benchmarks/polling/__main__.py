@@ -19,7 +19,7 @@ from typing import Final
 import attrs
 
 from seedance_avatar.options import Polling
-from seedance_avatar.polling.schedule import Schedule, Watched
+from seedance_avatar.polling.schedule import PendingItem, Schedule
 
 from .laws import HELD_OUT, TUNED, Law
 from .simulator import Run, arrivals, best_first_then_every, best_fixed, simulate
@@ -122,7 +122,7 @@ def cost(pending: int) -> None:
     schedule = Schedule.build(Polling.learned(), Random(1))
     before = tracemalloc.get_traced_memory()[0]
     for number in range(pending):
-        schedule.add(Watched("image", number / 1000, None, number / 1000 + 600), number / 1000)
+        schedule.add(PendingItem("image", number / 1000, None, number / 1000 + 600), number / 1000)
     print(f"memory  {(tracemalloc.get_traced_memory()[0] - before) / pending:6.0f} bytes for each pending asset")
     tracemalloc.stop()
 

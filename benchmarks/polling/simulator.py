@@ -8,7 +8,7 @@ from random import Random
 
 import attrs
 
-from seedance_avatar.polling.schedule import Schedule, Watched
+from seedance_avatar.polling.schedule import PendingItem, Schedule
 
 __all__ = ["Run", "arrivals", "best_first_then_every", "best_fixed", "simulate"]
 
@@ -63,22 +63,22 @@ def simulate(
         start = accepted[begun] if begun < len(accepted) else math.inf
         if due is not None and max(due, free) < start:
             now = max(now, due, free)
-            watched = schedule.pop(now)
-            if watched is None:
+            pending = schedule.pop(now)
+            if pending is None:
                 raise AssertionError((due, now))
             looks += 1
             if queries_per_second is not None:
                 free = now + 1 / queries_per_second
-            number: int = watched.payload
+            number: int = pending.payload
             late = now - accepted[number] - took[number]
             if late >= 0:
                 delays[number] = late
-                schedule.finished(watched, now, looked_at=now)
+                schedule.finished(pending, now, looked_at=now)
             else:
-                schedule.still_pending(watched, now, looked_at=now)
+                schedule.still_pending(pending, now, looked_at=now)
         else:
             now = max(now, start)
-            schedule.add(Watched(kind(begun), accepted[begun], begun), now)
+            schedule.add(PendingItem(kind(begun), accepted[begun], begun), now)
             begun += 1
     return looks, delays
 

@@ -15,7 +15,7 @@ from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.text import safe_text
 from seedance_avatar.wire.refusals import is_id
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 from .messages import asset_query, asset_request, check_source, read_asset
 from .uploads import judge, published
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from seedance_avatar.journal.records import Entry
 
 __all__ = [
-    "AssetTrade",
+    "AssetAdapter",
     "GroupOf",
 ]
 
@@ -49,13 +49,13 @@ def group_id_of(group: object) -> str:
 
 
 @attrs.define(eq=False, repr=False)
-class AssetTrade:
+class AssetAdapter:
     """How sources become assets: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them."""
 
     group: AssetGroup | str | GroupOf
     allow_private: bool = False
     kind: str = "assets"
-    settles_doubt: bool = False
+    idempotent: bool = False
 
     def label(self, source: object) -> str:
         """Return the source's label."""
@@ -65,7 +65,7 @@ class AssetTrade:
         """Return its asset type: each type has its own law of time."""
         return source.asset_type
 
-    async def place(self, source: object) -> str:
+    async def prepare(self, source: object) -> str:
         """Judge the source, and return the id of the group it goes to."""
         if not isinstance(source, AssetSource):
             message = f"a source must be an AssetSource, not {type(source).__name__}: use AssetSource.image(url)"
@@ -79,45 +79,47 @@ class AssetTrade:
             group = await found if inspect.isawaitable(found) else found
         return group_id_of(group)
 
-    def identity(self, source: AssetSource, place: str) -> Hashable:
+    def identity(self, source: AssetSource, target_id: str) -> Hashable:
         """Return the source's key, else its group, type and URL (one upload for what is equal in it)."""
-        return source.key if source.key is not None else (place, source.asset_type, source.source_url)
+        return source.key if source.key is not None else (target_id, source.asset_type, source.source_url)
 
-    async def submit(self, source: AssetSource, place: str, *, client: Client, flow: Flow, passage: Passage) -> Asset:
+    async def submit(
+        self, source: AssetSource, target_id: str, *, client: Client, flow: Flow, passage: Passage
+    ) -> Asset:
         """Upload the source, and before it, where it is a local file, the file."""
 
-        def read(answer: Answer) -> Asset:
+        def read(answer: Response) -> Asset:
             return read_asset(answer, source=source)
 
         sent = await published(source, client=client, flow=flow, patient=True)
         # Where the service itself has put a file, it can fetch it from.
-        request = asset_request(sent, place, allow_private=self.allow_private or sent is not source)
+        request = asset_request(sent, target_id, allow_private=self.allow_private or sent is not source)
         return await client.call(request, read, flow=flow, patient=True, passage=passage)
 
     def question(self, item_id: str) -> Request:
         """Return the status request."""
         return asset_query(item_id)
 
-    def read(self, answer: Answer, source: AssetSource, item_id: str) -> Asset:
+    def read(self, answer: Response, source: AssetSource, item_id: str) -> Asset:
         """Read the answer to it."""
         return read_asset(answer, source=source, asked=item_id)
 
-    def entry(self, journal: Journal, source: AssetSource, place: str) -> Entry:
+    def entry(self, journal: Journal, source: AssetSource, target_id: str) -> Entry:
         """Return what a journal knows the source by."""
-        return journal.entry(kind=source.asset_type, group_id=place, url=source.source_url, key=source.key)
+        return journal.entry(kind=source.asset_type, group_id=target_id, url=source.source_url, key=source.key)
 
-    def item_id(self, thing: Asset) -> str:
+    def item_id(self, item: Asset) -> str:
         """Return the asset's id."""
-        return thing.asset_id
+        return item.asset_id
 
-    def recall(self, source: AssetSource, place: str, item_id: str, status: str) -> Asset:
+    def from_record(self, source: AssetSource, target_id: str, item_id: str, status: str) -> Asset:
         """Return the asset as last seen."""
-        return Asset(asset_id=item_id, group_id=place, asset_type=source.asset_type, status=status, source=source)
+        return Asset(asset_id=item_id, group_id=target_id, asset_type=source.asset_type, status=status, source=source)
 
-    def own(self, thing: Asset, source: AssetSource) -> Asset:
+    def for_source(self, item: Asset, source: AssetSource) -> Asset:
         """Return the asset with another of the sources that share it."""
-        return attrs.evolve(thing, source=source)
+        return attrs.evolve(item, source=source)
 
-    def failure(self, thing: Asset) -> AvatarError | None:
+    def failure(self, item: Asset) -> AvatarError | None:
         """Return why the asset failed, or None when it is active."""
-        return AssetFailed(thing) if thing.is_failed else None
+        return AssetFailed(item) if item.is_failed else None

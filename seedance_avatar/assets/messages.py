@@ -17,7 +17,7 @@ from seedance_avatar.wire.convert import _converter, structure
 from seedance_avatar.wire.public_urls import judge_url
 from seedance_avatar.wire.refusals import About, find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
-from seedance_avatar.wire.response import Answer, parse_json
+from seedance_avatar.wire.response import Response, parse_json
 
 __all__ = [
     "PREFIX",
@@ -136,14 +136,14 @@ def asset_query(asset_id: str) -> Request:
     return Request(lane="query", method="GET", path=path, subject=asset_id, repeatable=True)
 
 
-def read_group(answer: Answer, *, about: About = None) -> AssetGroup:
+def read_group(answer: Response, *, about: About = None) -> AssetGroup:
     """Return the group that ``answer`` tells of; it raises as :func:`read_object` does."""
     found = read_object(answer, key="group_id", about=about)
     return structure(AssetGroup, {**found, "raw": found})
 
 
 def read_asset(
-    answer: Answer, *, source: AssetSource | None = None, about: About = None, asked: str | None = None
+    answer: Response, *, source: AssetSource | None = None, about: About = None, asked: str | None = None
 ) -> Asset:
     """Return the asset that ``answer`` tells of, made from ``source``; it raises as :func:`read_object` does.
 

@@ -19,7 +19,7 @@ from seedance_avatar.models import AssetSource
 from seedance_avatar.text import safe_text
 from seedance_avatar.wire.refusals import read_object
 from seedance_avatar.wire.request import Request, Streamed
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
 from .messages import check_source
@@ -207,5 +207,5 @@ def _is_url(value: object) -> bool:
     return isinstance(value, str) and value.startswith(("https://", "http://"))
 
 
-def _read_url(answer: Answer) -> str:
+def _read_url(answer: Response) -> str:
     return str(read_object(answer, key="url", usable=_is_url)["url"])

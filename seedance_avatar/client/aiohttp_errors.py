@@ -18,24 +18,24 @@ __all__ = [
     "FATAL",
     "MAX_BODY",
     "NOT_SENT",
-    "BrokenError",
-    "UncleanError",
-    "UnmadeError",
+    "ConnectionBrokenError",
+    "DirtyConnectionError",
+    "NotConnectedError",
     "once",
     "read_body",
     "words_for",
 ]
 
 
-class BrokenError(aiohttp.ClientConnectionError):
+class ConnectionBrokenError(aiohttp.ClientConnectionError):
     """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
 
 
-class UnmadeError(aiohttp.ClientConnectionError):
+class NotConnectedError(aiohttp.ClientConnectionError):
     """Nothing was sent, because no connection could be had, whatever kept it away."""
 
 
-class UncleanError(UnmadeError):
+class DirtyConnectionError(NotConnectedError):
     """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
 
 
@@ -48,7 +48,7 @@ NOT_SENT: Final = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
-    UnmadeError,
+    NotConnectedError,
 )
 """What is raised before the first byte of a request leaves: all come from making the connection."""
 
@@ -59,7 +59,7 @@ _WORDS: Final = (
     (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the one that was pinned"),
     (aiohttp.ClientHttpProxyError, "the proxy refused"),
     (aiohttp.InvalidURL, "the base URL cannot be used"),
-    (UncleanError, "the other side speaks before it is asked"),
+    (DirtyConnectionError, "the other side speaks before it is asked"),
     (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
     (aiohttp.ClientPayloadError, "the answer broke off"),
     (aiohttp.ClientResponseError, "what came back is not HTTP"),
@@ -87,7 +87,7 @@ async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTyp
     def leave(conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         nonlocal left
         if conn.protocol is None or conn.protocol.should_close:
-            raise UncleanError
+            raise DirtyConnectionError
         left = True
         return send(conn)
 
@@ -98,9 +98,11 @@ async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTyp
         raise
     except Exception as error:
         if not left:
-            lost: Exception = UnmadeError(words_for(error))  # a proxy that hung up, a pool that was closed meanwhile
+            lost: Exception = NotConnectedError(
+                words_for(error)
+            )  # a proxy that hung up, a pool that was closed meanwhile
         elif isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
-            lost = BrokenError(words_for(error))
+            lost = ConnectionBrokenError(words_for(error))
         else:
             raise
     finally:
@@ -115,7 +117,7 @@ async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray)
     """
     if status < _FINAL:
         message = "the service left HTTP"
-        raise BrokenError(message)
+        raise ConnectionBrokenError(message)
     body = await content.readany()
     if content.at_eof() and len(body) <= MAX_BODY:
         return body
@@ -124,7 +126,7 @@ async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray)
         read += await content.readany()
     if len(read) > MAX_BODY:
         message = f"the answer is longer than {MAX_BODY} bytes"
-        raise BrokenError(message)
+        raise ConnectionBrokenError(message)
     return bytes(read)
 
 
@@ -135,7 +137,7 @@ def words_for(error: Exception) -> str:
             return words
     if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientConnectorError):
         return f"the connection broke: {error.strerror if error.errno else 'closed while sending'}"
-    if isinstance(error, BrokenError | UnmadeError):
+    if isinstance(error, ConnectionBrokenError | NotConnectedError):
         return str(error)
     cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
     return f"{type(cause).__name__}: {cause}"

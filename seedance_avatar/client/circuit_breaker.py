@@ -14,11 +14,11 @@ from seedance_avatar.options import Retry
 from .gate import Flow
 from .retry import backoff
 
-__all__ = ["Outage"]
+__all__ = ["CircuitBreaker"]
 
 
 @attrs.define(eq=False, repr=False)
-class Outage:
+class CircuitBreaker:
     """Whether the service can be reached, shared by all that are patient (ingests and waits).
 
     Single calls do not ask: they have their few attempts and end. Sixty-four submitters and all polls
@@ -42,11 +42,11 @@ class Outage:
     _probing: bool = False
     _news: set[asyncio.Future[None]] = attrs.field(factory=set)
 
-    async def pass_by(self, flow: Flow) -> bool:
+    async def wait_until_up(self, flow: Flow) -> bool:
         """Return at once while the service is up; else wait until it is, or until it is our turn to try.
 
         :returns: True when the caller goes out as the probe. It then calls :meth:`failed` or :meth:`reached`,
-            or :meth:`abandon` when it did not go after all.
+            or :meth:`release_probe` when it did not go after all.
         :raises ConnectionFailed: nothing was reached for ``retry.patience`` seconds, a probe of this very wait
             included. To the probe itself :attr:`given_up` says so: it has an error of its own to raise.
         """
@@ -60,7 +60,7 @@ class Outage:
                 try:
                     await flow.sleep(pause)
                 except BaseException:
-                    self.abandon()
+                    self.release_probe()
                     raise
                 return True
             turn = asyncio.get_running_loop().create_future()
@@ -71,7 +71,7 @@ class Outage:
                 self._news.discard(turn)
         return False
 
-    def failed(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
+    def record_failure(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
         """Note that a try reached nothing; return True when this began an outage.
 
         :param left_at: when it left.
@@ -89,20 +89,20 @@ class Outage:
         if probe:
             # By when it left: what a stall kept on the wire for an hour was not tried for an hour.
             self.given_up = self.since is not None and left_at - self.since >= self.retry.patience
-            self.abandon()
+            self.release_probe()
         return began
 
-    def reached(self) -> bool:
+    def record_success(self) -> bool:
         """Note that the service answered, whatever it said; return True when this ended an outage."""
         if self.since is None:
             return False
         self.since = self.error = None
         self.given_up = False
         self._failures = 0
-        self.abandon()
+        self.release_probe()
         return True
 
-    def abandon(self) -> None:
+    def release_probe(self) -> None:
         """Let another be the probe, and tell all who wait to look again."""
         self._probing = False
         for turn in self._news:

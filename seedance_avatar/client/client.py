@@ -13,12 +13,12 @@ from seedance_avatar.events import LimitChanged, Observer, RequestFinished, Retr
 from seedance_avatar.events import Outage as OutageEvent
 from seedance_avatar.options import Retry
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
-from .circuit_breaker import Outage
+from .circuit_breaker import CircuitBreaker
 from .gate import Flow, Gate
-from .retry import Budget, doubt, pause_before_retry
-from .transport import AnswerLost, Transport
+from .retry import RetryBudget, as_in_doubt, retry_delay
+from .transport import ResponseLost, Transport
 
 __all__ = ["Client", "Passage"]
 
@@ -31,10 +31,10 @@ class Passage(Protocol):
     resend: bool
     """True when it was sent before, by an earlier run, and what came of that is in doubt."""
 
-    async def leaving(self) -> None:
+    async def before_send(self) -> None:
         """Its turn has come; the first byte leaves when this returns, and not at all when it raises."""
 
-    async def stayed(self) -> None:
+    async def not_applied(self) -> None:
         """Nothing came of it (never sent, or clearly refused), and it will be tried again."""
 
 
@@ -50,11 +50,11 @@ class Client:
     submit: Gate
     query: Gate
     retry: Retry
-    outage: Outage
+    breaker: CircuitBreaker
     clock: Callable[[], float]
     rng: random.Random
     observer: Observer | None = None
-    budget: Budget = attrs.field(factory=Budget)
+    budget: RetryBudget = attrs.field(factory=RetryBudget)
     requests: int = 0
     retries: int = 0
     throttled: int = 0
@@ -66,7 +66,7 @@ class Client:
     async def call(
         self,
         request: Request,
-        read: Callable[[Answer], T],
+        read: Callable[[Response], T],
         *,
         flow: Flow,
         patient: bool = False,
@@ -89,29 +89,29 @@ class Client:
         gate = self.gate_of(request)
         attempt = 0
         while True:
-            probe = patient and self.outage.since is not None and await self.outage.pass_by(flow)
+            probe = patient and self.breaker.since is not None and await self.breaker.wait_until_up(flow)
             try:
-                await gate.enter(flow)
+                await gate.acquire(flow)
                 if passage is not None:
                     try:
-                        await passage.leaving()
+                        await passage.before_send()
                     except BaseException:
-                        gate.give_back()
+                        gate.cancel()
                         raise
             except BaseException:
                 if probe:
-                    self.outage.abandon()
+                    self.breaker.release_probe()
                 raise
             attempt += 1
             try:
                 return await self.trip(gate, request, read, attempt=attempt, probe=probe)
             except AvatarError as error:
-                out_of_patience = probe and self.outage.given_up
+                out_of_patience = probe and self.breaker.given_up
                 pause = None if out_of_patience else self._pause(error, request, attempt=attempt, patient=patient)
                 if pause is None:
                     raise
             if passage is not None:
-                await passage.stayed()
+                await passage.not_applied()
             if pause > 0:
                 await flow.sleep(pause)
 
@@ -119,7 +119,7 @@ class Client:
         self,
         gate: Gate,
         request: Request,
-        read: Callable[[Answer], T],
+        read: Callable[[Response], T],
         *,
         attempt: int = 1,
         probe: bool = False,
@@ -133,7 +133,7 @@ class Client:
         if attempt > 1:
             self.retries += 1
         self.budget.sent(left_at)
-        answer: Answer | None = None
+        answer: Response | None = None
         try:
             answer = await self.transport.send(request)
             value = read(answer)
@@ -151,9 +151,9 @@ class Client:
                 self._report(request, answer, error, left_at=left_at, attempt=attempt)
             raise error from None
         except BaseException:
-            gate.leave()
+            gate.release()
             if probe:
-                self.outage.abandon()
+                self.breaker.release_probe()
             raise
         self._answered(gate, request, answer, left_at=left_at, throttled=False)
         if self.observer is not None:
@@ -161,7 +161,7 @@ class Client:
         return value
 
     def _verdict(self, error: AvatarError, request: Request) -> AvatarError:
-        if isinstance(error, AnswerLost):
+        if isinstance(error, ResponseLost):
             if request.repeatable:
                 return ConnectionFailed(error.message, about=request.about, answer_lost=True)
             return SubmissionInDoubt(
@@ -169,14 +169,14 @@ class Client:
             )
         if error.about is None:
             error.about = request.about
-        return doubt(error, repeatable=request.repeatable)
+        return as_in_doubt(error, repeatable=request.repeatable)
 
-    def _answered(self, gate: Gate, request: Request, answer: Answer, *, left_at: float, throttled: bool) -> None:
+    def _answered(self, gate: Gate, request: Request, answer: Response, *, left_at: float, throttled: bool) -> None:
         now = self.clock()
         changed = gate.pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=answer.hints)
         if throttled:
             self.throttled += 1
-        gate.leave()
+        gate.release()
         self._reached(now)
         if changed and self.observer is not None:
             self.observer(LimitChanged(at=now, lane=request.lane, rate=gate.pacer.rate, why=gate.pacer.why))
@@ -184,19 +184,19 @@ class Client:
     def _unanswered(self, gate: Gate, error: AvatarError, *, probe: bool, left_at: float) -> None:
         if not isinstance(error, ConnectionFailed):
             # The connection was made, so the network is up, whatever became of the answer.
-            gate.leave()
+            gate.release()
             self._reached(self.clock())
             return
-        gate.give_back()
-        if self.outage.failed(error, probe=probe, left_at=left_at) and self.observer is not None:
+        gate.cancel()
+        if self.breaker.record_failure(error, probe=probe, left_at=left_at) and self.observer is not None:
             self.observer(OutageEvent(at=self.clock(), down=True, error=error))
 
     def _reached(self, now: float) -> None:
-        if self.outage.since is not None and self.outage.reached() and self.observer is not None:
+        if self.breaker.since is not None and self.breaker.record_success() and self.observer is not None:
             self.observer(OutageEvent(at=now, down=False, error=None))
 
     def _report(
-        self, request: Request, answer: Answer | None, error: AvatarError | None, *, left_at: float, attempt: int
+        self, request: Request, answer: Response | None, error: AvatarError | None, *, left_at: float, attempt: int
     ) -> None:
         if self.observer is None:
             return
@@ -227,7 +227,7 @@ class Client:
             blocked = self.blocked_for(self.gate_of(request))
             if blocked + (error.retry_after or 0.0) > self.retry.patience:
                 return None
-        pause = pause_before_retry(error, attempt=attempt, retry=self.retry, patient=patient, rng=self.rng)
+        pause = retry_delay(error, attempt=attempt, retry=self.retry, patient=patient, rng=self.rng)
         # A patient call has its own bound; the allowance is there to stop many single calls at once.
         if pause is None or (not patient and not self.budget.allows(now)):
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from seedance_avatar.errors import InvalidInput
-from seedance_avatar.text import shown_url
+from seedance_avatar.text import redact_url
 from seedance_avatar.wire.public_urls import judge_host, judge_url
 
 __all__ = [
@@ -27,7 +27,7 @@ def normalize_base(base_url: str) -> str:
     """
     parts = _BASE.fullmatch(base_url.strip()) if isinstance(base_url, str) else None  # type: ignore[redundant-expr]  # not every caller has a type checker
     if parts is None:
-        message = f"base_url {shown_url(base_url)} is not a base URL: write it like https://toapis.com"
+        message = f"base_url {redact_url(base_url)} is not a base URL: write it like https://toapis.com"
         raise InvalidInput(message)
     scheme, host, port = parts["scheme"].lower(), parts["host"].lower(), parts["port"] or ""
     reason = judge_url(f"{scheme}://{host}{port}/", allow_private=True)
@@ -39,7 +39,7 @@ def normalize_base(base_url: str) -> str:
     if reason is None and not {".", "..", "v1"}.isdisjoint(segments):
         reason = "its path is not the beginning of all paths: end it before /v1"
     if reason is not None:
-        message = f"base_url {shown_url(base_url)} cannot be used: {reason}"
+        message = f"base_url {redact_url(base_url)} cannot be used: {reason}"
         raise InvalidInput(message)
     return "/".join((f"{scheme}://{host}{port}", *segments))
 

@@ -27,9 +27,9 @@ from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from .aiohttp_errors import NOT_SENT, BrokenError, UncleanError, UnmadeError, words_for
+from .aiohttp_errors import NOT_SENT, ConnectionBrokenError, DirtyConnectionError, NotConnectedError, words_for
 
-__all__ = ["Reply", "ShortWay"]
+__all__ = ["FastPath", "FastResponse"]
 
 _BUFFER: Final = 1 << 16
 """Bytes of an answer after which its connection is read no further until somebody takes them."""
@@ -49,7 +49,7 @@ def _hang_up(connection: Connection) -> None:
 
 
 @attrs.define(eq=False, repr=False)
-class Reply:
+class FastResponse:
     """The head of an answer, and its body as it comes in.
 
     :ivar status: the HTTP status.
@@ -85,7 +85,7 @@ class Reply:
 
 
 @attrs.define(eq=False, repr=False)
-class ShortWay:
+class FastPath:
     """Round trips to one origin over the pool of one session. Make it by :meth:`to`."""
 
     _connector: aiohttp.BaseConnector
@@ -123,14 +123,14 @@ class ShortWay:
                 raise ValueError(message)
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii")
 
-    async def request(self, method: str, target: str, body: bytes | None) -> Reply:
+    async def request(self, method: str, target: str, body: bytes | None) -> FastResponse:
         """Send one request and return its answer as soon as its head is here.
 
         :param target: path and query, percent-encoded.
         :param body: JSON, or None.
         :raises aiohttp.InvalidURL: nothing was sent, because ``target`` cannot stand in a request.
         :raises UncleanError: nothing was sent, because this connection could not be trusted.
-        :raises UnmadeError: nothing was sent, because no connection could be had.
+        :raises NotConnectedError: nothing was sent, because no connection could be had.
         :raises aiohttp.ClientError: as ``ClientSession.request`` does, but for what no HTTP is: :class:`BrokenError`.
 
         Cancelled, it closes its connection.
@@ -145,21 +145,21 @@ class ShortWay:
         except NOT_SENT:
             raise
         except Exception as error:
-            raise UnmadeError(words_for(error)) from error
+            raise NotConnectedError(words_for(error)) from error
         try:
             return await self._on(connection, head, body)
         except HttpProcessingError as error:
-            broken = BrokenError(words_for(error))
+            broken = ConnectionBrokenError(words_for(error))
         except BaseException:
             _hang_up(connection)
             raise
         connection.close()
         raise broken
 
-    async def _on(self, connection: Connection, head: bytes, body: bytes | None) -> Reply:
+    async def _on(self, connection: Connection, head: bytes, body: bytes | None) -> FastResponse:
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
-            raise UncleanError
+            raise DirtyConnectionError
         protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER)
         if body is None:
             transport.write(head + b"\r\n")
@@ -170,6 +170,6 @@ class ShortWay:
             answer, content = await protocol.read()
             if not _INTERIM <= answer.code < _FINAL or answer.code == _SWITCHED:
                 break
-        reply = Reply(answer.code, answer.headers, content, connection)
+        reply = FastResponse(answer.code, answer.headers, content, connection)
         content.on_eof(reply.release)
         return reply

@@ -87,7 +87,7 @@ class Gate:
         """How many callers wait for their turn."""
         return sum(not turn.done() for queue in self._queues.values() for turn in queue)
 
-    def admits(self, flow: Flow) -> bool:
+    def try_acquire(self, flow: Flow) -> bool:
         """Take a turn, if there is one at this moment and nobody waits; it needs one :meth:`leave` then."""
         return self._at_once(flow)
 
@@ -101,7 +101,7 @@ class Gate:
         self.inside += 1
         return True
 
-    async def enter(self, flow: Flow) -> None:
+    async def acquire(self, flow: Flow) -> None:
         """Wait for a turn and take it; every :meth:`enter` needs one :meth:`leave`.
 
         :raises AvatarError: what the flow was halted, or the gate closed, with.
@@ -122,19 +122,19 @@ class Gate:
         except BaseException:
             # Granted and cancelled in the same step of the loop: the turn goes to the next in line.
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.give_back()
+                self.cancel()
             raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """End what :meth:`enter` began: the request is off the wire."""
         self.inside -= 1
         if self._queues:
             self._release()
 
-    def give_back(self) -> None:
+    def cancel(self) -> None:
         """End what :meth:`enter` began when no request left: the turn is as if never taken."""
-        self.pacer.give_back(self.clock())
-        self.leave()
+        self.pacer.cancel(self.clock())
+        self.release()
 
     def brake(self, seconds: float) -> None:
         """Let nobody out for so many seconds, as the service asked."""

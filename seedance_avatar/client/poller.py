@@ -9,23 +9,23 @@ from typing import Any, Protocol
 import attrs
 
 from seedance_avatar.errors import AvatarError, ConnectionFailed, WaitTimeout
-from seedance_avatar.polling.schedule import Schedule, Watched
+from seedance_avatar.polling.schedule import PendingItem, Schedule
 from seedance_avatar.text import safe_text
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 from .client import Client
 from .gate import Flow
-from .retry import backoff, missed
-from .tasks import Crew
+from .retry import after_failed_poll, backoff
+from .tasks import TaskSet
 
-__all__ = ["Pollable", "Watch"]
+__all__ = ["Pollable", "Poller"]
 
 _log = logging.getLogger("seedance_avatar")
 
 
 class Pollable(Protocol):
-    """What can be watched: it knows its question, reads the answer, and is told how it ended."""
+    """What can be pending: it knows its question, reads the answer, and is told how it ended."""
 
     misses: int
     """How many looks in a row went wrong."""
@@ -35,18 +35,18 @@ class Pollable(Protocol):
     def question(self) -> Request:
         """Return the status request."""
 
-    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - an Asset or a VideoTask; only is_terminal is used here
+    def read(self, answer: Response) -> Any:  # noqa: ANN401 - an Asset or a VideoTask; only is_terminal is used here
         """Return what the answer says; it has ``is_terminal`` and ``is_failed``."""
 
-    def saw(self, thing: Any) -> None:  # noqa: ANN401 - as above
+    def saw(self, item: Any) -> None:  # noqa: ANN401 - as above
         """Take note that it is not finished."""
 
-    def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - as above
-        """Take the end: ``thing`` where it is terminal, else ``error``, which says why the looking stopped."""
+    def ended(self, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - as above
+        """Take the end: ``item`` where it is terminal, else ``error``, which says why the looking stopped."""
 
 
 @attrs.define(eq=False, repr=False)
-class Watch:
+class Poller:
     """Polls what it is given until that is terminal, its deadline has passed, or polling is refused.
 
     All decisions about *when* are the schedule's; about *how fast*, the query gate's. The permit is taken
@@ -55,9 +55,9 @@ class Watch:
 
     client: Client
     schedule: Schedule
-    crew: Crew
+    tasks: TaskSet
     flow: Flow = attrs.field(factory=lambda: Flow("polling"))
-    _items: set[Watched] = attrs.field(factory=set)
+    _items: set[PendingItem] = attrs.field(factory=set)
     _stir: asyncio.Event = attrs.field(factory=asyncio.Event)
     _dispatcher: asyncio.Task[None] | None = None
     _asleep_until: float = float("inf")
@@ -65,18 +65,18 @@ class Watch:
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, watched: Watched) -> None:
-        """Begin to watch ``watched`` (its payload is a :class:`Pollable`); its ``ended`` is called once.
+    def add(self, pending: PendingItem) -> None:
+        """Begin to watch ``pending`` (its payload is a :class:`Pollable`); its ``ended`` is called once.
 
         After :meth:`halt` it ends at once.
         """
         if self.flow.halted is not None:
-            watched.payload.ended(None, self.flow.halted)
+            pending.payload.ended(None, self.flow.halted)
             return
-        self._items.add(watched)
-        self.schedule.add(watched, self.client.clock())
+        self._items.add(pending)
+        self.schedule.add(pending, self.client.clock())
         if self._dispatcher is None:
-            self._dispatcher = self.crew.spawn(self._dispatch(), name="seedance-avatar: polling")
+            self._dispatcher = self.tasks.spawn(self._dispatch(), name="seedance-avatar: polling")
         self._nudge()
 
     def _nudge(self) -> None:
@@ -84,14 +84,14 @@ class Watch:
         if due is not None and due < self._asleep_until:
             self._stir.set()
 
-    def discard(self, watched: Watched) -> None:
-        """Stop watching ``watched``; its ``ended`` is not called any more."""
-        if watched in self._items:
-            self._items.discard(watched)
-            self.schedule.discard(watched)
+    def discard(self, pending: PendingItem) -> None:
+        """Stop watching ``pending``; its ``ended`` is not called any more."""
+        if pending in self._items:
+            self._items.discard(pending)
+            self.schedule.discard(pending)
 
     def halt(self, error: AvatarError) -> None:
-        """End everything that is watched, now and from now on, with ``error``."""
+        """End everything that is pending, now and from now on, with ``error``."""
         self.flow.halt(error)
         self._end_all(error)
         self._stir.set()
@@ -118,107 +118,112 @@ class Watch:
                 self._end_all(error)
 
     async def _look_once(self) -> None:
-        probe = self.client.outage.since is not None and await self.client.outage.pass_by(self.flow)
+        probe = self.client.breaker.since is not None and await self.client.breaker.wait_until_up(self.flow)
         spawned = False
         try:
-            await self.client.query.enter(self.flow)
-            watched = self.schedule.pop(self.client.clock())
-            if watched is None:
-                self.client.query.give_back()
+            await self.client.query.acquire(self.flow)
+            pending = self.schedule.pop(self.client.clock())
+            if pending is None:
+                self.client.query.cancel()
                 return
-            self.crew.spawn(self._looks(watched, probe=probe), name="seedance-avatar: looks")
+            self.tasks.spawn(self._looks(pending, probe=probe), name="seedance-avatar: looks")
             spawned = True
         finally:
             if probe and not spawned:
-                self.client.outage.abandon()
+                self.client.breaker.release_probe()
 
-    async def _looks(self, watched: Watched | None, *, probe: bool) -> None:
-        """Look at ``watched``, and go on with what may be looked at at once: a task costs as much as all else here."""
-        while watched is not None:
-            await self._look(watched, probe=probe)
-            watched, probe = self._next(), False
+    async def _looks(self, pending: PendingItem | None, *, probe: bool) -> None:
+        """Look at ``pending``, and go on with what may be looked at at once: a task costs as much as all else here."""
+        while pending is not None:
+            await self._look(pending, probe=probe)
+            pending, probe = self._next(), False
 
-    def _next(self) -> Watched | None:
+    def _next(self) -> PendingItem | None:
         now = self.client.clock()
         due = self.schedule.next_due()
-        if due is None or due > now or self.client.outage.since is not None or not self.client.query.admits(self.flow):
+        if (
+            due is None
+            or due > now
+            or self.client.breaker.since is not None
+            or not self.client.query.try_acquire(self.flow)
+        ):
             return None
-        watched = self.schedule.pop(now)
-        if watched is None:
-            self.client.query.give_back()
-        return watched
+        pending = self.schedule.pop(now)
+        if pending is None:
+            self.client.query.cancel()
+        return pending
 
-    async def _look(self, watched: Watched, *, probe: bool) -> None:
+    async def _look(self, pending: PendingItem, *, probe: bool) -> None:
         client = self.client
-        payload: Pollable = watched.payload
+        payload: Pollable = pending.payload
         looked_at = client.clock()
         try:
-            thing = await client.trip(client.query, payload.question(), payload.read, probe=probe)
+            item = await client.trip(client.query, payload.question(), payload.read, probe=probe)
         except AvatarError as error:
-            if watched in self._items:
-                self._missed(watched, payload, error, probe=probe)
+            if pending in self._items:
+                self._missed(pending, payload, error, probe=probe)
             return
         except Exception as error:  # noqa: BLE001 - the hub outlives a bug in a reader; the item must not vanish
             _log.exception("a look went wrong in a way nobody foresaw")
-            self._end(watched, None, AvatarError(f"polling broke: {safe_text(repr(error))}"))
+            self._end(pending, None, AvatarError(f"polling broke: {safe_text(repr(error))}"))
             return
-        if watched not in self._items:
+        if pending not in self._items:
             return
         now = client.clock()
         payload.misses = 0
-        if thing.is_terminal:
-            if thing.is_failed or not payload.teaches:
-                self.schedule.failed(watched)
+        if item.is_terminal:
+            if item.is_failed or not payload.teaches:
+                self.schedule.failed(pending)
             else:
-                self.schedule.finished(watched, now, looked_at=looked_at)
-            self._end(watched, thing, None)
+                self.schedule.finished(pending, now, looked_at=looked_at)
+            self._end(pending, item, None)
             return
-        payload.saw(thing)
-        if watched.deadline is not None and looked_at >= watched.deadline:
-            self._end(watched, None, self._late(watched))
+        payload.saw(item)
+        if pending.deadline is not None and looked_at >= pending.deadline:
+            self._end(pending, None, self._late(pending))
         else:
-            self.schedule.still_pending(watched, now, looked_at=looked_at)
+            self.schedule.still_pending(pending, now, looked_at=looked_at)
             self._nudge()
 
-    def _late(self, watched: Watched) -> WaitTimeout:
-        waited = self.client.clock() - watched.accepted_at
+    def _late(self, pending: PendingItem) -> WaitTimeout:
+        waited = self.client.clock() - pending.accepted_at
         return WaitTimeout(f"not finished {round(waited, 1):g} s after it was accepted")
 
-    def _missed(self, watched: Watched, payload: Pollable, error: AvatarError, *, probe: bool) -> None:
+    def _missed(self, pending: PendingItem, payload: Pollable, error: AvatarError, *, probe: bool) -> None:
         client = self.client
         blocked = client.blocked_for(client.query) > client.retry.patience
         now = client.clock()
-        meaning = missed(
+        meaning = after_failed_poll(
             error,
-            age=now - watched.accepted_at,
-            late=watched.deadline is not None and now >= watched.deadline,
+            age=now - pending.accepted_at,
+            late=pending.deadline is not None and now >= pending.deadline,
             misses=payload.misses,
             attempts=client.retry.attempts,
-            out_of_patience=probe and client.outage.given_up if isinstance(error, ConnectionFailed) else blocked,
+            out_of_patience=probe and client.breaker.given_up if isinstance(error, ConnectionFailed) else blocked,
         )
         match meaning:
             case "again":
-                self._defer(watched, payload, now)
+                self._defer(pending, payload, now)
             case "late":
-                self._end(watched, None, self._late(watched))
+                self._end(pending, None, self._late(pending))
             case "end":
-                self._end(watched, None, error)
+                self._end(pending, None, error)
             case "end all":
                 self._end_all(error)
 
-    def _defer(self, watched: Watched, payload: Pollable, now: float) -> None:
+    def _defer(self, pending: PendingItem, payload: Pollable, now: float) -> None:
         payload.misses += 1
         retry = self.client.retry
         pause = backoff(payload.misses, base=max(retry.base, 0.01), cap=retry.cap, rng=self.client.rng)
-        self.schedule.defer(watched, now + pause)
+        self.schedule.defer(pending, now + pause)
         self._nudge()
 
-    def _end(self, watched: Watched, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - an Asset or a VideoTask
-        self._items.discard(watched)
-        watched.payload.ended(thing, error)
+    def _end(self, pending: PendingItem, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - an Asset or a VideoTask
+        self._items.discard(pending)
+        pending.payload.ended(item, error)
 
     def _end_all(self, error: AvatarError) -> None:
         items, self._items = self._items, set()
-        for watched in items:
-            self.schedule.discard(watched)
-            watched.payload.ended(None, error)
+        for pending in items:
+            self.schedule.discard(pending)
+            pending.payload.ended(None, error)

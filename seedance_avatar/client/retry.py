@@ -29,12 +29,12 @@ from seedance_avatar.options import Retry
 
 __all__ = [
     "NOT_FOUND_GRACE",
-    "Budget",
     "Missed",
+    "RetryBudget",
+    "after_failed_poll",
+    "as_in_doubt",
     "backoff",
-    "doubt",
-    "missed",
-    "pause_before_retry",
+    "retry_delay",
 ]
 
 NOT_FOUND_GRACE: Final = 60.0
@@ -44,17 +44,17 @@ NOT_FOUND_GRACE: Final = 60.0
 Missed: TypeAlias = Literal["again", "late", "end", "end all"]
 
 
-def missed(  # noqa: PLR0911, PLR0913 - a table of cases, each with its answer
+def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with its answer
     error: AvatarError, *, age: float, late: bool, misses: int, attempts: int, out_of_patience: bool
 ) -> Missed:
-    """Return what a look that met ``error`` means for the thing that was looked at.
+    """Return what a look that met ``error`` means for the item that was looked at.
 
     :param age: seconds since it was accepted.
     :param late: whether its deadline has passed.
     :param misses: looks before this one that went wrong, in a row.
     :param attempts: after how many misses in a row a refusal is believed.
     :param out_of_patience: whether nothing has been let through, or reached, for as long as patience allows.
-    :returns: look ``again`` after a pause; it is too ``late``; ``end`` it with the error; ``end all`` that is watched.
+    :returns: look ``again`` after a pause; it is too ``late``; ``end`` it with the error; ``end all`` that is pending.
     """
     match error:
         case AuthError(status=401):
@@ -81,7 +81,7 @@ def backoff(attempt: int, *, base: float, cap: float, rng: random.Random) -> flo
     return rng.random() * min(cap, base * 2.0 ** min(attempt - 1, 60))
 
 
-def doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
+def as_in_doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
     """Return ``error`` as the caller shall see it: for a submission, what is not a clear answer is a doubt.
 
     A lost answer, an unreadable one, a redirect, a 408 and a 5xx do not say whether the submission was
@@ -94,9 +94,7 @@ def doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
     return SubmissionInDoubt(error.describe(), about=error.about, evidence=evidence, request_id=request_id)
 
 
-def pause_before_retry(
-    error: AvatarError, *, attempt: int, retry: Retry, patient: bool, rng: random.Random
-) -> float | None:
+def retry_delay(error: AvatarError, *, attempt: int, retry: Retry, patient: bool, rng: random.Random) -> float | None:
     """Return the seconds after which the same call may be sent again, or None when it must not be.
 
     :param error: what :func:`doubt` made of the failure.
@@ -128,7 +126,7 @@ _SHARE: Final = 0.2
 
 
 @attrs.define(eq=False, repr=False)
-class Budget:
+class RetryBudget:
     """A session's allowance of repeats: a fifth of its requests of the last ten seconds, at least ten a second.
 
     While a service is half down, repeats multiply the load on it; with an allowance an outage costs a fifth

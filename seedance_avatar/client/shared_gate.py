@@ -50,12 +50,12 @@ class SharedGate(Gate):
         """How many callers wait for their turn."""
         return self.turns.waiting + super().waiting
 
-    def admits(self, flow: Flow) -> bool:
+    def try_acquire(self, flow: Flow) -> bool:
         """Return False: a moment of the fleet has to be asked for, which takes a round trip."""
         del flow
         return False
 
-    async def enter(self, flow: Flow) -> None:
+    async def acquire(self, flow: Flow) -> None:
         """Wait for a turn and for its moment; every :meth:`enter` needs one :meth:`leave`.
 
         :raises ConnectionFailed: who keeps the limits was not reached for ``retry.patience`` seconds.
@@ -63,16 +63,16 @@ class SharedGate(Gate):
 
         Cancelled while waiting, no turn is taken; a moment that was reserved is lost.
         """
-        await self.turns.enter(flow)
+        await self.turns.acquire(flow)
         try:
-            await super().enter(flow)
+            await super().acquire(flow)
             try:
                 await self._moment(flow)
             except BaseException:
-                self.give_back()
+                self.cancel()
                 raise
         finally:
-            self.turns.leave()
+            self.turns.release()
 
     async def _moment(self, flow: Flow) -> None:
         wait = await self._reserve(flow)

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import anyio
 import attrs
 
-__all__ = ["Crew", "outlast"]
+__all__ = ["TaskSet", "wait_through_cancel"]
 
 T = TypeVar("T")
 
 
 @attrs.define(eq=False, repr=False)
-class Crew:
+class TaskSet:
     """The running tasks of one session.
 
     A session is opened and closed by whoever likes (a fixture, a lifespan, an exit stack), not always from
@@ -52,7 +52,7 @@ class Crew:
             await asyncio.wait(rest)
 
 
-async def outlast(task: asyncio.Task[Any]) -> None:
+async def wait_through_cancel(task: asyncio.Task[Any]) -> None:
     """Wait until ``task`` is over, whoever cancels us.
 
     A first cancellation is kept until then, and raised. A second one cancels ``task``.

@@ -20,16 +20,16 @@ from yarl import URL
 
 from seedance_avatar.errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
 from seedance_avatar.options import Timeouts
-from seedance_avatar.text import KeyProvider, Secret, safe_text, veiled
+from seedance_avatar.text import KeyProvider, Secret, redact, safe_text
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer, read_head
+from seedance_avatar.wire.response import Response, read_head
 
-from .aiohttp_errors import FATAL, MAX_BODY, NOT_SENT, UncleanError, once, read_body, words_for
+from .aiohttp_errors import FATAL, MAX_BODY, NOT_SENT, DirtyConnectionError, once, read_body, words_for
 from .deadline import Deadlines
 from .endpoint import check_key
-from .fast_path import Reply, ShortWay
+from .fast_path import FastPath, FastResponse
 
-__all__ = ["AnswerLost", "Transport"]
+__all__ = ["ResponseLost", "Transport"]
 
 _KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept: below every server's own idle limit, since a submission that meets
@@ -54,7 +54,7 @@ _SHORTEST_KEY: Final = 8
 """No issued key is shorter; a test's ``k`` would be found in every answer."""
 
 
-class AnswerLost(AvatarError):  # noqa: N818 - like its siblings it says what happened
+class ResponseLost(AvatarError):  # noqa: N818 - like its siblings it says what happened
     """The request left, or may have left, and no whole answer came: it may have been applied.
 
     :ivar evidence: what was read of an answer, cut and printable, or None.
@@ -119,7 +119,7 @@ class Transport:
     _deadlines: Deadlines = attrs.field(init=False)
     _secret: Secret | None = attrs.field(init=False, default=None)
     _echo: bytes = attrs.field(init=False, default=b"")
-    _short: ShortWay | None = attrs.field(init=False, default=None)
+    _short: FastPath | None = attrs.field(init=False, default=None)
     _headers: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
 
     def __attrs_post_init__(self) -> None:
@@ -163,7 +163,7 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
-            self._short = ShortWay.to(self._origin, self._session, self._timeout)
+            self._short = FastPath.to(self._origin, self._session, self._timeout)
         if isinstance(self.key, Secret):
             self._use(self.key)
         self._deadlines = Deadlines(self.timeouts.request)
@@ -173,7 +173,7 @@ class Transport:
     async def aclose(self) -> None:
         """Close all connections and wait until they are closed; a borrowed session stays open. Safe to repeat.
 
-        A request on the wire ends as :class:`AnswerLost`, one that waits for a connection as SessionStateError.
+        A request on the wire ends as :class:`ResponseLost`, one that waits for a connection as SessionStateError.
 
         :raises SessionStateError: called from another loop or process: the connections belong to theirs.
         """
@@ -203,14 +203,14 @@ class Transport:
             return session
         raise SessionStateError(message)
 
-    async def send(self, request: Request) -> Answer:
+    async def send(self, request: Request) -> Response:
         """Send ``request`` once and return the whole answer, whatever its status.
 
         A status of 300 and above is a verdict by its head alone: it is returned with as much of its body as
         could be read. Redirects are answers, never followed.
 
         :raises ConnectionFailed: surely nothing was sent; ``fatal`` when another try cannot help.
-        :raises AnswerLost: it may have been applied, and no whole answer came.
+        :raises ResponseLost: it may have been applied, and no whole answer came.
         :raises SessionStateError: not open, closed, or another loop or process.
 
         Cancelled, it closes its connection and leaves; whether the service saw the request is then unknown.
@@ -229,12 +229,12 @@ class Transport:
             raise outcome
         return outcome
 
-    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | AvatarError:
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Response | AvatarError:
         """Do the round trip. Errors are returned, not raised: no frame from here on may appear in a traceback."""
         if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
             return failure
         echo = self._echo  # by the time of the answer it may be another key's
-        response: aiohttp.ClientResponse | Reply | None = None
+        response: aiohttp.ClientResponse | FastResponse | None = None
         read = bytearray()
         deadlines = self._deadlines
         if request.upload is not None:
@@ -255,7 +255,7 @@ class Transport:
                 response.close()
         return read_head(response.status, response.headers, _unechoed(body, echo))
 
-    async def _head(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse | Reply:
+    async def _head(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse | FastResponse:
         """Send on the first connection that can be trusted, and return the head of the answer."""
         short = self._short
         for _ in range(_UNCLEAN):
@@ -263,9 +263,9 @@ class Transport:
                 if short is not None and short.free and request.upload is None:
                     return await short.request(request.method, self._prefix + request.path, request.body)
                 return await self._by_session(session, request)
-            except UncleanError:
+            except DirtyConnectionError:
                 continue
-        raise UncleanError
+        raise DirtyConnectionError
 
     async def _by_session(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
         """Send by aiohttp's own way, with whatever is in it."""
@@ -306,7 +306,7 @@ class Transport:
         except InvalidInput as error:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
-            return ConnectionFailed(veiled(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
+            return ConnectionFailed(redact(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
         if self._closed or session.closed:
             return SessionStateError("closed while the key was asked for: nothing was sent")
         if self._secret is None or key != self._secret.reveal():
@@ -339,17 +339,17 @@ class Transport:
         return ConnectionFailed(message, about=request.about, fatal=isinstance(error, FATAL))
 
     def _lost(
-        self, error: Exception, request: Request, response: aiohttp.ClientResponse | Reply | None, read: bytes
-    ) -> AnswerLost:
+        self, error: Exception, request: Request, response: aiohttp.ClientResponse | FastResponse | None, read: bytes
+    ) -> ResponseLost:
         """Return the loss with what is known of the answer."""
         timed_out = isinstance(error, TimeoutError)
         words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else words_for(error)
         if response is None:
-            return AnswerLost(words, about=request.about)
-        return AnswerLost(
+            return ResponseLost(words, about=request.about)
+        return ResponseLost(
             words,
             about=request.about,
-            evidence=veiled(read.decode("utf-8", "replace")) or None,
+            evidence=redact(read.decode("utf-8", "replace")) or None,
             status=response.status,
             request_id=read_head(response.status, response.headers).request_id,
         )

@@ -13,7 +13,7 @@ from seedance_avatar.outcomes import Active, Failed, InDoubt, Pending, Unsent
 
 from .job import Job
 from .outcome_queue import AnyOutcome
-from .sources import Intake
+from .sources import SourceReader
 
 if TYPE_CHECKING:
     from seedance_avatar.journal.records import Record
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
     from .recorder import Recorder
 
-__all__ = ["Feeder"]
+__all__ = ["Admission"]
 
 _UNDELIVERED: Final = 1_024
 """Outcomes that may wait for the consumer before no more sources are taken."""
@@ -31,14 +31,14 @@ _AHEAD: Final = 2
 
 
 @attrs.define(eq=False, repr=False)
-class Feeder:
+class Admission:
     """The reading half of a pipeline. From the moment a source is taken, it has its outcome whatever happens.
 
     :ivar done: True when nothing more will be taken.
     """
 
     pipeline: Pipeline
-    intake: Intake[Any]
+    reader: SourceReader[Any]
     max_pending: int
     done: bool = False
     _first: dict[Hashable, Job] = attrs.field(factory=dict)
@@ -53,20 +53,20 @@ class Feeder:
         job: Job,
         end: type[AnyOutcome],
         error: AvatarError | None,
-        thing: Any,  # noqa: ANN401 - the trade's thing
+        item: Any,  # noqa: ANN401 - the adapter's item
     ) -> None:
         """Let the next source like this one be a job of its own, and tell the jobs that joined this one its end."""
         if job.identity is not None and self._first.get(job.identity) is job:
             del self._first[job.identity]
         recorder = self.pipeline.recorder
-        if recorder is None or recorder.under_way.get(job.mark) is not job:
+        if recorder is None or recorder.under_way.get(job.fingerprint) is not job:
             return
-        del recorder.under_way[job.mark]
+        del recorder.under_way[job.fingerprint]
         joined, job.joined = job.joined or [], None
         for other in joined:
             other.owner = None
             if other in other.pipeline.alive:
-                other.pipeline.feeder.inherit(other, job, end, error, thing)
+                other.pipeline.admission.inherit(other, job, end, error, item)
 
     def inherit(
         self,
@@ -74,7 +74,7 @@ class Feeder:
         owner: Job,
         end: type[AnyOutcome],
         error: AvatarError | None,
-        thing: Any,  # noqa: ANN401 - the trade's thing
+        item: Any,  # noqa: ANN401 - the adapter's item
     ) -> None:
         """Go on with ``job``, whose ``owner`` in another ingest came to ``end``.
 
@@ -82,7 +82,7 @@ class Feeder:
         """
         pipeline, recorder = self.pipeline, self.pipeline.recorder
         assert recorder is not None  # noqa: S101 - without a journal nothing is joined
-        job.item_id, job.place = owner.item_id, owner.place
+        job.item_id, job.target_id = owner.item_id, owner.target_id
         if end in {Pending, Unsent} and not recorder.owns(job):
             return
         if end is Pending:
@@ -90,7 +90,7 @@ class Feeder:
         elif end is Unsent:
             pipeline.enlist([job])
         else:
-            pipeline.settle(job, end, error, None if thing is None else pipeline.trade.own(thing, job.source))
+            pipeline.settle(job, end, error, None if item is None else pipeline.adapter.for_source(item, job.source))
 
     async def feed(self) -> None:
         """Take sources as there is room for them, until there are no more or :meth:`stop` is called."""
@@ -100,7 +100,7 @@ class Feeder:
                 if (room := self._room()) <= 0:
                     await pipeline.movement()
                     continue
-                sources = await self.intake.take(room)
+                sources = await self.reader.take(room)
                 if not sources:
                     break
                 pipeline.accounts.taken += len(sources)
@@ -150,14 +150,14 @@ class Feeder:
             self.pipeline.settle(job, Unsent, self.pipeline.stopped())
 
     def _refuse(self, source: Any, error: AvatarError, end: type[Failed[Any, Any] | Unsent[Any, Any]]) -> None:  # noqa: ANN401 - whatever the caller's iterable held
-        error = error.concerning(self.pipeline.trade.label(source))
+        error = error.concerning(self.pipeline.adapter.label(source))
         self.pipeline.book(end(source=source, error=error), None)
 
     async def _admit(self, source: Any) -> Job | None:  # noqa: ANN401 - as above
         """Return the job that ``source`` begins; None where it is refused here or joins one that is under way."""
         pipeline = self.pipeline
         try:
-            place = await pipeline.trade.place(source)
+            target_id = await pipeline.adapter.prepare(source)
         except AvatarError as error:
             end, halts = pipeline.fate(error)
             # In doubt can only be what it would have been put under (a group): nothing of the source exists.
@@ -165,14 +165,14 @@ class Feeder:
             if halts or end is InDoubt:
                 pipeline.halt(error)
             return None
-        identity = pipeline.trade.identity(source, place)
+        identity = pipeline.adapter.identity(source, target_id)
         first = None if identity is None else self._first.get(identity)
         if first is not None:
             if first.twins is None:
                 first.twins = []
             first.twins.append(source)
             return None
-        job = Job(pipeline, source, place, identity, pipeline.client.clock())
+        job = Job(pipeline, source, target_id, identity, pipeline.client.clock())
         pipeline.alive[job] = None
         if identity is not None:
             self._first[identity] = job
@@ -200,7 +200,7 @@ class Feeder:
                 case "follow":
                     pipeline.resume(job, record)
                 case "active":
-                    asset = pipeline.trade.recall(job.source, job.place, job.item_id, "active")
+                    asset = pipeline.adapter.from_record(job.source, job.target_id, job.item_id, "active")
                     pipeline.settle(job, Active, None, asset)
                 case "failed":
                     self._failed_before(job, record)
@@ -213,9 +213,9 @@ class Feeder:
         if not job.item_id or record is None:
             pipeline.settle(job, Failed, _recorded(record))
             return
-        asset = pipeline.trade.recall(job.source, job.place, job.item_id, "failed")
+        asset = pipeline.adapter.from_record(job.source, job.target_id, job.item_id, "failed")
         asset = attrs.evolve(asset, reason=record.reason)
-        pipeline.settle(job, Failed, pipeline.trade.failure(asset), asset)
+        pipeline.settle(job, Failed, pipeline.adapter.failure(asset), asset)
 
 
 def _recorded(record: Record | None) -> AvatarError:

@@ -1,4 +1,4 @@
-"""How things end that do not end well: a submission that was not accepted, a look that went wrong. Pure."""
+"""How items end that do not end well: a submission that was not accepted, a look that went wrong. Pure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from seedance_avatar.outcomes import Failed, InDoubt, Unsent
 
 __all__ = [
     "NotAccepted",
-    "ending",
+    "outcome_of_error",
 ]
 
 NotAccepted = type[Failed[Any, Any]] | type[InDoubt[Any, Any]] | type[Unsent[Any, Any]]
 
 
-def ending(error: AvatarError) -> tuple[NotAccepted, bool]:
+def outcome_of_error(error: AvatarError) -> tuple[NotAccepted, bool]:
     """Return the outcome of a submission that met ``error``, and whether the next would meet the same.
 
     A refusal of the source is a failure; a refusal of the account, a network that cannot be reached and a

@@ -10,9 +10,9 @@ import attrs
 
 from seedance_avatar.errors import AvatarError, WaitTimeout
 from seedance_avatar.outcomes import Active, Failed, Pending
-from seedance_avatar.polling.schedule import Watched
+from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 from .outcome_queue import AnyOutcome
 
@@ -28,21 +28,21 @@ class Job:
 
     It is its own passage (it notes when it is on the wire) and its own question to the polling hub.
 
-    :ivar place: what it is submitted under; see :meth:`Trade.place`.
+    :ivar target_id: what it is submitted under; see :meth:`Adapter.prepare`.
     :ivar mark: its fingerprint in the journal, empty without one.
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
     :ivar item_id: the service's id, empty until it is accepted.
-    :ivar owner: the job of another ingest with the same journal that sends or follows the same thing.
+    :ivar owner: the job of another ingest with the same journal that sends or follows the same item.
     :ivar joined: the jobs whose owner this one is.
     """
 
     pipeline: Pipeline
     source: Any
-    place: str
+    target_id: str
     identity: Hashable
     taken_at: float
-    mark: bytes = b""
+    fingerprint: bytes = b""
     resend: bool = False
     on_wire: bool = False
     teaches: bool = True
@@ -50,43 +50,43 @@ class Job:
     item_id: str = ""
     status: str = ""
     accepted_at: float = 0.0
-    watched: Watched | None = None
+    pending: PendingItem | None = None
     twins: list[Any] | None = None
     owner: Job | None = None
     joined: list[Job] | None = None
 
     # Its passage
 
-    async def leaving(self) -> None:
+    async def before_send(self) -> None:
         """Commit the intent, then note that it is on the wire."""
         if self.pipeline.recorder is not None:
-            await self.pipeline.recorder.leaving(self)
+            await self.pipeline.recorder.before_send(self)
         self.on_wire = True
 
-    async def stayed(self) -> None:
+    async def not_applied(self) -> None:
         """Note that it is not on the wire any more, and that nothing came of it."""
         self.on_wire = False
         if self.pipeline.recorder is not None:
-            await self.pipeline.recorder.stayed(self)
+            await self.pipeline.recorder.not_applied(self)
 
     # Its question
 
     def question(self) -> Request:
         """Return the status request."""
-        return self.pipeline.trade.question(self.item_id)
+        return self.pipeline.adapter.question(self.item_id)
 
-    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - the trade's thing
+    def read(self, answer: Response) -> Any:  # noqa: ANN401 - the adapter's item
         """Read the answer to it."""
-        return self.pipeline.trade.read(answer, self.source, self.item_id)
+        return self.pipeline.adapter.read(answer, self.source, self.item_id)
 
-    def saw(self, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+    def saw(self, item: Any) -> None:  # noqa: ANN401 - the adapter's item
         """Take note of a status that is not the end."""
-        self.status = sys.intern(thing.status)  # one string for a hundred thousand that are pending
+        self.status = sys.intern(item.status)  # one string for a hundred thousand that are pending
 
-    def ended(self, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
+    def ended(self, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the adapter's item
         """Hand the end to the pipeline."""
-        self.watched = None
-        self.pipeline.polled(self, thing, error)
+        self.pending = None
+        self.pipeline.polled(self, item, error)
 
     # Its outcome
 
@@ -95,20 +95,20 @@ class Job:
         end: type[AnyOutcome],
         source: Any,  # noqa: ANN401 - its own source, or one that shares it
         error: AvatarError | None,
-        thing: Any,  # noqa: ANN401 - the trade's thing, or None
+        item: Any,  # noqa: ANN401 - the adapter's item, or None
     ) -> AnyOutcome:
         """Return the ``end`` it came to, for ``source``."""
-        trade = self.pipeline.trade
+        adapter = self.pipeline.adapter
         facts: dict[str, Any] = {"source": source}
         if error is not None:
             # A copy for each source: it names that source, and it holds no traceback and so no frames.
-            label = trade.label(source)
+            label = adapter.label(source)
             error = error.concerning(f"{label}, accepted as {self.item_id}" if end is Pending else label)
             facts["error"] = error
-        if end in {Active, Failed, Pending} and (thing is not None or self.item_id):
-            if thing is None:
-                thing = trade.recall(source, self.place, self.item_id, self.status)
-            facts["asset"] = thing if source is self.source else trade.own(thing, source)
+        if end in {Active, Failed, Pending} and (item is not None or self.item_id):
+            if item is None:
+                item = adapter.from_record(source, self.target_id, self.item_id, self.status)
+            facts["asset"] = item if source is self.source else adapter.for_source(item, source)
             if isinstance(error, WaitTimeout):
                 error.last = facts["asset"]
         return end(**facts)

@@ -10,7 +10,7 @@ import attrs
 
 from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 
-__all__ = ["Accounts", "AnyOutcome"]
+__all__ = ["AnyOutcome", "OutcomeQueue"]
 
 AnyOutcome = Active[Any, Any] | Failed[Any, Any] | Pending[Any, Any] | InDoubt[Any, Any] | Unsent[Any, Any]
 
@@ -19,7 +19,7 @@ _KEPT: Final = 1_000
 
 
 @attrs.define(eq=False, repr=False)
-class Accounts:
+class OutcomeQueue:
     """Counts every end once, queues it for the consumer, and keeps for the report what is not active.
 
     Outcomes wait on a deque and are popped synchronously: a channel that hands an item to a waiting task

@@ -1,6 +1,6 @@
 """The pipeline: lazy sources in, one outcome for each out; generic in what is submitted.
 
-``Intake`` reads, workers submit under the session's gate, the session's hub polls, ``Accounts`` count.
+``SourceReader`` reads, workers submit under the session's gate, the session's hub polls, ``OutcomeQueue`` count.
 One supervisor task owns it all, so a consumer that breaks, raises or is cancelled leaves nothing running
 (an async generator with a task group inside cannot promise that: PEP 789).
 """
@@ -20,8 +20,8 @@ from anyio.abc import TaskGroup
 
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow
-from seedance_avatar.client.poller import Watch
-from seedance_avatar.client.tasks import outlast
+from seedance_avatar.client.poller import Poller
+from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import (
     AuthError,
     AvatarError,
@@ -34,15 +34,15 @@ from seedance_avatar.errors import (
 )
 from seedance_avatar.events import Accepted, IngestEnded, IngestStarted, Settled
 from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
-from seedance_avatar.polling.schedule import Watched
+from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.text import safe_text
 
-from .adapter import Trade
-from .admission import Feeder
-from .classify import NotAccepted, ending
+from .adapter import Adapter
+from .admission import Admission
+from .classify import NotAccepted, outcome_of_error
 from .job import Job
-from .outcome_queue import Accounts, AnyOutcome
-from .sources import Intake
+from .outcome_queue import AnyOutcome, OutcomeQueue
+from .sources import SourceReader
 
 if TYPE_CHECKING:
     from seedance_avatar.journal.records import Record
@@ -65,18 +65,18 @@ class Pipeline:
     """
 
     number: int
-    trade: Trade[Any, Any]
+    adapter: Adapter[Any, Any]
     client: Client
-    watch: Watch
-    feeder: Feeder = attrs.field(init=False)
-    intake: Intake[Any]
+    poller: Poller
+    admission: Admission = attrs.field(init=False)
+    reader: SourceReader[Any]
     asset_timeout: float
     max_pending: int
     max_submitting: int
     stop_on_failure: bool
     drain: float
     recorder: Recorder | None = None
-    accounts: Accounts = attrs.field(factory=Accounts)
+    accounts: OutcomeQueue = attrs.field(factory=OutcomeQueue)
     crash: BaseException | None = None
     ended: bool = False
     task: asyncio.Task[None] | None = None
@@ -92,7 +92,7 @@ class Pipeline:
     _ended_at: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.feeder = Feeder(self, self.intake, self.max_pending)
+        self.admission = Admission(self, self.reader, self.max_pending)
 
     # What the consumer's side asks
 
@@ -100,14 +100,14 @@ class Pipeline:
         """Return the accounts at this moment."""
         return self.accounts.stats(
             elapsed=self._elapsed(),
-            exhausted=self.intake.exhausted,
+            exhausted=self.reader.exhausted,
             submitting=self._submitting,
             polling=self._polling,
         )
 
     def report(self) -> IngestReport:
         """Return the accounts with all that is not active."""
-        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.intake.exhausted)
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
 
     def _elapsed(self) -> float:
         return (self.client.clock() if self._ended_at is None else self._ended_at) - self._started_at
@@ -124,7 +124,7 @@ class Pipeline:
         """
         if self._flow.halted is None:
             self._flow.halt(error)
-            self.feeder.stop()
+            self.admission.stop()
             self._flush(error)
 
     def _flush(self, error: AvatarError) -> None:
@@ -141,7 +141,7 @@ class Pipeline:
         self._left = error
         self.halt(error)
         for job in list(self.alive):
-            if job.watched is not None or job.owner is not None:
+            if job.pending is not None or job.owner is not None:
                 self._give_up(job, SubmissionInDoubt("another ingest of this session is sending it"))
         if self.task is not None:
             timer = asyncio.get_running_loop().call_later(self.drain, self.task.cancel)
@@ -154,7 +154,7 @@ class Pipeline:
         an id lost for good. A second one ends the run at once; what is on the wire is then in doubt.
         """
         if self.task is not None:
-            await outlast(self.task)
+            await wait_through_cancel(self.task)
 
     # The supervisor
 
@@ -162,13 +162,13 @@ class Pipeline:
         """Run to the end: every source taken has its outcome when this returns, however it returns."""
         self._started_at = self.client.clock()
         if self.client.observer is not None:
-            self.client.observer(IngestStarted(at=self._started_at, ingest=self.number, kind=self.trade.kind))
+            self.client.observer(IngestStarted(at=self._started_at, ingest=self.number, kind=self.adapter.kind))
         if self.recorder is not None:
             self.recorder.begin()
         try:
             async with anyio.create_task_group() as self._workers:
                 try:
-                    await self.feeder.feed()
+                    await self.admission.feed()
                 except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
                     self._crashed(error)
                 while self.alive:
@@ -178,7 +178,7 @@ class Pipeline:
             try:
                 with anyio.move_on_after(self.drain, shield=True):
                     try:
-                        await self._close(self.intake.aclose)
+                        await self._close(self.reader.aclose)
                     finally:
                         if self.recorder is not None:
                             await self._close(self.recorder.aclose)
@@ -193,8 +193,8 @@ class Pipeline:
         """End a job wherever it is: with an id it is pending, on the wire in doubt, else unsent."""
         owner = job.owner or job
         job.item_id = owner.item_id
-        if job.watched is not None:
-            self.watch.discard(job.watched)
+        if job.pending is not None:
+            self.poller.discard(job.pending)
             job.ended(None, self.stopped())
         elif job.item_id:
             self.settle(job, Pending, self.stopped())
@@ -207,8 +207,8 @@ class Pipeline:
 
     def _finish(self) -> None:
         if self.crash is None:
-            self.crash = self.intake.error
-        if self.crash is None and not self.feeder.done and self._left is None and self._flow.halted is None:
+            self.crash = self.reader.error
+        if self.crash is None and not self.admission.done and self._left is None and self._flow.halted is None:
             self.crash = SessionStateError("the ingest was ended from outside before its sources were read")
         self.ended = True
         self._ended_at = self.client.clock()
@@ -236,10 +236,10 @@ class Pipeline:
 
     def made_room(self) -> None:
         """Note that something has moved: a job settled, a worker free, an outcome taken by the consumer."""
-        if not self.alive or self.feeder.hungry:
+        if not self.alive or self.admission.hungry:
             self._moved.set()
 
-    # What the feeder asks
+    # What the admission asks
 
     @property
     def queued(self) -> int:
@@ -280,7 +280,9 @@ class Pipeline:
 
     async def _submit(self, job: Job) -> None:
         try:
-            thing = await self.trade.submit(job.source, job.place, client=self.client, flow=self._flow, passage=job)
+            item = await self.adapter.submit(
+                job.source, job.target_id, client=self.client, flow=self._flow, passage=job
+            )
         except AvatarError as error:
             job.on_wire = False
             await self._not_accepted(job, error)
@@ -288,12 +290,12 @@ class Pipeline:
             self._crashed(error)
             self._give_up(job, SubmissionInDoubt(f"submitting it broke: {safe_text(repr(error))}"))
         else:
-            job.item_id = self.trade.item_id(thing)
-            await self._accepted(job, thing)
+            job.item_id = self.adapter.item_id(item)
+            await self._accepted(job, item)
 
     async def _not_accepted(self, job: Job, error: AvatarError) -> None:
         end, halts = self.fate(error)
-        if self.recorder is not None and job.mark:
+        if self.recorder is not None and job.fingerprint:
             try:
                 await self.recorder.not_accepted(job, error, refused=end is Failed)
             except JournalError as unwritten:
@@ -304,23 +306,23 @@ class Pipeline:
 
     def fate(self, error: AvatarError) -> tuple[NotAccepted, bool]:
         """Return how a submission that met ``error`` ends, and whether the next one would meet the same."""
-        return (Unsent, False) if error is self._flow.halted else ending(error)
+        return (Unsent, False) if error is self._flow.halted else outcome_of_error(error)
 
-    async def _accepted(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
+    async def _accepted(self, job: Job, item: Any) -> None:  # noqa: ANN401 - the adapter's item
         now = self.client.clock()
         job.on_wire = False
         job.accepted_at = now
-        job.saw(thing)
+        job.saw(item)
         if self.client.observer is not None:
-            self.client.observer(Accepted(at=now, ingest=self.number, source=job.source, asset=thing))
+            self.client.observer(Accepted(at=now, ingest=self.number, source=job.source, asset=item))
         if self.recorder is not None:
             try:
                 await self.recorder.accepted(job)
             except AvatarError as unwritten:
                 # The asset exists and its outcome names it; only nothing more is sent that could not be recorded.
                 self.halt(unwritten)
-        if thing.is_terminal:
-            self._finished(job, thing)
+        if item.is_terminal:
+            self._finished(job, item)
         elif self._left is not None:
             self.settle(job, Pending, self._left)
         else:
@@ -328,19 +330,19 @@ class Pipeline:
 
     def _watch(self, job: Job, *, deadline: float) -> None:
         self._polling += 1
-        kind = self.trade.polling_kind(job.source)
-        job.watched = Watched(
+        kind = self.adapter.polling_kind(job.source)
+        job.pending = PendingItem(
             kind=kind, accepted_at=job.accepted_at, deadline=deadline, payload=job, teaches=job.teaches
         )
-        self.watch.add(job.watched)
+        self.poller.add(job.pending)
 
     # Ending
 
-    def polled(self, job: Job, thing: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the trade's thing
-        """Take the end of a job that was polled: ``thing`` where it is terminal, else why the looking stopped."""
+    def polled(self, job: Job, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the adapter's item
+        """Take the end of a job that was polled: ``item`` where it is terminal, else why the looking stopped."""
         self._polling -= 1
         if error is None:
-            self._finished(job, thing)
+            self._finished(job, item)
         elif isinstance(error, NotFound):
             self.settle(job, Failed, error)
         else:
@@ -348,14 +350,14 @@ class Pipeline:
             if isinstance(error, AuthError | QuotaExhausted | ConnectionFailed):
                 self.halt(error)
 
-    def _finished(self, job: Job, thing: Any) -> None:  # noqa: ANN401 - the trade's thing
-        failure = self.trade.failure(thing)
+    def _finished(self, job: Job, item: Any) -> None:  # noqa: ANN401 - the adapter's item
+        failure = self.adapter.failure(item)
         if self.recorder is not None:
             self._record_end(self.recorder, job, failure)
         if failure is None:
-            self.settle(job, Active, None, thing)
+            self.settle(job, Active, None, item)
         else:
-            self.settle(job, Failed, failure, thing)
+            self.settle(job, Failed, failure, item)
 
     def _record_end(self, recorder: Recorder, job: Job, failure: AvatarError | None) -> None:
         try:
@@ -368,13 +370,13 @@ class Pipeline:
         job: Job,
         end: type[AnyOutcome],
         error: AvatarError | None,
-        thing: Any = None,  # noqa: ANN401 - the trade's thing
+        item: Any = None,  # noqa: ANN401 - the adapter's item
     ) -> None:
         """End ``job`` as ``end``, for every source that shares it."""
         del self.alive[job]
-        self.feeder.forget(job, end, error, thing)
+        self.admission.forget(job, end, error, item)
         for source in (job.source, *(job.twins or ())):
-            self.book(job.outcome(end, source, error, thing), job)
+            self.book(job.outcome(end, source, error, item), job)
         self.made_room()
 
     def book(self, outcome: AnyOutcome, job: Job | None) -> None:

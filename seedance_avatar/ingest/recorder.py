@@ -14,7 +14,7 @@ from seedance_avatar.errors import AssetFailed, AvatarError, GenerationFailed, S
 from seedance_avatar.options import Doubt
 from seedance_avatar.outcomes import SessionStats
 
-from .adapter import Trade
+from .adapter import Adapter
 from .job import Job
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Recorder:
     """
 
     journal: Journal
-    trade: Trade[Any, Any]
+    adapter: Adapter[Any, Any]
     release: Callable[[Journal], Awaitable[None]]
     stats: Callable[[], SessionStats]
     under_way: dict[bytes, Job] = attrs.field(factory=dict)
@@ -79,7 +79,7 @@ class Recorder:
     async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
         """Return for each job what is to be done with it; those that are new are planned from here on."""
         found = await self.journal.claim(entries)
-        resend = self.on_in_doubt == "resend" or self.trade.settles_doubt
+        resend = self.on_in_doubt == "resend" or self.adapter.idempotent
         return list(self._plans(jobs, found, resend=resend))
 
     def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
@@ -87,15 +87,15 @@ class Recorder:
 
         The others join who does.
         """
-        entries = [self.trade.entry(self.journal, job.source, job.place) for job in jobs]
+        entries = [self.adapter.entry(self.journal, job.source, job.target_id) for job in jobs]
         for job, entry in zip(jobs, entries, strict=True):
-            job.mark = entry.fingerprint
+            job.fingerprint = entry.fingerprint
         owned = [self.owns(job) for job in jobs]
         return list(compress(jobs, owned)), list(compress(entries, owned))
 
     def owns(self, job: Job) -> bool:
-        """Return whether nobody else who shares the journal deals with the same thing; else ``job`` joins them."""
-        owner = self.under_way.setdefault(job.mark, job)
+        """Return whether nobody else who shares the journal deals with the same item; else ``job`` joins them."""
+        owner = self.under_way.setdefault(job.fingerprint, job)
         if owner is job:
             return True
         job.owner = owner
@@ -111,43 +111,43 @@ class Recorder:
             plan = plan_for(record, resend=resend, retry_refused=self.retry_refused and earlier)
             job.resend = plan == "resend"
             if record is not None and record.business_id is not None:
-                job.place = record.business_id
+                job.target_id = record.business_id
             if record is not None and record.remote_id is not None:
                 job.item_id = record.remote_id
             yield job, plan, record
 
-    def leaving(self, job: Job) -> Awaitable[None]:
+    def before_send(self, job: Job) -> Awaitable[None]:
         """Commit the intent to send."""
-        return self.journal.sending(job.mark, resend=job.resend)
+        return self.journal.sending(job.fingerprint, resend=job.resend)
 
-    def stayed(self, job: Job) -> Awaitable[None]:
+    def not_applied(self, job: Job) -> Awaitable[None]:
         """Take the intent back: nothing came of it."""
-        return self.journal.unsent(job.mark)
+        return self.journal.unsent(job.fingerprint)
 
     def accepted(self, job: Job) -> Awaitable[None]:
         """Commit the id."""
-        return self.journal.accepted(job.mark, job.item_id)
+        return self.journal.accepted(job.fingerprint, job.item_id)
 
     async def not_accepted(self, job: Job, error: AvatarError, *, refused: bool) -> None:
         """Record how a submission ended that has no id."""
         if isinstance(error, SubmissionInDoubt):
-            await self.journal.in_doubt(job.mark, error)
+            await self.journal.in_doubt(job.fingerprint, error)
         elif refused:
-            await self.journal.refused(job.mark, error)
+            await self.journal.refused(job.fingerprint, error)
         else:
-            await self.journal.unsent(job.mark)
+            await self.journal.unsent(job.fingerprint)
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
         """Note that nobody waits for its answer any more; :meth:`aclose` records it."""
-        if job.mark and job.owner is None:
+        if job.fingerprint and job.owner is None:
             self._given_up.append((job, error))
 
     def ended(self, job: Job, failure: AvatarError | None) -> None:
         """Note the end of what was accepted."""
         if failure is None:
-            self.journal.ended(job.mark, "active")
+            self.journal.ended(job.fingerprint, "active")
         else:
-            self.journal.ended(job.mark, "failed", _reason(failure))
+            self.journal.ended(job.fingerprint, "failed", _reason(failure))
 
     def begin(self) -> None:
         """Begin to take samples."""

@@ -7,7 +7,7 @@ from typing import Protocol
 from seedance_avatar.errors import AvatarError
 from seedance_avatar.outcomes import IngestReport, IngestStats
 
-from .outcome_queue import Accounts
+from .outcome_queue import OutcomeQueue
 
 __all__ = [
     "Run",
@@ -18,7 +18,7 @@ class Run(Protocol):
     """What stands behind a stream: one :class:`~seedance_avatar.pipeline.Pipeline`, or several as one."""
 
     @property
-    def accounts(self) -> Accounts:
+    def accounts(self) -> OutcomeQueue:
         """What ended how, and what waits for the consumer."""
 
     @property

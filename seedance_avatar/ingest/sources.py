@@ -16,7 +16,7 @@ import attrs
 
 from seedance_avatar.errors import InvalidInput
 
-__all__ = ["Intake"]
+__all__ = ["SourceReader"]
 
 S = TypeVar("S")
 
@@ -111,7 +111,7 @@ class _Reader(threading.Thread):
 
 
 @attrs.define(eq=False, repr=False)
-class Intake(Generic[S]):
+class SourceReader(Generic[S]):
     """One pass over ``sources``, a few at a time.
 
     A plain iterable may block (a file, a database cursor), so unless it is a builtin collection it is read
@@ -126,8 +126,8 @@ class Intake(Generic[S]):
     _reader: _Reader | None = None
 
     @classmethod
-    def of(cls, sources: Iterable[S] | AsyncIterable[S]) -> Intake[S]:
-        """Return the intake of ``sources``; nothing is read yet.
+    def of(cls, sources: Iterable[S] | AsyncIterable[S]) -> SourceReader[S]:
+        """Return the reader of ``sources``; nothing is read yet.
 
         :raises InvalidInput: it is not an iterable of sources.
         """

@@ -66,8 +66,8 @@ def _told(event: Event) -> tuple[int, str, tuple[Any, ...]]:  # noqa: C901, PLR0
         case IngestStarted():
             return logging.INFO, "run %d of %s began", (event.ingest, event.kind)
         case Accepted():
-            thing = event.asset
-            return logging.DEBUG, "accepted: %s", (getattr(thing, "asset_id", None) or thing.task_id,)
+            item = event.asset
+            return logging.DEBUG, "accepted: %s", (getattr(item, "asset_id", None) or item.task_id,)
         case Settled(outcome=Active(source=source)):
             return logging.DEBUG, "active: %s", (_label(source),)
         case Settled(outcome=Failed(error=error)):

@@ -114,7 +114,7 @@ class OpenTelemetryObserver:
 
     def _settled(self, event: Settled) -> None:
         outcome = event.outcome
-        thing = getattr(outcome, "asset", None)
+        item = getattr(outcome, "asset", None)
         facts: dict[str, str | int] = {"avatar.outcome": type(outcome).__name__.lower()}
         kind = getattr(outcome.source, "asset_type", None)
         if isinstance(kind, str):
@@ -125,12 +125,12 @@ class OpenTelemetryObserver:
         if event.active_after is not None:
             self._activation.record(event.active_after, facts)
         label = getattr(outcome.source, "label", type(outcome.source).__name__)
-        contexts = self._contexts.pop(label, []) + ([] if thing is None else self._contexts.pop(_id_of(thing), []))
+        contexts = self._contexts.pop(label, []) + ([] if item is None else self._contexts.pop(_id_of(item), []))
         lasted = (event.accepted_after or 0.0) + (event.active_after or 0.0)
         span = self._span("avatar.asset", SpanKind.INTERNAL, lasted, facts, contexts)
         span.set_attribute("avatar.source", label)
-        if thing is not None:
-            span.set_attribute("avatar.asset.id", _id_of(thing))
+        if item is not None:
+            span.set_attribute("avatar.asset.id", _id_of(item))
         if not isinstance(outcome, Active):
             span.set_status(Status(StatusCode.ERROR, str(outcome.error)))
         span.end()
@@ -148,5 +148,5 @@ class OpenTelemetryObserver:
         return self._tracer.start_span(name, kind=kind, start_time=start, attributes=facts, links=links)
 
 
-def _id_of(thing: Any) -> str:  # noqa: ANN401 - an Asset or a VideoTask
-    return str(getattr(thing, "asset_id", None) or thing.task_id)
+def _id_of(item: Any) -> str:  # noqa: ANN401 - an Asset or a VideoTask
+    return str(getattr(item, "asset_id", None) or item.task_id)

@@ -13,7 +13,7 @@ from typing import Final
 
 from .writer import Op, Writer
 
-__all__ = ["Outbox"]
+__all__ = ["CommitBatcher"]
 
 LAZY: Final = 0.05
 """Seconds after which what nobody waits for goes over."""
@@ -28,7 +28,7 @@ LONGEST_REST: Final = 0.008
 """Seconds; an answer of the service takes ten times as long."""
 
 
-class Outbox:
+class CommitBatcher:
     """The changes and questions of one journal, on their way to its ``writer``; bound to the running loop."""
 
     def __init__(self, writer: Writer) -> None:

@@ -38,7 +38,7 @@ from typing import Any, Final, Generic, Literal, Self, TypeVar
 from seedance_avatar.errors import AvatarError, JournalError, SessionStateError, SubmissionInDoubt
 from seedance_avatar.journal import records
 
-from .batcher import Outbox
+from .batcher import CommitBatcher
 from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary
 from .store import Durability, Store
 from .writer import Writer
@@ -84,7 +84,7 @@ class Journal:
     :ivar path: where it lies.
     :ivar busy: what somebody in this process is about to send, or sending: nobody else may. Who adds to it takes
         away from it; it is not in the file, since it ends with the process.
-    :ivar recovered: how many things were ``sending`` when the last process died, and are in doubt since.
+    :ivar recovered: how many items were ``sending`` when the last process died, and are in doubt since.
     """
 
     def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
@@ -97,7 +97,7 @@ class Journal:
         self._hasher = hashlib.blake2b(digest_size=16, key=store.secret)
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._outbox = Outbox(writer)
+        self._outbox = CommitBatcher(writer)
         self._closed: asyncio.Future[None] | None = None
         atexit.register(self._outbox.finish)
 
@@ -170,7 +170,7 @@ class Journal:
         return self._writer.unwritten
 
     def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
-        """Return the 16 bytes that name a thing: a keyed hash of its ``key``, or else of its group, kind and URL."""
+        """Return the 16 bytes that name a item: a keyed hash of its ``key``, or else of its group, kind and URL."""
         return records.fingerprint(self._hasher, kind=kind, group_id=group_id, url=url, key=key)
 
     def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
@@ -183,7 +183,7 @@ class Journal:
         shown: str | None = None,
         business_id: str | None = None,
     ) -> Entry:
-        """Return the entry of a thing for :meth:`claim`, with no secret in it.
+        """Return the entry of a item for :meth:`claim`, with no secret in it.
 
         :param shown: what names it in reports, in place of what may be shown of ``url``.
         :param business_id: the ``client_business_id`` that a generation will carry if it is new.
@@ -195,7 +195,7 @@ class Journal:
     async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
         """Return what is known of each entry, and None for each that is new; those are ``planned`` now.
 
-        Of the same thing twice among ``entries`` the second is known. Cancelled, they may be planned or not,
+        Of the same item twice among ``entries`` the second is known. Cancelled, they may be planned or not,
         which makes no difference: nothing of them has left.
         """
         for it in entries:

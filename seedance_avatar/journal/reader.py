@@ -48,7 +48,7 @@ class JournalReader:
         """Iterate over what is known, oldest first, a page at a time: never in memory as a whole.
 
         :param states: only what is in one of these states; by default in any.
-        :param kinds: only things of these kinds; by default of any: assets, generations and groups.
+        :param kinds: only items of these kinds; by default of any: assets, generations and groups.
         """
         return self._open().records(states=states, kinds=kinds)
 

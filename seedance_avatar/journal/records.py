@@ -16,12 +16,12 @@ import attrs
 
 from seedance_avatar import errors
 from seedance_avatar.errors import ApiError, AvatarError, JournalError, ProtocolError, SubmissionInDoubt
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 
 __all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Record", "Run", "Sample", "State", "Summary"]
 
 State: TypeAlias = Literal["planned", "sending", "accepted", "active", "failed", "refused", "in_doubt"]
-"""How far a thing has come; the file holds its place in :data:`STATES`."""
+"""How far a item has come; the file holds its place in :data:`STATES`."""
 
 Kind: TypeAlias = Literal["image", "video", "audio", "generation", "group"]
 """What was submitted: an asset by its type, a video generation, or a group."""
@@ -89,14 +89,14 @@ def error_line(error: AvatarError | str) -> str:
 def fingerprint(
     hasher: hashlib.blake2b, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None
 ) -> bytes:
-    """Return the 16 bytes that identify a thing: by its ``key`` where it has one, else by group, kind and URL.
+    """Return the 16 bytes that identify a item: by its ``key`` where it has one, else by group, kind and URL.
 
     ``hasher`` is keyed with the journal's own secret: equal URLs in two journals have nothing in common,
     and no list of guesses made beforehand fits. Assets of every type share their keys, as the design has
     it; generations and groups have their own.
     """
     space = kind if kind in {"generation", "group"} else "asset"
-    # A length before each part: ("a", "bc") and ("ab", "c") are two things.
+    # A length before each part: ("a", "bc") and ("ab", "c") are two items.
     parts = (space, kind, group_id or "", url) if key is None else (space, key)
     ours = hasher.copy()
     ours.update("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"))
@@ -121,7 +121,7 @@ def printable(value: str, what: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A thing about to be journaled. Build it by :meth:`Journal.entry`, which keeps secrets out of it.
+    """A item about to be journaled. Build it by :meth:`Journal.entry`, which keeps secrets out of it.
 
     :ivar fingerprint: 16 bytes that identify it.
     :ivar kind: what will be submitted.
@@ -149,15 +149,15 @@ def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, al
     shown: str | None,
     business_id: str | None,
 ) -> Entry:
-    """Return the entry of a thing; ``shown`` stands in for what may be shown of its URL."""
+    """Return the entry of a item; ``shown`` stands in for what may be shown of its URL."""
     safe_key = key
     if key is not None:
         # Whoever uses the URL itself as a key has put a query into it.
-        safe_key = shown_url(key) if "://" in key else without_queries(key, 160)
+        safe_key = redact_url(key) if "://" in key else without_queries(key, 160)
     return Entry(
         fingerprint=fingerprint(hasher, kind=kind, group_id=group_id, url=url, key=key),
         kind=kind,
-        shown=shown_url(url) if shown is None else without_queries(shown, 160),
+        shown=redact_url(url) if shown is None else without_queries(shown, 160),
         group_id=None if group_id is None else printable(group_id, "group id"),
         key=safe_key,
         business_id=None if business_id is None else printable(business_id, "client_business_id"),
@@ -166,7 +166,7 @@ def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, al
 
 @attrs.frozen(kw_only=True)
 class Record:
-    """What the journal knows of one thing.
+    """What the journal knows of one item.
 
     :ivar row: its number in the journal, in the order of first being seen.
     :ivar state: how far it has come.
@@ -221,7 +221,7 @@ class Record:
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """One move of one thing, on its way to the file.
+    """One move of one item, on its way to the file.
 
     :ivar state: the state to move to.
     :ivar allowed: the states it may come from, as in :data:`ALLOWED`.
@@ -271,7 +271,7 @@ class Summary:
     runs: tuple[Run, ...]
 
     def count(self, *states: State, kinds: tuple[Kind, ...] = ("image", "video", "audio")) -> int:
-        """Return how many things of these kinds (default: assets) are in these states (default: in any)."""
+        """Return how many items of these kinds (default: assets) are in these states (default: in any)."""
         return sum(self.counts.get(kind, {}).get(state, 0) for kind in kinds for state in states or STATES)
 
 

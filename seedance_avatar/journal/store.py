@@ -131,7 +131,7 @@ class Store:
     """An open journal, as its thread sees it. Not to be used from any other.
 
     :ivar secret: what the journal's fingerprints are keyed with.
-    :ivar recovered: how many things were being sent when the last process died, and are in doubt since now.
+    :ivar recovered: how many items were being sent when the last process died, and are in doubt since now.
     """
 
     path: Path
@@ -257,7 +257,7 @@ class Store:
         if execute(_INSERT, {"names": names, "rows": rows, "now": now}).rowcount == len(entries):
             return [None] * len(entries)
         known = self._find(names, rows)
-        # Of the same thing twice among the entries, new is only the first.
+        # Of the same item twice among the entries, new is only the first.
         seen: set[bytes] = set()
         for number, entry in enumerate(entries):
             if known[number].row > (last or 0) and entry.fingerprint not in seen:

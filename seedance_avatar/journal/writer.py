@@ -195,7 +195,7 @@ def _facts(ops: Iterable[Op]) -> tuple[Change, ...]:
 
 
 def _parts(ops: Iterable[Op]) -> Iterable[list[Op]]:
-    """Cut ``ops`` into runs of changes, each of another thing, and single calls, in their order."""
+    """Cut ``ops`` into runs of changes, each of another item, and single calls, in their order."""
     part: list[Op] = []
     names: set[bytes] = set()
     for op in ops:

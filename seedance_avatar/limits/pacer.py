@@ -16,7 +16,7 @@ import attrs
 
 from seedance_avatar.models import RateHints
 
-from .rate_finder import Finder, Prior
+from .rate_finder import Prior, RateFinder
 
 __all__ = ["QUERIES", "SUBMITS", "Pacer", "Prior"]
 
@@ -90,7 +90,7 @@ class Pacer:
 
     _given: float
     _burst: int
-    _finder: Finder | None
+    _finder: RateFinder | None
     _rng: random.Random
     _announced: Announced = attrs.field(factory=Announced)
     _due: float = -math.inf  # when the next would leave, were all evenly spaced
@@ -115,7 +115,7 @@ class Pacer:
         :param start: where the finding starts: :data:`SUBMITS` or :data:`QUERIES`.
         :param rng: what the jitter of the tries after a block is drawn from.
         """
-        finder = Finder.start(start) if rate is None else None
+        finder = RateFinder.start(start) if rate is None else None
         given = math.inf if rate is None else max(rate, 1.0 / LONGEST)
         if burst is None:
             burst = 1 if rate is None else 1 + int(min(given, NO_LIMIT) * SLACK)
@@ -189,7 +189,7 @@ class Pacer:
         if self._probe_gap:
             self._probe_at = now + self._probe_gap
 
-    def give_back(self, now: float) -> None:
+    def cancel(self, now: float) -> None:
         """Note that the request taken last did not leave after all: its place is free again."""
         del now
         self._due -= 1.0 / self._pace()

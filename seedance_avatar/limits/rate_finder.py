@@ -15,7 +15,7 @@ it tells that this was not the limit but a crowd of late requests, a door that c
 after it decides.
 
 The measure is too low where a shallow bucket overflowed while the pace was below the limit. The trail of what was
-let through tells how deep the bucket must have been for any limit that could be meant (:meth:`Trail.depth`); the
+let through tells how deep the bucket must have been for any limit that could be meant (:meth:`DepartureLog.depth`); the
 first refusal, reached at another slope, told that too; the limit is where both agree.
 
 It assumes that answers tell 429 apart from other failures, that a refusal takes nothing from the bucket, and that
@@ -35,9 +35,9 @@ from typing import Final
 import attrs
 
 __all__ = [
-    "Finder",
+    "DepartureLog",
     "Prior",
-    "Trail",
+    "RateFinder",
     "first",
 ]
 
@@ -46,7 +46,7 @@ FINENESS: Final = 1.01
 
 
 @attrs.define(eq=False)
-class Trail:
+class DepartureLog:
     """When the requests of one cycle left that were let through, thinned out to at most 64 points.
 
     :ivar end: when the refused request left that ended the cycle.
@@ -135,7 +135,7 @@ class Prior:
 
 
 @attrs.define(eq=False)
-class Finder:
+class RateFinder:
     """The rate held to, corrected by every answer.
 
     :ivar rate: requests a second, now.
@@ -153,10 +153,10 @@ class Finder:
     slack: float = LATE
     _answers: float = 0.0
     _refusals: float = 0.0
-    _trail: Trail = attrs.field(factory=Trail)  # of this cycle: since the last refusal that counted
+    _trail: DepartureLog = attrs.field(factory=DepartureLog)  # of this cycle: since the last refusal that counted
     _mark: float | None = None  # when that refused request left
-    _opening: Trail | None = None  # of the first cycle, which began with the bucket full
-    _last: Trail | None = None  # of the cycle before
+    _opening: DepartureLog | None = None  # of the first cycle, which began with the bucket full
+    _last: DepartureLog | None = None  # of the cycle before
     _last_mark: float = -math.inf
     _goal: float = 0.0  # the rate around which the pace moves,
     _known: bool = False  # and whether it was measured
@@ -183,7 +183,7 @@ class Finder:
     _opened_ok: int = 0
 
     @classmethod
-    def start(cls, prior: Prior) -> Finder:
+    def start(cls, prior: Prior) -> RateFinder:
         """Return a finder that knows no more than ``prior``."""
         return cls(prior=prior, rate=START * prior.rate, goal=prior.rate)
 
@@ -235,7 +235,7 @@ class Finder:
             return min(RETRY_MOST, RETRY * 2.0 ** min(self._streak - 2, 30))
         self._usual_pause = max(0.5 * self._usual_pause, min(pause, RETRY_MOST))
         self._cut(left_at, late=late, shut=pause > RETRY_MOST)
-        self._mark, self._trail, self._steps = left_at, Trail(), 0
+        self._mark, self._trail, self._steps = left_at, DepartureLog(), 0
         goal = self._goal = max(self._goal, SLOWEST)
         self.rate = goal * (1.0 - self._below)
         depth = self._opening_depth(goal)
@@ -298,7 +298,7 @@ class Finder:
         else:
             self._goal, self._seeking, self._cruise = min(0.7 * hit, count / span), True, HOLD
 
-    def _measure(self, trail: Trail, span: float, hit: float, *, cruising: bool) -> None:
+    def _measure(self, trail: DepartureLog, span: float, hit: float, *, cruising: bool) -> None:
         """Set the goal by what was let through from one refusal to the next, the last at the rate ``hit``."""
         measure = trail.total / span
         if self._lost:
@@ -351,7 +351,7 @@ class Finder:
 
     def _reopen(self, left_at: float) -> None:
         """Go on after a closed door: as before, unless doors close so often that they are windows."""
-        self._mark, self._trail, self._lost, self._asked = left_at, Trail(), 0.0, 0.0
+        self._mark, self._trail, self._lost, self._asked = left_at, DepartureLog(), 0.0, 0.0
         if self._opened_at is not None:
             if self._opened_ok < ENOUGH:
                 return

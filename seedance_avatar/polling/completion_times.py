@@ -1,4 +1,4 @@
-"""The law of the time to finish, one for each kind of thing: assumed at first, then learned from every look. Pure.
+"""The law of the time to finish, one for each kind of item: assumed at first, then learned from every look. Pure.
 
 Two memories look back over different lengths, the short one leaning on the long one; how much each is
 believed follows from how well it foretold the last looks. So a law that holds is known ever better, and one that
@@ -14,9 +14,9 @@ from typing import Any, Final, Self
 
 import attrs
 
-from .hazard import assumed, at_age, bracket, carried, evened, fitted
+from .hazard import assumed, at_age, bracket, em_step, resampled, smoothed
 
-__all__ = ["TYPICAL", "Law"]
+__all__ = ["TYPICAL", "CompletionTimes"]
 
 TYPICAL: Final = {"image": 13.0, "audio": 13.0, "video": 22.0, "generation": 150.0}
 """Seconds, the median time to finish of each kind before anything was learned (as real clients recorded it)."""
@@ -25,11 +25,11 @@ _OTHERWISE: Final = 13.0  # seconds, the same for a kind that nobody has heard o
 _SHAPE: Final = 3.0  # of the law assumed at first: 90 % within a factor of 2.7 either way, and a heavy tail
 _LOOKS: Final = 2048  # how many looks are kept: 32 KiB a kind
 _MEMORIES: Final = (800.0, 20.0)  # completions, longest first: see survival.fitted
-_LEANING: Final = (2.0, 5.0)  # how many imagined things each memory takes from what it leans on
+PRIOR_WEIGHT: Final = (2.0, 5.0)  # how many imagined items each memory takes from what it leans on
 _EVENING: Final = (40.0, 8.0)  # and from its own neighbouring bins
 _SPAN: Final = 3  # bins either way, at least
 _BLUR: Final = (0.05, 0.0)  # seconds: see survival.evened; looks at the usual price lie three times as far apart
-_TRUST: Final = 30.0  # how many imagined things an earlier run is worth at first
+_TRUST: Final = 30.0  # how many imagined items an earlier run is worth at first
 _LEAST_WEIGHT: Final = 0.02  # no memory is believed less
 _RECALL: Final = 0.95  # how much of a memory's score outlives one more completion
 _SCORED: Final = 300  # looks: what came before them would have faded from the score
@@ -41,7 +41,7 @@ _MOST_KNOTS: Final = 1000
 
 
 @attrs.define(eq=False, repr=False)
-class Law:
+class CompletionTimes:
     """How likely something of one kind is to have finished by an age. Build it by :meth:`of`.
 
     :ivar ages: the knots, seconds since acceptance, rising from 0.
@@ -94,7 +94,7 @@ class Law:
 
     @property
     def looks_each(self) -> float:
-        """How many looks each thing took, about, in this run."""
+        """How many looks each item took, about, in this run."""
         return self._seen / max(10, self.completed)
 
     def finished_by(self, age: float) -> float:
@@ -136,17 +136,17 @@ class Law:
         leant_on = assumed(ages, self.median, _SHAPE)
         trust, trusted = 0.0, leant_on
         if self._earlier is not None:
-            trust, trusted = _TRUST * math.exp(-self.completed / 100), carried(*self._earlier, ages)
-        tunings = zip(_MEMORIES, _LEANING, _EVENING, _BLUR, strict=True)
+            trust, trusted = _TRUST * math.exp(-self.completed / 100), resampled(*self._earlier, ages)
+        tunings = zip(_MEMORIES, PRIOR_WEIGHT, _EVENING, _BLUR, strict=True)
         for number, (memory, leaning, evening, blur) in enumerate(tunings):
             hazard = self._hazards[number]
-            even = evened(ages, hazard, _SPAN, blur)
+            even = smoothed(ages, hazard, _SPAN, blur)
             believed = [
                 leaning * (leant_on[j + 1] - leant_on[j]) + trust * (trusted[j + 1] - trusted[j]) + evening * even[j]
                 for j in range(len(even))
             ]
             doubt = leaning + trust + evening
-            leant_on = fitted(hazard, looks, memory=memory, believed=believed, doubt=doubt)
+            leant_on = em_step(hazard, looks, memory=memory, believed=believed, doubt=doubt)
             self._hazards[number] = leant_on
             trust = 0.0  # the short memory leans on the long one, which has heard of it
         self._mix()
@@ -202,11 +202,11 @@ class Law:
         for knot in sorted(knots):
             if knot > 1.003 * placed[-1]:
                 placed.append(knot)
-        self._hazards = [carried(ages, hazard, placed) for hazard in self._hazards]
+        self._hazards = [resampled(ages, hazard, placed) for hazard in self._hazards]
         self.ages = placed
 
     def _moved(self) -> bool:
-        then = carried(*self._noted, self.ages)
+        then = resampled(*self._noted, self.ages)
         moved = any(abs(old - new) > 0.1 for old, new in zip(then, self.finished, strict=True))  # noqa: PLR2004 - said in refit
         if moved:
             self._noted = self.ages, self.finished

@@ -2,11 +2,11 @@
 
 A law is held as its cumulated hazard at rising ages (*knots*): minus the logarithm of the chance to be pending
 still. Between knots it is a straight line. A look that left at one age, after an earlier one that found the
-same thing pending, tells either that it was pending all the while or that it finished somewhere in between.
+same item pending, tells either that it was pending all the while or that it finished somewhere in between.
 
 The fit is one step of expectation-maximisation for such interval-censored, left-truncated data (Turnbull 1976):
 how many are expected to have finished within each bin, over how many are expected to have entered it. Every
-look counts by itself, not every thing from its beginning, so what is still pending tells as much, for its
+look counts by itself, not every item from its beginning, so what is still pending tells as much, for its
 age, as what is finished, and old looks can be forgotten without a bias. Only one step is made from one fit to
 the next: run to its end, the same procedure fits the noise as spikes.
 """
@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TypeAlias
 
-__all__ = ["Bracket", "assumed", "at_age", "bracket", "carried", "evened", "fitted"]
+__all__ = ["Bracket", "assumed", "at_age", "bracket", "em_step", "resampled", "smoothed"]
 
 Bracket: TypeAlias = tuple[bool, int, float, int, float]
 """Whether it finished, then the bin and the share of that bin where the look's stretch begins, and where it ends."""
@@ -42,7 +42,7 @@ def at_age(ages: Sequence[float], values: Sequence[float], age: float) -> float:
     return values[at] + share * (values[at + 1] - values[at])
 
 
-def carried(ages: Sequence[float], values: Sequence[float], to: Sequence[float]) -> list[float]:
+def resampled(ages: Sequence[float], values: Sequence[float], to: Sequence[float]) -> list[float]:
     """Return the line through ``values`` at ``ages`` read at the rising ages ``to``, drawn on beyond its end."""
     out, at, last = [], 0, len(ages) - 2
     for age in to:
@@ -53,12 +53,12 @@ def carried(ages: Sequence[float], values: Sequence[float], to: Sequence[float])
     return out
 
 
-def evened(ages: Sequence[float], hazard: Sequence[float], span: int, blur: float = 0.0) -> list[float]:
+def smoothed(ages: Sequence[float], hazard: Sequence[float], span: int, blur: float = 0.0) -> list[float]:
     """Return the hazard of each bin, were it spread evenly over that bin and some more on either side.
 
     :param span: how many more, at least.
     :param blur: seconds; spread over all within ``sqrt(blur / rate)`` of the middle of the bin, with the rate (a
-        second) at which things finish there. Looks lie apart by a multiple of that: they tell nothing finer.
+        second) at which items finish there. Looks lie apart by a multiple of that: they tell nothing finer.
     """
     last = len(ages) - 1
     out = []
@@ -89,7 +89,7 @@ def bracket(ages: Sequence[float], after: float, by: float, *, done: bool) -> Br
     return done, j, (after - ages[j]) / (ages[j + 1] - ages[j]), k, share
 
 
-def fitted(
+def em_step(
     hazard: Sequence[float],
     looks: Sequence[Bracket],
     *,
@@ -102,8 +102,8 @@ def fitted(
     :param hazard: the cumulated hazard so far, at the knots.
     :param looks: newest first.
     :param memory: how many completions make a look count a third (1/e) of what the newest does.
-    :param believed: for each bin, how many of ``doubt`` imagined things that enter it finish in it.
-    :param doubt: how many such things are imagined: the weight of what was believed before.
+    :param believed: for each bin, how many of ``doubt`` imagined items that enter it finish in it.
+    :param doubt: how many such items are imagined: the weight of what was believed before.
     """
     last = len(hazard) - 1
     # A stretch adds the same to every bin that it covers: noted as a step up where it begins and one down where it

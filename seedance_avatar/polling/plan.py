@@ -21,14 +21,14 @@ from typing import Self
 
 import attrs
 
-__all__ = ["Plan"]
+__all__ = ["PollPlan"]
 
 _KNOTS_A_LOOK = 8
 _MOST_PARTS = 32  # of one bin
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
+class PollPlan:
     """A table of ages and, for something pending at each of them, the age at which to look next.
 
     :ivar ages: seconds since acceptance, rising from 0.

@@ -4,7 +4,7 @@
 other randomness than the one it was given.
 
 The learned schedule looks where :mod:`.planning` finds it cheapest under the law that :mod:`.learning` knows. A
-few looks are spent on learning alone: the first of some things falls anywhere before its planned age, since a
+few looks are spent on learning alone: the first of some items falls anywhere before its planned age, since a
 schedule that never looks early never hears that everything has become faster.
 """
 
@@ -20,18 +20,18 @@ import attrs
 
 from seedance_avatar.options import Polling
 
-from .completion_times import Law
-from .plan import Plan
+from .completion_times import CompletionTimes
+from .plan import PollPlan
 
-__all__ = ["Schedule", "Watched"]
+__all__ = ["PendingItem", "Schedule"]
 
-_PUT_OFF: Final = 0.1  # the share of a fixed distance by which a look may come later
-_STREWN: Final = 0.1  # the share of the distance to the look after it over which a planned look is strewn
-_EARLY: Final = 0.06  # the share of things whose first look comes early, once a law is known,
+FIXED_JITTER: Final = 0.1  # the share of a fixed distance by which a look may come later
+PLANNED_JITTER: Final = 0.1  # the share of the distance to the look after it over which a planned look is strewn
+_EARLY: Final = 0.06  # the share of items whose first look comes early, once a law is known,
 _EARLY_AT_FIRST: Final = 0.5  # before anything is,
-_EARLY_EACH: Final = 0.02  # and for each look that a thing takes: where they take many, one more costs little,
+_EARLY_EACH: Final = 0.02  # and for each look that a item takes: where they take many, one more costs little,
 _EARLY_MOST: Final = 0.3  # and what lasts so long that it takes many is noticed late to have become faster
-_DREAD: Final = 2.0  # see Plan.solve; in distances of looks at a law of the same median with an even hazard
+DELAY_SCALE: Final = 2.0  # see Plan.solve; in distances of looks at a law of the same median with an even hazard
 _PATIENCE: Final = 10.0  # seconds that a look which finds nothing new waits for one that is sure to
 _RANKED: Final = 256  # how many of what is due are ranked at a step: some 1 ms, when very many are
 _RECONSIDERED: Final = 10_000  # how many are looked through at once when a law has moved: some 20 ms
@@ -39,8 +39,8 @@ _OUT: Final = math.nan  # the due time of what is not in the heap: unequal to ev
 
 
 @attrs.define(eq=False, repr=False, weakref_slot=False)
-class Watched:
-    """One thing that is pending.
+class PendingItem:
+    """One item that is pending.
 
     :ivar kind: what it is (``"image"``, ``"video"``, ``"audio"``, ``"generation"``): each has its own schedule.
     :ivar accepted_at: when the service accepted it, seconds on the schedule's clock.
@@ -63,7 +63,7 @@ class Watched:
     due: float = attrs.field(default=_OUT, init=False)
     taken_at: float = attrs.field(default=-math.inf, init=False)
 
-    def __lt__(self, other: Watched) -> bool:
+    def __lt__(self, other: PendingItem) -> bool:
         """Let the older go first where a heap finds two due at once."""
         return self.accepted_at < other.accepted_at
 
@@ -75,12 +75,12 @@ class _Fixed:
     first: float
     every: float
 
-    def next_look(self, watched: Watched, now: float, rng: Random) -> float:
-        if watched.looks == 0:
-            return max(now, watched.accepted_at + self.first * (1 + _PUT_OFF * rng.random()))
-        return now + self.every * (1 + _PUT_OFF * rng.random())
+    def next_look(self, pending: PendingItem, now: float, rng: Random) -> float:
+        if pending.looks == 0:
+            return max(now, pending.accepted_at + self.first * (1 + FIXED_JITTER * rng.random()))
+        return now + self.every * (1 + FIXED_JITTER * rng.random())
 
-    def gain(self, watched: Watched, now: float) -> float:  # noqa: ARG002 - one face for both schedules
+    def gain(self, pending: PendingItem, now: float) -> float:  # noqa: ARG002 - one face for both schedules
         return 0.5  # nothing is known of it
 
     def learn(self, after: float, by: float, now: float, *, done: bool) -> bool:  # noqa: ARG002 - one face for both
@@ -91,33 +91,33 @@ class _Fixed:
 class _Learned:
     """Where the plan for the law of its kind says."""
 
-    law: Law
+    law: CompletionTimes
     price: float
-    plan: Plan = attrs.field(init=False)
+    plan: PollPlan = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._solve()
 
-    def next_look(self, watched: Watched, now: float, rng: Random) -> float:
-        if watched.looks == 0 and rng.random() < self._early():
-            return max(now, watched.accepted_at + self.plan.next_look(0.0) * rng.random())
-        return self.planned(watched, now, rng)
+    def next_look(self, pending: PendingItem, now: float, rng: Random) -> float:
+        if pending.looks == 0 and rng.random() < self._early():
+            return max(now, pending.accepted_at + self.plan.next_look(0.0) * rng.random())
+        return self.planned(pending, now, rng)
 
     def _early(self) -> float:
         """Return the share of first looks that come early: fewer as the law becomes known, but never none."""
         at_first = _EARLY_AT_FIRST / (1 + self.law.known / 4)
         return max(_EARLY, at_first, min(_EARLY_MOST, _EARLY_EACH * self.law.looks_each))
 
-    def planned(self, watched: Watched, now: float, rng: Random) -> float:
+    def planned(self, pending: PendingItem, now: float, rng: Random) -> float:
         # From when it was last known to be pending: what was accepted long ago and never looked at is due at once.
-        age = watched.last_look - watched.accepted_at
-        due = watched.accepted_at + self.plan.next_look(age if age > 0 else 0.0, _STREWN * (rng.random() - 0.5))
+        age = pending.last_look - pending.accepted_at
+        due = pending.accepted_at + self.plan.next_look(age if age > 0 else 0.0, PLANNED_JITTER * (rng.random() - 0.5))
         return max(now, due)
 
-    def gain(self, watched: Watched, now: float) -> float:
+    def gain(self, pending: PendingItem, now: float) -> float:
         """Return the chance that a look now finds it finished."""
-        before = self.law.finished_by(watched.last_look - watched.accepted_at)
-        return (self.law.finished_by(now - watched.accepted_at) - before) / max(1e-9, 1 - before)
+        before = self.law.finished_by(pending.last_look - pending.accepted_at)
+        return (self.law.finished_by(now - pending.accepted_at) - before) / max(1e-9, 1 - before)
 
     def learn(self, after: float, by: float, now: float, *, done: bool) -> bool:
         """Take in a look, see :meth:`Law.observe`. Return whether what is scheduled should be reconsidered."""
@@ -130,8 +130,8 @@ class _Learned:
 
     def _solve(self) -> None:
         law = self.law
-        dread = _DREAD * math.sqrt(2 * self.price * law.median)
-        self.plan = Plan.solve(law.ages, law.finished, self.price, dread)
+        dread = DELAY_SCALE * math.sqrt(2 * self.price * law.median)
+        self.plan = PollPlan.solve(law.ages, law.finished, self.price, dread)
 
 
 @attrs.define(eq=False, repr=False)
@@ -148,8 +148,8 @@ class Schedule:
     _overrides: Mapping[str, Polling]
     _paces: dict[str, _Fixed | _Learned] = attrs.field(factory=dict, init=False)
     _earlier: dict[str, Any] = attrs.field(factory=dict, init=False)
-    _heap: list[tuple[float, Watched]] = attrs.field(factory=list, init=False)
-    _ready: list[tuple[float, float, Watched]] = attrs.field(factory=list, init=False)
+    _heap: list[tuple[float, PendingItem]] = attrs.field(factory=list, init=False)
+    _ready: list[tuple[float, float, PendingItem]] = attrs.field(factory=list, init=False)
     _live: int = attrs.field(default=0, init=False)
 
     @classmethod
@@ -166,9 +166,9 @@ class Schedule:
         """How many are in the schedule; what is popped is not."""
         return self._live
 
-    def add(self, watched: Watched, now: float) -> None:
-        """Take ``watched`` up; its first look is reckoned from its ``accepted_at``, and lies not before ``now``."""
-        self._place(watched, self._pace(watched.kind).next_look(watched, now, self._rng), now)
+    def add(self, pending: PendingItem, now: float) -> None:
+        """Take ``pending`` up; its first look is reckoned from its ``accepted_at``, and lies not before ``now``."""
+        self._place(pending, self._pace(pending.kind).next_look(pending, now, self._rng), now)
 
     def next_due(self) -> float | None:
         """Return when something is next due (in the past, when it is overdue), or None when nothing is pending."""
@@ -177,7 +177,7 @@ class Schedule:
             return self._ready[0][1]
         return self._heap[0][0] if self._heap else None
 
-    def pop(self, now: float) -> Watched | None:
+    def pop(self, now: float) -> PendingItem | None:
         """Return the most worthwhile of what is due at ``now``, or None; it is out until it is put back.
 
         Where more is due than may be looked at, what is likelier to have finished goes first, but nothing waits
@@ -188,44 +188,44 @@ class Schedule:
         for _ in range(_RANKED):
             if not heap or heap[0][0] > now:
                 break
-            due, watched = heappop(heap)
+            due, pending = heappop(heap)
             self._drop_stale()
             if not ready and (not heap or heap[0][0] > now):
-                return self._taken(watched, now)  # nothing to choose from, as nearly always
-            heappush(ready, (due - _PATIENCE * self._pace(watched.kind).gain(watched, now), due, watched))
+                return self._taken(pending, now)  # nothing to choose from, as nearly always
+            heappush(ready, (due - _PATIENCE * self._pace(pending.kind).gain(pending, now), due, pending))
         return self._taken(heappop(ready)[2], now) if ready else None
 
-    def still_pending(self, watched: Watched, now: float, *, looked_at: float | None = None) -> None:
-        """Put ``watched`` back: a look that left at ``looked_at`` found it pending; the answer came at ``now``.
+    def still_pending(self, pending: PendingItem, now: float, *, looked_at: float | None = None) -> None:
+        """Put ``pending`` back: a look that left at ``looked_at`` found it pending; the answer came at ``now``.
 
         :param looked_at: seconds; when None, the time it was popped.
         """
-        before = watched.last_look
-        watched.looks += 1
-        watched.last_look = max(before, watched.taken_at if looked_at is None else looked_at)
-        pace = self._learned(watched, before, watched.last_look, now, done=False)
-        self._place(watched, pace.next_look(watched, now, self._rng), now)
+        before = pending.last_look
+        pending.looks += 1
+        pending.last_look = max(before, pending.taken_at if looked_at is None else looked_at)
+        pace = self._learned(pending, before, pending.last_look, now, done=False)
+        self._place(pending, pace.next_look(pending, now, self._rng), now)
 
-    def finished(self, watched: Watched, now: float, *, looked_at: float | None = None) -> None:
-        """Learn that ``watched`` became active between its last look and ``looked_at``, and forget it.
+    def finished(self, pending: PendingItem, now: float, *, looked_at: float | None = None) -> None:
+        """Learn that ``pending`` became active between its last look and ``looked_at``, and forget it.
 
         :param looked_at: seconds; when None, ``now``.
         """
-        self.discard(watched)
-        self._learned(watched, watched.last_look, now if looked_at is None else looked_at, now, done=True)
+        self.discard(pending)
+        self._learned(pending, pending.last_look, now if looked_at is None else looked_at, now, done=True)
 
-    def failed(self, watched: Watched) -> None:
-        """Forget ``watched``: it failed. The law of the time to active learns nothing from that."""
-        self.discard(watched)
+    def failed(self, pending: PendingItem) -> None:
+        """Forget ``pending``: it failed. The law of the time to active learns nothing from that."""
+        self.discard(pending)
 
-    def defer(self, watched: Watched, until: float) -> None:
-        """Put ``watched`` back, due at ``until``: the look could not be made. Its deadline comes first, once."""
-        self._place(watched, until, watched.taken_at)
+    def defer(self, pending: PendingItem, until: float) -> None:
+        """Put ``pending`` back, due at ``until``: the look could not be made. Its deadline comes first, once."""
+        self._place(pending, until, pending.taken_at)
 
-    def discard(self, watched: Watched) -> None:
-        """Forget ``watched``, in the schedule or not: nobody waits for it any more."""
-        if not math.isnan(watched.due):
-            watched.due = _OUT
+    def discard(self, pending: PendingItem) -> None:
+        """Forget ``pending``, in the schedule or not: nobody waits for it any more."""
+        if not math.isnan(pending.due):
+            pending.due = _OUT
             self._live -= 1
             self._compact()
 
@@ -246,7 +246,7 @@ class Schedule:
         if not isinstance(state, dict):
             return
         for kind, earlier in state.items():
-            law = Law.restored(earlier)
+            law = CompletionTimes.restored(earlier)
             pace = self._paces.get(kind)
             if law is None or (isinstance(pace, _Learned) and pace.law.completed):
                 continue
@@ -258,45 +258,47 @@ class Schedule:
         if pace is None:
             polling = self._overrides.get(kind, self._default)
             if polling.first is None or polling.every is None:
-                pace = _Learned(Law.restored(self._earlier.get(kind)) or Law.of(kind), polling.price)
+                pace = _Learned(
+                    CompletionTimes.restored(self._earlier.get(kind)) or CompletionTimes.of(kind), polling.price
+                )
             else:
                 pace = _Fixed(polling.first, polling.every)
             self._paces[kind] = pace
         return pace
 
-    def _learned(self, watched: Watched, after: float, by: float, now: float, *, done: bool) -> _Fixed | _Learned:
-        pace = self._pace(watched.kind)
-        if watched.teaches and pace.learn(after - watched.accepted_at, by - watched.accepted_at, now, done=done):
-            self._reconsider(watched.kind, now)
+    def _learned(self, pending: PendingItem, after: float, by: float, now: float, *, done: bool) -> _Fixed | _Learned:
+        pace = self._pace(pending.kind)
+        if pending.teaches and pace.learn(after - pending.accepted_at, by - pending.accepted_at, now, done=done):
+            self._reconsider(pending.kind, now)
         return pace
 
     def _reconsider(self, kind: str, now: float) -> None:
         """Bring forward what a law that has moved wants to be looked at much earlier."""
         pace = self._pace(kind)
-        for due, watched in self._heap[:_RECONSIDERED]:
+        for due, pending in self._heap[:_RECONSIDERED]:
             # What was deferred has to wait all the same: it was tried since its last look.
-            if watched.kind == kind and due == watched.due and watched.taken_at <= watched.last_look:
-                sooner = pace.next_look(watched, now, self._rng)
+            if pending.kind == kind and due == pending.due and pending.taken_at <= pending.last_look:
+                sooner = pace.next_look(pending, now, self._rng)
                 if sooner < now + 0.9 * (due - now):
-                    watched.due = sooner
-                    heappush(self._heap, (sooner, watched))
+                    pending.due = sooner
+                    heappush(self._heap, (sooner, pending))
         self._compact()
 
-    def _place(self, watched: Watched, due: float, seen: float) -> None:
+    def _place(self, pending: PendingItem, due: float, seen: float) -> None:
         """Set the due time and push. ``seen`` is when it was last seen pending, or tried."""
-        deadline = watched.deadline
-        if deadline is not None and watched.taken_at < deadline:
-            looked_past_it = watched.looks and watched.last_look >= deadline
+        deadline = pending.deadline
+        if deadline is not None and pending.taken_at < deadline:
+            looked_past_it = pending.looks and pending.last_look >= deadline
             due = due if looked_past_it else min(due, max(deadline, seen))
-        if math.isnan(watched.due):
+        if math.isnan(pending.due):
             self._live += 1
-        watched.due = due
-        heappush(self._heap, (due, watched))
+        pending.due = due
+        heappush(self._heap, (due, pending))
 
-    def _taken(self, watched: Watched, now: float) -> Watched:
-        watched.due, watched.taken_at = _OUT, now
+    def _taken(self, pending: PendingItem, now: float) -> PendingItem:
+        pending.due, pending.taken_at = _OUT, now
         self._live -= 1
-        return watched
+        return pending
 
     def _drop_stale(self) -> None:
         heap, ready = self._heap, self._ready

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from seedance_avatar.assets.adapter import AssetTrade
+from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.errors import AssetFailed, AvatarError
 from seedance_avatar.ingest.outcome_queue import AnyOutcome
 from seedance_avatar.ingest.pipeline import Pipeline
@@ -18,11 +18,11 @@ from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
 from seedance_avatar.outcomes import Active, Failed, InDoubt, Pending, Unsent
 
-__all__ = ["Home", "Member"]
+__all__ = ["InFlight", "PoolMember"]
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Member:
+class PoolMember:
     """One account in a run.
 
     :ivar begin: starts its pipeline over what it is given.
@@ -32,7 +32,7 @@ class Member:
     """
 
     name: str
-    trade: AssetTrade
+    adapter: AssetAdapter
     begin: Callable[[AsyncIterator[Any]], Awaitable[Pipeline]]
     journal: Journal | None = None
     pipeline: Pipeline | None = None
@@ -56,7 +56,7 @@ class Member:
             if isinstance(source, AssetSource):
                 group_id = await self._group_id(journal, group_of(source))
                 if group_id is not None or source.key is not None:
-                    marks[at] = self.trade.entry(journal, source, group_id or "").fingerprint
+                    marks[at] = self.adapter.entry(journal, source, group_id or "").fingerprint
         records = await journal.known(list(marks.values()))
         return {
             at: record
@@ -78,7 +78,7 @@ class Member:
         if record.remote_id is None:
             return (Failed if record.state == "refused" else InDoubt)(error=record.error(), **facts)
         status = record.state if record.state in {"active", "failed"} else "processing"
-        asset = self.trade.recall(source, record.group_id or "", record.remote_id, status)
+        asset = self.adapter.from_record(source, record.group_id or "", record.remote_id, status)
         match record.state:
             case "active":
                 return Active(asset=asset, **facts)
@@ -95,7 +95,7 @@ class Member:
         if not isinstance(outcome, Active):
             facts["error"] = outcome.error.concerning(source.label)
         if not isinstance(outcome, InDoubt | Unsent) and outcome.asset is not None:
-            facts["asset"] = self.trade.own(outcome.asset, source)
+            facts["asset"] = self.adapter.for_source(outcome.asset, source)
         return attrs.evolve(outcome, **facts)
 
     def take_back(self, alike: Callable[[Any], Hashable], identity: Hashable) -> list[Any]:
@@ -107,12 +107,12 @@ class Member:
 
 
 @attrs.define(eq=False, repr=False)
-class Home:
+class InFlight:
     """Where the sources of one identity are under way: what comes later and is like them goes there too.
 
     :ivar record: what the account's journal knew of them, or None: nothing that was sent goes elsewhere.
     """
 
-    member: Member
+    member: PoolMember
     record: Record | None = None
     under_way: int = 0

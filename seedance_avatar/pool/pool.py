@@ -12,19 +12,19 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
-from seedance_avatar.assets.adapter import AssetTrade
+from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.assets.messages import group_request
 from seedance_avatar.client.endpoint import check_key
-from seedance_avatar.client.tasks import Crew
+from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.errors import InvalidInput, JournalError, SessionStateError
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import Doubt, Limits, SharedLimits, check_positive
 from seedance_avatar.session.session import AvatarSession
 from seedance_avatar.text import KeyProvider, safe_text
 
-from .member import Member
+from .member import PoolMember
 from .run import PooledRun
 
 __all__ = ["AccountPool", "GroupName"]
@@ -98,7 +98,7 @@ class AccountPool:
         }
         self._groups: dict[tuple[str, str, Path | None], AssetGroup] = {}
         self._creating = {name: asyncio.Lock() for name in self._sessions}
-        self._crew = Crew()
+        self._crew = TaskSet()
         self._runs: set[PooledRun] = set()
 
     def __repr__(self) -> str:
@@ -191,7 +191,7 @@ class AccountPool:
             raise InvalidInput(message)
         if not callable(group_name):
             group_request(group_name, None)
-        Intake.of(sources)
+        SourceReader.of(sources)
 
         async def begin() -> PooledRun:
             stack = AsyncExitStack()
@@ -215,7 +215,7 @@ class AccountPool:
                 raise
             run = PooledRun(
                 members=members,
-                intake=Intake.of(sources),
+                reader=SourceReader.of(sources),
                 group_of=group_name if callable(group_name) else lambda _: group_name,
                 max_pending=max_pending,
                 stop_on_failure=on_failure == "stop",
@@ -247,7 +247,7 @@ class AccountPool:
         path: Path | None,
         stack: AsyncExitStack,
         **options: Any,  # noqa: ANN401 - of Engine.begin
-    ) -> Member:
+    ) -> PoolMember:
         engine = self._sessions[name]._open_engine()  # noqa: SLF001 - a pool is made of sessions
         journal = None
         if path is not None:
@@ -257,12 +257,12 @@ class AccountPool:
         async def group(source: AssetSource) -> AssetGroup:
             return await self._group(name, group_of(source), path, options["on_in_doubt"])
 
-        trade = AssetTrade(group, self._allow_private)
+        adapter = AssetAdapter(group, self._allow_private)
 
         def begin(feed: AsyncIterator[Any]) -> Awaitable[Any]:
-            return engine.begin(trade, feed, journal=path, **options)
+            return engine.begin(adapter, feed, journal=path, **options)
 
-        return Member(name=name, trade=trade, begin=begin, journal=journal)
+        return PoolMember(name=name, adapter=adapter, begin=begin, journal=journal)
 
     async def _group(self, account: str, name: str, path: Path | None, on_in_doubt: Doubt) -> AssetGroup:
         async with self._creating[account]:

@@ -16,15 +16,15 @@ from typing import Any, Final
 import anyio
 import attrs
 
-from seedance_avatar.client.tasks import outlast
+from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AvatarError, SessionStateError
-from seedance_avatar.ingest.outcome_queue import Accounts, AnyOutcome
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.outcome_queue import AnyOutcome, OutcomeQueue
+from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
 from seedance_avatar.outcomes import Failed, IngestReport, IngestStats, Unsent
 
-from .member import Home, Member
+from .member import InFlight, PoolMember
 
 __all__ = ["PooledRun"]
 
@@ -42,7 +42,7 @@ class _Feed:
     """What one account's pipeline reads: an async iterator that gives it a source when it asks."""
 
     run: PooledRun
-    member: Member
+    member: PoolMember
 
     def __aiter__(self) -> _Feed:
         return self
@@ -59,14 +59,14 @@ class PooledRun:
     :ivar release: gives the journals back.
     """
 
-    members: list[Member]
-    intake: Intake[Any]
+    members: list[PoolMember]
+    reader: SourceReader[Any]
     group_of: Callable[[AssetSource], str]
     max_pending: int
     stop_on_failure: bool
     clock: Callable[[], float]
     release: Callable[[], Awaitable[None]]
-    accounts: Accounts = attrs.field(factory=Accounts)
+    accounts: OutcomeQueue = attrs.field(factory=OutcomeQueue)
     crash: BaseException | None = None
     ended: bool = False
     task: asyncio.Task[None] | None = None
@@ -74,7 +74,7 @@ class PooledRun:
     _left: AvatarError | None = None
     _common: deque[Any] = attrs.field(factory=deque)
     _routing: list[Any] = attrs.field(factory=list)
-    _homes: dict[Hashable, Home] = attrs.field(factory=dict)
+    _homes: dict[Hashable, InFlight] = attrs.field(factory=dict)
     _under_way: int = 0
     _read: bool = False
     _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
@@ -89,14 +89,14 @@ class PooledRun:
         parts = [member.pipeline.stats() for member in self.members if member.pipeline is not None]
         return self.accounts.stats(
             elapsed=self._elapsed(),
-            exhausted=self.intake.exhausted,
+            exhausted=self.reader.exhausted,
             submitting=sum(part.submitting for part in parts),
             polling=sum(part.polling for part in parts),
         )
 
     def report(self) -> IngestReport:
         """Return the accounts with all that is not active."""
-        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.intake.exhausted)
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
 
     def _elapsed(self) -> float:
         return (self.clock() if self._ended_at is None else self._ended_at) - self._started_at
@@ -129,7 +129,7 @@ class PooledRun:
     async def gone(self) -> None:
         """Wait until the run is over; after :meth:`leave` that is at most ``timeouts.drain`` seconds away."""
         if self.task is not None:
-            await outlast(self.task)
+            await wait_through_cancel(self.task)
 
     # The supervisor
 
@@ -150,10 +150,10 @@ class PooledRun:
             self._flush(self._stopped or SessionStateError("the ingest was ended from outside"))
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._close(self.intake.aclose)
+                    await self._close(self.reader.aclose)
                     await self._close(self.release)
             finally:
-                self._broke(self.intake.error)
+                self._broke(self.reader.error)
                 self.ended, self._ended_at = True, self.clock()
                 self.accounts.stir()
 
@@ -186,7 +186,7 @@ class PooledRun:
                     self._moved.clear()
                     await self._moved.wait()
                     continue
-                self._routing = await self.intake.take(room)
+                self._routing = await self.reader.take(room)
                 if not self._routing:
                     return
                 self.accounts.taken += len(self._routing)
@@ -205,7 +205,7 @@ class PooledRun:
 
     async def _route(self) -> None:
         """Give each source that was read to the account whose journal knows it, and all others to whoever has room."""
-        known: dict[int, tuple[Member, Record]] = {}
+        known: dict[int, tuple[PoolMember, Record]] = {}
         for member in self.members:
             for at, record in (await member.known(self._routing, self.group_of)).items():
                 # That more than one knows it is what this prevents; where it is so, an id tells the most.
@@ -224,7 +224,7 @@ class PooledRun:
 
     # Giving
 
-    async def next_for(self, member: Member) -> Any:  # noqa: ANN401 - whatever the caller's iterable held
+    async def next_for(self, member: PoolMember) -> Any:  # noqa: ANN401 - whatever the caller's iterable held
         """Return the next source for ``member``'s pipeline, or raise StopAsyncIteration when there are no more.
 
         Cancelled, it has given nothing.
@@ -256,10 +256,10 @@ class PooledRun:
             return None
         return source.key if source.key is not None else (self.group_of(source), source.asset_type, source.source_url)
 
-    def _given(self, member: Member, source: Any, record: Record | None = None) -> Any:  # noqa: ANN401 - as above
+    def _given(self, member: PoolMember, source: Any, record: Record | None = None) -> Any:  # noqa: ANN401 - as above
         identity = self._identity(source)
         if identity is not None:
-            home = self._homes.setdefault(identity, Home(member))
+            home = self._homes.setdefault(identity, InFlight(member))
             home.under_way += 1
             home.record = home.record or record
         self._under_way += 1
@@ -267,7 +267,7 @@ class PooledRun:
 
     # Serving one account
 
-    async def _serve(self, member: Member) -> None:
+    async def _serve(self, member: PoolMember) -> None:
         try:
             pipeline = member.pipeline = await member.begin(_Feed(self, member))
         except AvatarError as error:
@@ -294,7 +294,7 @@ class PooledRun:
         if pipeline.halted is not None:
             self._lose(member, pipeline.halted)
 
-    def _take(self, member: Member, outcome: AnyOutcome, halted: AvatarError | None) -> None:
+    def _take(self, member: PoolMember, outcome: AnyOutcome, halted: AvatarError | None) -> None:
         """Book an outcome of ``member``, or let another account have the source where this one has left it unsent."""
         self._under_way -= 1
         source = outcome.source
@@ -321,7 +321,7 @@ class PooledRun:
             self._book(member.likewise(outcome, other))
         self._stir()
 
-    def _lose(self, member: Member, error: AvatarError) -> None:
+    def _lose(self, member: PoolMember, error: AvatarError) -> None:
         """Let ``member`` leave: what it has not taken goes to the others, as far as its journal does not know it."""
         if member.lost is not None or self._stopped is not None:
             return
@@ -360,7 +360,7 @@ class PooledRun:
             self._unsent(source, error)
 
     def _unsent(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - as above
-        label = self.members[0].trade.label(source)
+        label = self.members[0].adapter.label(source)
         self._book(Unsent(source=source, error=error.concerning(label)))
 
     def _book(self, outcome: AnyOutcome) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from seedance_avatar.errors import AssetFailed
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 
 from .records import Upload
 
@@ -41,9 +41,9 @@ def disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[st
             found += _about_asset(outcome, kind, by_id.get(asset.asset_id))
             unclaimed.get(source.source_url, {}).pop(asset.asset_id, None)
         elif kind in {"Active", "Pending"}:
-            found.append(f"{shown_url(source.source_url)}: {kind} without an asset")
+            found.append(f"{redact_url(source.source_url)}: {kind} without an asset")
         elif kind not in {"Failed", "Unsent"}:
-            found.append(f"{shown_url(source.source_url)}: {safe_text(kind, 40)} is no outcome")
+            found.append(f"{redact_url(source.source_url)}: {safe_text(kind, 40)} is no outcome")
 
     for url, left in unclaimed.items():
         spare = len(left) - len(doubtful.get(url, ()))
@@ -51,17 +51,17 @@ def disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[st
             ids = ", ".join(sorted(left))
             kinds = " and ".join(sorted(told.get(url, ()))) or "no outcome at all"
             found.append(
-                f"{shown_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), told as {kinds}"
+                f"{redact_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), told as {kinds}"
             )
     return found
 
 
 def _about_asset(outcome: Any, kind: str, upload: Upload | None) -> list[str]:  # noqa: ANN401 - an outcome of any kind
-    label = f"{shown_url(outcome.source.source_url)}: {kind} {safe_text(outcome.asset.asset_id, 64)}"
+    label = f"{redact_url(outcome.source.source_url)}: {kind} {safe_text(outcome.asset.asset_id, 64)}"
     if upload is None:
         return [f"{label}, which was never made"]
     if upload.source_url != outcome.source.source_url:
-        return [f"{label}, which was made from {shown_url(upload.source_url)}"]
+        return [f"{label}, which was made from {redact_url(upload.source_url)}"]
     failed = isinstance(getattr(outcome, "error", None), AssetFailed)
     if (kind == "Active" and upload.status != "active") or (failed and upload.status != "failed"):
         return [f"{label}, which is {upload.status}"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from seedance_avatar.text import shown_url
+from seedance_avatar.text import redact_url
 
 __all__ = ["Delivery", "Download", "FileUpload", "Generation", "Group", "Upload"]
 
@@ -36,7 +36,7 @@ class Upload:
     """
 
     asset_id: str
-    source_url: str = attrs.field(repr=shown_url)
+    source_url: str = attrs.field(repr=redact_url)
     group_id: str
     asset_type: str
     name: str | None
@@ -111,7 +111,7 @@ class Delivery:
 
     event_id: str
     task_id: str
-    url: str = attrs.field(repr=shown_url)
+    url: str = attrs.field(repr=redact_url)
     attempt: int
     status: int | None
     at: float

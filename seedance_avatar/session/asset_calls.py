@@ -13,10 +13,10 @@ from seedance_avatar.client.client import Passage
 from seedance_avatar.errors import AssetFailed
 from seedance_avatar.events import Accepted
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 from .engine import Engine
-from .submission import Single
+from .submission import Submission
 from .waiting import Recent, wait_for
 
 __all__ = ["Assets"]
@@ -36,7 +36,7 @@ class Assets:
         sent = await published(source, client=client, flow=engine.alone)
         request = asset_request(sent, group_id, allow_private=self.allow_private or sent is not source)
 
-        def read(answer: Answer) -> Asset:
+        def read(answer: Response) -> Asset:
             asset = read_asset(answer, source=source)
             now = client.clock()
             self._recent.note(asset.asset_id, now)
@@ -47,7 +47,7 @@ class Assets:
         async def call(passage: Passage) -> Asset:
             return await client.call(request, read, flow=engine.alone, passage=passage)
 
-        return await engine.finish(Single(call=call, item_id=lambda asset: asset.asset_id, about=request.about))
+        return await engine.finish(Submission(call=call, item_id=lambda asset: asset.asset_id, about=request.about))
 
     async def get(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now."""
@@ -70,7 +70,7 @@ class Assets:
         if seen is None or not seen.is_terminal:
             last = seen
             seen = await wait_for(
-                self.engine.watch,
+                self.engine.poller,
                 kind=(None if last is None else last.asset_type) or "image",
                 question=asset_query(asset_id),
                 read=partial(read_asset, source=None if last is None else last.source, asked=asset_id),

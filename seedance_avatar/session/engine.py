@@ -13,18 +13,18 @@ import anyio
 import attrs
 
 from seedance_avatar.assets.messages import read_group
-from seedance_avatar.client.circuit_breaker import Outage
+from seedance_avatar.client.circuit_breaker import CircuitBreaker
 from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
-from seedance_avatar.client.poller import Watch
+from seedance_avatar.client.poller import Poller
 from seedance_avatar.client.shared_gate import gates
-from seedance_avatar.client.tasks import Crew
+from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
 from seedance_avatar.events import Observer
-from seedance_avatar.ingest.adapter import Trade
+from seedance_avatar.ingest.adapter import Adapter
 from seedance_avatar.ingest.pipeline import Pipeline
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.models import AssetGroup
 from seedance_avatar.options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
 from seedance_avatar.outcomes import SessionStats
@@ -32,7 +32,7 @@ from seedance_avatar.polling.schedule import Schedule
 from seedance_avatar.wire.request import Request
 
 from .journals import Journals
-from .submission import Single
+from .submission import Submission
 
 if TYPE_CHECKING:
     from seedance_avatar.ingest.recorder import Recorder
@@ -71,8 +71,8 @@ class Engine:
 
     transport: Transport
     client: Client
-    watch: Watch
-    crew: Crew
+    poller: Poller
+    tasks: TaskSet
     journals: Journals
     timeouts: Timeouts
     limits: Limits | SharedLimits
@@ -85,7 +85,7 @@ class Engine:
     loop: asyncio.AbstractEventLoop
     pid: int
     pipelines: set[Pipeline] = attrs.field(factory=set)
-    singles: Crew = attrs.field(factory=Crew)
+    singles: TaskSet = attrs.field(factory=TaskSet)
     draining: AvatarError | None = None
     _begun: int = 0
 
@@ -112,18 +112,18 @@ class Engine:
             submit=submit,
             query=query,
             retry=retry,
-            outage=Outage(retry, loop.time, rng),
+            breaker=CircuitBreaker(retry, loop.time, rng),
             clock=loop.time,
             rng=rng,
             observer=None if observer is None else guarded(observer),
         )
-        crew = Crew()
+        tasks = TaskSet()
         schedule = Schedule.build(polling, rng, {"generation": video_polling})
         return cls(
             transport=transport,
             client=client,
-            watch=Watch(client, schedule, crew),
-            crew=crew,
+            poller=Poller(client, schedule, tasks),
+            tasks=tasks,
             journals=Journals(schedule),
             timeouts=timeouts,
             limits=limits,
@@ -153,7 +153,7 @@ class Engine:
             message = "a source cannot end the session that reads it: leave that to the task that consumes the stream"
             raise SessionStateError(message)
 
-    async def finish(self, single: Single[T]) -> T:
+    async def finish(self, single: Submission[T]) -> T:
         """Run a single submission so that a cancelled caller does not lose an id.
 
         Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
@@ -188,7 +188,7 @@ class Engine:
 
     async def begin(  # noqa: PLR0913 - the options of one run, by keyword
         self,
-        trade: Trade[Any, Any],
+        adapter: Adapter[Any, Any],
         sources: Iterable[Any] | AsyncIterable[Any],
         *,
         asset_timeout: float,
@@ -207,7 +207,7 @@ class Engine:
         self.check_here()
         if self.draining is not None:
             raise self.draining.with_traceback(None)
-        intake = Intake.of(sources)
+        reader = SourceReader.of(sources)
         if journal is not None:
             from seedance_avatar.ingest.recorder import Recorder  # noqa: PLC0415 - the journal's pen comes with the journal
 
@@ -215,7 +215,7 @@ class Engine:
             recorder = Recorder(
                 journal=held,
                 under_way=self.journals.under_way(held),
-                trade=trade,
+                adapter=adapter,
                 release=self.journals.release,
                 stats=self.stats,
                 on_in_doubt=on_in_doubt,
@@ -224,10 +224,10 @@ class Engine:
         self._begun += 1
         pipeline = Pipeline(
             number=self._begun,
-            trade=trade,
+            adapter=adapter,
             client=self.client,
-            watch=self.watch,
-            intake=intake,
+            poller=self.poller,
+            reader=reader,
             asset_timeout=asset_timeout,
             max_pending=max_pending,
             max_submitting=self.limits.max_submitting,
@@ -235,7 +235,7 @@ class Engine:
             drain=self.timeouts.drain,
             recorder=recorder,
         )
-        task = self.crew.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")
+        task = self.tasks.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")
         pipeline.task = task
         self.pipelines.add(pipeline)
         task.add_done_callback(lambda _: self.pipelines.discard(pipeline))
@@ -257,7 +257,7 @@ class Engine:
             return await self.client.call(request, read_group, flow=self.alone, passage=passage)
 
         if path is None:
-            return await self.finish(Single(call=call, item_id=_group_id, about=request.about))
+            return await self.finish(Submission(call=call, item_id=_group_id, about=request.about))
         journal = await self._held(path)
         try:
             entry = journal.entry(kind="group", key=name, shown=name)
@@ -271,7 +271,7 @@ class Engine:
                 raise known.error()
             return AssetGroup(group_id=known.remote_id, name=name)
         return await self.finish(
-            Single(
+            Submission(
                 about=request.about,
                 call=call,
                 item_id=_group_id,
@@ -285,7 +285,7 @@ class Engine:
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment."""
         client = self.client
-        down = client.outage.since
+        down = client.breaker.since
         return SessionStats(
             requests=client.requests,
             retries=client.retries,
@@ -293,7 +293,7 @@ class Engine:
             submitting=client.submit.inside,
             querying=client.query.inside,
             waiting=client.submit.waiting + client.query.waiting,
-            pending=len(self.watch),
+            pending=len(self.poller),
             submit_limit=client.submit.pacer.rate,
             submit_why=client.submit.pacer.why,
             query_limit=client.query.pacer.rate,
@@ -319,11 +319,11 @@ class Engine:
         """End everything: what waits gets :class:`SessionStateError`, what is on the wire comes home first."""
         closed = SessionStateError("the session was closed")
         await self.drain(self.timeouts.drain, closed)
-        self.watch.halt(closed)
+        self.poller.halt(closed)
         self.client.submit.close(closed)
         self.client.query.close(closed)
         await self.singles.aclose()
-        await self.crew.aclose()
+        await self.tasks.aclose()
         await self.journals.aclose()
         if self.permits is not None:
             await self.permits.aclose()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 import aiohttp
 import anyio
 
-from seedance_avatar.assets.adapter import AssetTrade, GroupOf, group_id_of
+from seedance_avatar.assets.adapter import AssetAdapter, GroupOf, group_id_of
 from seedance_avatar.assets.messages import group_request
 from seedance_avatar.client.endpoint import check_key, normalize_base
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import InvalidInput, SessionStateError
 from seedance_avatar.events import Observer, callable_observer
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import (
@@ -81,7 +81,7 @@ class AvatarSession(VideoSession):
     :param retry: how often to repeat what is safe to repeat.
     :param polling: when to look at pending assets; by default learned.
     :param video_polling: when to look at pending videos; by default after 5 s, then every 10 s.
-    :param timeouts: how long single things may take.
+    :param timeouts: how long single items may take.
     :param http: an ``aiohttp.ClientSession`` to borrow; it is never closed here.
     :param observer: called with every event (see ``seedance_avatar.events``).
     :param trust_env: True to obey the proxy variables of the environment.
@@ -342,7 +342,7 @@ class AvatarSession(VideoSession):
         if not callable(group):
             group_id_of(group)
         return self._stream(
-            AssetTrade(group, self._allow_private),
+            AssetAdapter(group, self._allow_private),
             sources,
             asset_timeout=asset_timeout,
             max_pending=max_pending,
@@ -352,13 +352,13 @@ class AvatarSession(VideoSession):
             retry_refused=retry_refused,
         )
 
-    def _stream(self, trade: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are around it
+    def _stream(self, adapter: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are around it
         if on_failure not in {"continue", "stop"}:
             message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
             raise InvalidInput(message)
-        Intake.of(sources)
+        SourceReader.of(sources)
 
         def begin() -> Awaitable[Any]:
-            return self._open_engine().begin(trade, sources, stop_on_failure=on_failure == "stop", **options)
+            return self._open_engine().begin(adapter, sources, stop_on_failure=on_failure == "stop", **options)
 
         return Ingest(begin)

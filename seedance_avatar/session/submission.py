@@ -23,7 +23,7 @@ from seedance_avatar.errors import (
 if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
 
-__all__ = ["Single"]
+__all__ = ["Submission"]
 
 IN_HAND: Final = "another call of this process is sending it: ask again once that one is done"
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Single(Generic[T]):
+class Submission(Generic[T]):
     """A single submission and where it is.
 
     :ivar call: given this as its passage, submits.
@@ -53,13 +53,13 @@ class Single(Generic[T]):
     resend: bool = False
     on_wire: bool = False
 
-    async def leaving(self) -> None:
+    async def before_send(self) -> None:
         """Commit the intent, then note that it is on the wire."""
         if self.journal is not None:
             await self.journal.sending(self.mark, resend=self.resend)
         self.on_wire = True
 
-    async def stayed(self) -> None:
+    async def not_applied(self) -> None:
         """Note that nothing came of it, and take the intent back."""
         self.on_wire = False
         if self.journal is not None:
@@ -68,7 +68,7 @@ class Single(Generic[T]):
     async def run(self) -> T:
         """Submit, and record how it ended.
 
-        :raises SubmissionInDoubt: another call of this process has the same thing in hand.
+        :raises SubmissionInDoubt: another call of this process has the same item in hand.
         """
         journal = self.journal
         if journal is None:
@@ -88,7 +88,7 @@ class Single(Generic[T]):
 
     async def _submit(self) -> T:
         try:
-            thing = await self.call(self)
+            item = await self.call(self)
         except AvatarError as error:
             if self.journal is not None:
                 await self._not_accepted(self.journal, error)
@@ -99,8 +99,8 @@ class Single(Generic[T]):
                     await self.journal.in_doubt(self.mark, SubmissionInDoubt("the wait for its answer was given up"))
             raise
         if self.journal is not None:
-            await self.journal.accepted(self.mark, self.item_id(thing))
-        return thing
+            await self.journal.accepted(self.mark, self.item_id(item))
+        return item
 
     async def _not_accepted(self, journal: Journal, error: AvatarError) -> None:
         match error:

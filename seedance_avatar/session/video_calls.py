@@ -14,7 +14,7 @@ from seedance_avatar.client.client import Passage
 from seedance_avatar.errors import ContentRefused
 from seedance_avatar.events import Accepted, Progress, ReferenceRegistered
 from seedance_avatar.models import Asset, AssetSource, VideoTask
-from seedance_avatar.videos.adapter import GenerationTrade, failure_of
+from seedance_avatar.videos.adapter import VideoAdapter, failure_of
 from seedance_avatar.videos.download import Download
 from seedance_avatar.videos.exactly_once import ExactlyOnce
 from seedance_avatar.videos.messages import read_video, video_query
@@ -22,7 +22,7 @@ from seedance_avatar.videos.real_person import refused_image, with_asset
 from seedance_avatar.videos.request import GenerationRequest
 
 from .engine import Engine
-from .submission import Single
+from .submission import Submission
 from .waiting import Recent, wait_for
 
 __all__ = ["Register", "Videos"]
@@ -36,7 +36,7 @@ class Videos:
     """What a session does for videos; see the methods of the same names there."""
 
     engine: Engine
-    trade: GenerationTrade = attrs.field(factory=GenerationTrade)
+    adapter: VideoAdapter = attrs.field(factory=VideoAdapter)
     _recent: Recent = attrs.field(factory=Recent)
 
     async def generate(
@@ -56,7 +56,7 @@ class Videos:
             try:
                 return await self._submit(request, journal)
             except ContentRefused as refusal:
-                url = refused_image(refusal, request, allow_private=self.trade.allow_private)
+                url = refused_image(refusal, request, allow_private=self.adapter.allow_private)
                 if register is None or url is None or url in registered:
                     raise
                 refused = refusal
@@ -70,12 +70,12 @@ class Videos:
 
     async def _submit(self, request: GenerationRequest, path: str | os.PathLike[str] | None) -> VideoTask:
         engine = self.engine
-        business_id = self.trade.admit(request)
+        business_id = self.adapter.admit(request)
         if path is None:
             return await engine.finish(self._single(request, business_id))
         journal = await engine.journals.acquire(path)
         try:
-            entry = self.trade.entry(journal, request, business_id)
+            entry = self.adapter.entry(journal, request, business_id)
             (known,) = await journal.claim([entry])
             if known is not None and known.remote_id is not None:
                 return await self.get(known.remote_id)
@@ -87,10 +87,10 @@ class Videos:
         finally:
             await engine.journals.release(journal)
 
-    def _single(self, request: GenerationRequest, business_id: str, **kept: Any) -> Single[VideoTask]:  # noqa: ANN401 - fields of Single
+    def _single(self, request: GenerationRequest, business_id: str, **kept: Any) -> Submission[VideoTask]:  # noqa: ANN401 - fields of Single
         client = self.engine.client
-        once = ExactlyOnce(client, self.engine.alone, looks=self.trade.looks)
-        submission = self.trade.request(request, business_id)
+        once = ExactlyOnce(client, self.engine.alone, looks=self.adapter.looks)
+        submission = self.adapter.request(request, business_id)
 
         async def call(passage: Passage) -> VideoTask:
             task = await once.submit(submission, business_id, passage)
@@ -100,7 +100,7 @@ class Videos:
                 client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
             return task
 
-        return Single(call=call, item_id=self.trade.item_id, about=request.label, **kept)
+        return Submission(call=call, item_id=self.adapter.item_id, about=request.label, **kept)
 
     async def get(self, video: VideoTask | str) -> VideoTask:
         """Ask for a task as it is now."""
@@ -121,7 +121,7 @@ class Videos:
             seen = await self.get(task_id)
         if seen is None or not seen.is_terminal:
             seen = await wait_for(
-                self.engine.watch,
+                self.engine.poller,
                 kind="generation",
                 question=video_query(task_id),
                 read=read_video,

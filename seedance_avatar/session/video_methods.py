@@ -21,7 +21,7 @@ from seedance_avatar.videos.request import GenerationRequest, Reference
 from .engine import Engine
 
 if TYPE_CHECKING:
-    from seedance_avatar.videos.adapter import GenerationTrade
+    from seedance_avatar.videos.adapter import VideoAdapter
 
     from .video_calls import Videos
 
@@ -45,15 +45,15 @@ class VideoSession(abc.ABC):
     async def wait_until_active(self, asset: Asset | str, *, timeout: float = ...) -> Asset: ...  # noqa: D102, ASYNC109 - likewise
 
     @abc.abstractmethod
-    def _stream(self, trade: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]: ...  # noqa: ANN401 - the typed faces stand around it
+    def _stream(self, adapter: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]: ...  # noqa: ANN401 - the typed faces stand around it
 
     # What makes videos is loaded with the first call for one: most sessions only ingest.
 
     @cached_property
-    def _video_trade(self) -> GenerationTrade:
-        from seedance_avatar.videos.adapter import GenerationTrade  # noqa: PLC0415 - as said above
+    def _video_trade(self) -> VideoAdapter:
+        from seedance_avatar.videos.adapter import VideoAdapter  # noqa: PLC0415 - as said above
 
-        return GenerationTrade(self._video_models, self._allow_private)
+        return VideoAdapter(self._video_models, self._allow_private)
 
     def _open_videos(self) -> Videos:
         engine = self._open_engine()

@@ -9,11 +9,11 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
-from seedance_avatar.client.poller import Watch
+from seedance_avatar.client.poller import Poller
 from seedance_avatar.errors import AvatarError, WaitTimeout
-from seedance_avatar.polling.schedule import Watched
+from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 __all__ = [
     "Recent",
@@ -47,7 +47,7 @@ A = TypeVar("A")
 @attrs.define(eq=False, repr=False)
 class _Waiter(Generic[A]):
     ask: Request
-    reader: Callable[[Answer], A]
+    reader: Callable[[Response], A]
     result: asyncio.Future[A]
     last: A | None
     teaches: bool
@@ -56,17 +56,17 @@ class _Waiter(Generic[A]):
     def question(self) -> Request:
         return self.ask
 
-    def read(self, answer: Answer) -> A:
+    def read(self, answer: Response) -> A:
         return self.reader(answer)
 
-    def saw(self, thing: A) -> None:
-        self.last = thing
+    def saw(self, item: A) -> None:
+        self.last = item
 
-    def ended(self, thing: A, error: AvatarError | None) -> None:
+    def ended(self, item: A, error: AvatarError | None) -> None:
         if self.result.done():
             return
         if error is None:
-            self.result.set_result(thing)
+            self.result.set_result(item)
             return
         # Its own copy: the hub ends many waits with one error, and each is raised in a task of its own.
         own = error.concerning(self.ask.about)
@@ -76,11 +76,11 @@ class _Waiter(Generic[A]):
 
 
 async def wait_for(  # noqa: PLR0913 - facts of one wait, all by keyword
-    watch: Watch,
+    poller: Poller,
     *,
     kind: str,
     question: Request,
-    read: Callable[[Answer], A],
+    read: Callable[[Response], A],
     accepted_at: float,
     deadline: float,
     last: A | None,
@@ -100,9 +100,9 @@ async def wait_for(  # noqa: PLR0913 - facts of one wait, all by keyword
     """
     result: asyncio.Future[A] = asyncio.get_running_loop().create_future()
     waiter: _Waiter[A] = _Waiter(question, read, result, last, teaches)
-    watched = Watched(kind=kind, accepted_at=accepted_at, deadline=deadline, payload=waiter, teaches=teaches)
-    watch.add(watched)
+    pending = PendingItem(kind=kind, accepted_at=accepted_at, deadline=deadline, payload=waiter, teaches=teaches)
+    poller.add(pending)
     try:
         return await result
     finally:
-        watch.discard(watched)
+        poller.discard(pending)

@@ -18,7 +18,7 @@ from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Entry
 from seedance_avatar.models import VideoTask
 from seedance_avatar.wire.request import Request
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 from .exactly_once import LOOKS, ExactlyOnce
 from .messages import generation_request, read_video, video_query
@@ -26,7 +26,7 @@ from .model_table import VIDEO_MODELS, VideoModel
 from .request import GenerationRequest
 from .rules import check_request, parts_of
 
-__all__ = ["GenerationTrade", "failure_of"]
+__all__ = ["VideoAdapter", "failure_of"]
 
 
 def failure_of(task: VideoTask) -> GenerationFailed | None:
@@ -38,7 +38,7 @@ def failure_of(task: VideoTask) -> GenerationFailed | None:
 
 
 @attrs.define(eq=False, repr=False)
-class GenerationTrade:
+class VideoAdapter:
     """How requests become videos: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them.
 
     :ivar models: what each model takes; see :mod:`seedance_avatar.video_models`.
@@ -49,7 +49,7 @@ class GenerationTrade:
     allow_private: bool = False
     looks: Sequence[float] = LOOKS
     kind: str = "videos"
-    settles_doubt: bool = True
+    idempotent: bool = True
     _takes: Counter[bytes] = attrs.field(factory=Counter, init=False)
 
     def label(self, source: object) -> str:
@@ -60,12 +60,12 @@ class GenerationTrade:
         """Return ``generation``."""
         return "generation"
 
-    async def place(self, source: GenerationRequest) -> str:
+    async def prepare(self, source: GenerationRequest) -> str:
         """Judge the request, warn of what is doubtful, and return the id under which it goes out."""
         return self.admit(source)
 
     def admit(self, source: object) -> str:
-        """Do what :meth:`place` does."""
+        """Do what :meth:`prepare` does."""
         if not isinstance(source, GenerationRequest):
             message = f"a request must be a GenerationRequest, not {type(source).__name__}"
             raise InvalidInput(message)
@@ -77,11 +77,11 @@ class GenerationTrade:
                 raise InvalidInput(remark, about=source.label) from None
         return source.client_business_id or f"sa-{uuid.uuid4().hex}"
 
-    def identity(self, source: GenerationRequest, place: str) -> Hashable:  # noqa: ARG002 - ours is never twice the same
+    def identity(self, source: GenerationRequest, target_id: str) -> Hashable:  # noqa: ARG002 - ours is never twice the same
         """Return the request's key or its own ``client_business_id``; equal requests without are so many videos."""
         return source.key or source.client_business_id
 
-    def entry(self, journal: Journal, source: GenerationRequest, place: str) -> Entry:
+    def entry(self, journal: Journal, source: GenerationRequest, target_id: str) -> Entry:
         """Return what a journal knows the request by: its key or id; else its content, and how many were like it.
 
         The third request of a kind is the third one in the next run too, as long as the requests come in the same
@@ -92,41 +92,41 @@ class GenerationTrade:
             digest = hashlib.blake2b(self.request(source, "").body or b"", digest_size=16).digest()
             self._takes[digest] += 1
             content = f"{digest.hex()}:{self._takes[digest]}"
-        return journal.entry(kind="generation", url=content, key=name, shown=source.label, business_id=place)
+        return journal.entry(kind="generation", url=content, key=name, shown=source.label, business_id=target_id)
 
     async def submit(
-        self, source: GenerationRequest, place: str, *, client: Client, flow: Flow, passage: Passage
+        self, source: GenerationRequest, target_id: str, *, client: Client, flow: Flow, passage: Passage
     ) -> VideoTask:
         """Submit the request exactly once."""
         once = ExactlyOnce(client, flow, looks=self.looks, patient=True)
-        return await once.submit(self.request(source, place), place, passage)
+        return await once.submit(self.request(source, target_id), target_id, passage)
 
-    def request(self, source: GenerationRequest, place: str) -> Request:
-        """Return the submission of ``source`` under the id ``place``."""
-        return generation_request(source, parts_of(source, allow_private=self.allow_private), place)
+    def request(self, source: GenerationRequest, target_id: str) -> Request:
+        """Return the submission of ``source`` under the id ``target_id``."""
+        return generation_request(source, parts_of(source, allow_private=self.allow_private), target_id)
 
     def question(self, item_id: str) -> Request:
         """Return the status request."""
         return video_query(item_id)
 
-    def read(self, answer: Answer, source: GenerationRequest, item_id: str) -> VideoTask:
+    def read(self, answer: Response, source: GenerationRequest, item_id: str) -> VideoTask:
         """Read the answer to it."""
         del item_id  # a gateway may tell of a task by another id than the one that it was asked by
         return read_video(answer, about=source.label)
 
-    def item_id(self, thing: VideoTask) -> str:
+    def item_id(self, item: VideoTask) -> str:
         """Return the task's id."""
-        return thing.task_id
+        return item.task_id
 
-    def recall(self, source: GenerationRequest, place: str, item_id: str, status: str) -> VideoTask:
+    def from_record(self, source: GenerationRequest, target_id: str, item_id: str, status: str) -> VideoTask:
         """Return the task as last seen; of what an earlier run finished, the URL is to be asked for."""
         known = {"": "queued", "active": "completed"}.get(status, status)
-        return VideoTask(task_id=item_id, status=known, model=source.model, client_business_id=place)
+        return VideoTask(task_id=item_id, status=known, model=source.model, client_business_id=target_id)
 
-    def own(self, thing: VideoTask, source: Any) -> VideoTask:  # noqa: ANN401, ARG002 - a task does not name its request
+    def for_source(self, item: VideoTask, source: Any) -> VideoTask:  # noqa: ANN401, ARG002 - a task does not name its request
         """Return the task."""
-        return thing
+        return item
 
-    def failure(self, thing: VideoTask) -> AvatarError | None:
+    def failure(self, item: VideoTask) -> AvatarError | None:
         """Return why there is no video, or None when there is one."""
-        return failure_of(thing)
+        return failure_of(item)

@@ -39,7 +39,7 @@ from seedance_avatar.errors import (
 from seedance_avatar.events import Progress
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Retry, Timeouts
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 
 __all__ = ["Download"]
 
@@ -245,7 +245,7 @@ class Download:
                 await self._pour(response, body, part, about)
         except (aiohttp.ClientError, TimeoutError) as error:
             # Its type and no more: the text of aiohttp's errors may show the query of a signed URL.
-            message = f"the transfer of {shown_url(url)} broke after {part.size} bytes ({type(error).__name__})"
+            message = f"the transfer of {redact_url(url)} broke after {part.size} bytes ({type(error).__name__})"
             raise _Interrupted(ConnectionFailed(message, about=about)) from None
 
     def _judged(self, response: aiohttp.ClientResponse, held: int, about: str) -> _Body:

@@ -71,7 +71,7 @@ class ExactlyOnce:
                 if submissions == _SUBMISSIONS:
                     raise
             submissions += 1
-            await passage.stayed()
+            await passage.not_applied()
 
     async def _find(self, business_id: str, pauses: Sequence[float], doubt: SubmissionInDoubt) -> VideoTask | None:
         """Return the task of this id, or None when the service does not know it after any of ``pauses``."""

@@ -19,7 +19,7 @@ from seedance_avatar.text import safe_text
 from seedance_avatar.wire.convert import structure
 from seedance_avatar.wire.refusals import find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
-from seedance_avatar.wire.response import Answer, parse_json
+from seedance_avatar.wire.response import Response, parse_json
 
 from .request import GenerationRequest
 from .rules import Part
@@ -73,7 +73,7 @@ def video_query(task_id: str) -> Request:
     return Request(lane="query", method="GET", path=f"{GENERATIONS}/{task_id}", subject=task_id, repeatable=True)
 
 
-def read_video(answer: Answer, *, about: str | None = None) -> VideoTask:
+def read_video(answer: Response, *, about: str | None = None) -> VideoTask:
     """Return the task that ``answer`` tells of.
 
     :raises ApiError: the service said no.

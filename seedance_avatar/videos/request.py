@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from seedance_avatar.models import Asset, AssetType
-from seedance_avatar.text import safe_text, shown_url, veiled
+from seedance_avatar.text import redact, redact_url, safe_text
 
 __all__ = ["ROLE_TYPES", "GenerationRequest", "Reference", "Role"]
 
@@ -26,12 +26,12 @@ ROLE_TYPES: Final[Mapping[Role, AssetType]] = {
 def _shown(medium: object) -> str:
     if medium is None:
         return "None"
-    return f"<asset {safe_text(medium.asset_id, 80)}>" if isinstance(medium, Asset) else shown_url(medium)
+    return f"<asset {safe_text(medium.asset_id, 80)}>" if isinstance(medium, Asset) else redact_url(medium)
 
 
 def _shown_prompt(prompt: object) -> str:
     # People paste signed URLs into prompts, too.
-    return safe_text(veiled(safe_text(prompt, 400)), 48)
+    return safe_text(redact(safe_text(prompt, 400)), 48)
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ import attrs
 
 from seedance_avatar.errors import AssetFailed, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetType
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 from seedance_avatar.wire.public_urls import judge_url
 from seedance_avatar.wire.refusals import is_id
 
@@ -42,7 +42,7 @@ class Part:
     """One reference as it is sent: its role and its URL, public or ``asset://<asset_id>``."""
 
     role: Role
-    url: str = attrs.field(repr=shown_url)
+    url: str = attrs.field(repr=redact_url)
 
     @property
     def medium_type(self) -> AssetType:
@@ -84,7 +84,7 @@ def check_request(
     """
     _refuse(_wrong_types(request), request.label)
     if request.callback_url is not None and (why := judge_url(request.callback_url, allow_private=allow_private)):
-        message = f"the service cannot call callback_url {shown_url(request.callback_url)}: {why}"
+        message = f"the service cannot call callback_url {redact_url(request.callback_url)}: {why}"
         raise InvalidInput(message, about=request.label)
     parts = parts_of(request, allow_private=allow_private)
     counts = Counter[str](part.role for part in parts)
@@ -139,10 +139,10 @@ def _url_of(reference: Reference, about: str, *, allow_private: bool) -> str:
     if str(medium).startswith(_ASSET):
         if is_id(medium.removeprefix(_ASSET)):
             return medium
-        message = f"{shown_url(medium)} is no asset URI: it must be asset://<asset_id>"
+        message = f"{redact_url(medium)} is no asset URI: it must be asset://<asset_id>"
         raise InvalidInput(message, about=about)
     if why := judge_url(medium, allow_private=allow_private):
-        message = f"the service cannot fetch the {reference.role} {shown_url(medium)}: {why}"
+        message = f"the service cannot fetch the {reference.role} {redact_url(medium)}: {why}"
         raise InvalidSource(message, about=about)
     return medium
 
@@ -177,7 +177,7 @@ def _broken_anywhere(request: GenerationRequest, counts: Counts) -> Iterator[str
     """Yield what breaks a rule of every model."""
     if found := _ADDRESS.search(request.prompt):
         yield (
-            f"the prompt holds {shown_url(found.group())}: pass media as references, and name them in the prompt by "
+            f"the prompt holds {redact_url(found.group())}: pass media as references, and name them in the prompt by "
             'type and number ("image 1", "audio 2")'
         )
     total = sum(counts.values())

@@ -28,11 +28,11 @@ from seedance_avatar.errors import (
     ServerError,
 )
 from seedance_avatar.models import AssetSource
-from seedance_avatar.text import safe_text, shown_url, veiled
+from seedance_avatar.text import redact, redact_url, safe_text
 
-from .response import Answer, parse_json
+from .response import Response, parse_json
 
-__all__ = ["About", "Complaint", "find_error", "find_reason", "is_id", "read_object"]
+__all__ = ["About", "ErrorFacts", "find_error", "find_reason", "is_id", "read_object"]
 
 About: TypeAlias = AssetSource | str | None
 """What a call was about: its label is made only when a message needs it."""
@@ -60,7 +60,7 @@ _REAL_PERSON: Final = "may contain real person"
 
 
 @attrs.frozen
-class Complaint:
+class ErrorFacts:
     """What an answer says went wrong.
 
     :ivar codes: its codes as text, the innermost first, since that is where it happened.
@@ -78,13 +78,13 @@ def is_id(value: object) -> bool:
 
 def find_reason(obj: Mapping[str, Any]) -> str | None:
     """Return why something failed, safe to show, from wherever ``obj`` says it, or None."""
-    complaint = _listen(obj)
+    complaint = find_error_facts(obj)
     code = next(iter(complaint.codes), "")
     words = complaint.message or code
-    return _told(words if code in words else f"{words} ({code})") or None
+    return _shown(words if code in words else f"{words} ({code})") or None
 
 
-def find_error(obj: object) -> Complaint | None:
+def find_error(obj: object) -> ErrorFacts | None:
     """Return what ``obj`` complains of, or None when it does not say that anything is wrong.
 
     A ``success`` that is true is believed; else a false one, an ``error``, a ``detail`` or a code that is none
@@ -97,7 +97,7 @@ def find_error(obj: object) -> Complaint | None:
         return None
     denied = success is False or (isinstance(success, str) and success.lower() == "false")
     if denied or any(obj.get(key) for key in ("error", "detail", "errors")) or _is_bad(obj.get("code")):
-        return _listen(obj)
+        return find_error_facts(obj)
     return None
 
 
@@ -107,23 +107,23 @@ def _is_bad(code: object) -> bool:
     return isinstance(code, int) and not isinstance(code, bool) and code not in {0, 200}
 
 
-def _listen(value: object) -> Complaint:
+def find_error_facts(value: object) -> ErrorFacts:
     """Collect the codes and the innermost words of ``value``."""
     codes: list[str] = []
-    message = _hear(value, codes, _DEEPEST)
-    return Complaint(tuple(reversed(codes)), message)
+    message = _walk(value, codes, _DEEPEST)
+    return ErrorFacts(tuple(reversed(codes)), message)
 
 
-def _hear(value: object, codes: list[str], depth: int) -> str:
+def _walk(value: object, codes: list[str], depth: int) -> str:
     """Return the innermost words of ``value``; add its codes to ``codes``, the outermost first."""
     if isinstance(value, str):
         inner = _json_in(value) if depth else None
-        words = "" if inner is None else _hear(inner, codes, depth - 1)
+        words = "" if inner is None else _walk(inner, codes, depth - 1)
         return words or ("" if value.strip().lower() in _SAYS_NOTHING else value.strip())
     if not depth:
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (_hear(item, codes, depth - 1) for item in value[:3])))
+        return "; ".join(filter(None, (_walk(item, codes, depth - 1) for item in value[:3])))
     if not isinstance(value, Mapping):
         return ""
     facts = {key.lower(): fact for key, fact in value.items()}
@@ -131,7 +131,7 @@ def _hear(value: object, codes: list[str], depth: int) -> str:
     places = [facts[name] for name in _WORDS if name in facts]
     # An object says more than the text beside it.
     places.sort(key=lambda it: not isinstance(it, Mapping))
-    return next(filter(None, (_hear(place, codes, depth - 1) for place in places)), "")
+    return next(filter(None, (_walk(place, codes, depth - 1) for place in places)), "")
 
 
 def _json_in(text: str) -> Any:  # noqa: ANN401 - JSON is anything
@@ -145,8 +145,8 @@ def _json_in(text: str) -> Any:  # noqa: ANN401 - JSON is anything
         return None
 
 
-def _told(words: str, limit: int = 300) -> str:
-    return safe_text(veiled(words[:_SHOWN]), limit)
+def _shown(words: str, limit: int = 300) -> str:
+    return safe_text(redact(words[:_SHOWN]), limit)
 
 
 def _page(body: bytes) -> str:
@@ -157,7 +157,7 @@ def _page(body: bytes) -> str:
 
         title = _TITLE.search(text)
         text = html.unescape(title[1] if title and title[1].strip() else _TAG.sub(" ", text))
-    return _told(text, 200)
+    return _shown(text, 200)
 
 
 def _label(about: About) -> str | None:
@@ -190,7 +190,7 @@ def _speaks_of(words: tuple[str, ...], codes: set[str]) -> bool:
     return any(word in code for code in codes for word in words)
 
 
-def _refusal(answer: Answer, complaint: Complaint, about: About) -> ApiError:
+def _refusal(answer: Response, complaint: ErrorFacts, about: About) -> ApiError:
     """Return the error that ``answer`` is, with the facts of its head and of ``complaint``."""
     status = answer.status
     if status < HTTPStatus.BAD_REQUEST:
@@ -199,11 +199,11 @@ def _refusal(answer: Answer, complaint: Complaint, about: About) -> ApiError:
     kind = _kind(status, complaint.codes, complaint.message)
     named = _REQUEST_ID.search(complaint.message)
     return kind(
-        _told(_REQUEST_ID.sub("", complaint.message))
+        _shown(_REQUEST_ID.sub("", complaint.message))
         or _page(answer.body)
         or responses.get(answer.status, "no reason given"),
         status=answer.status,
-        code=_told(next(iter(complaint.codes), ""), 80),
+        code=_shown(next(iter(complaint.codes), ""), 80),
         request_id=answer.request_id or (named[1] if named else None),
         retryable=issubclass(kind, RateLimited | ServerError),
         retry_after=answer.hints.retry_after,
@@ -211,26 +211,26 @@ def _refusal(answer: Answer, complaint: Complaint, about: About) -> ApiError:
     )
 
 
-def _misfit(answer: Answer, what: str, about: About) -> ProtocolError:
+def _protocol_error(answer: Response, what: str, about: About) -> ProtocolError:
     shown = _page(answer.body)
     message = f"HTTP {answer.status}, but {what}" + (f": {shown}" if shown else "")
     return ProtocolError(message, about=_label(about), status=answer.status, body=shown)
 
 
-def _not_done(answer: Answer, about: About) -> AvatarError:
+def _not_done(answer: Response, about: About) -> AvatarError:
     """Return the error that an answer outside of 2xx is."""
     if answer.status < HTTPStatus.BAD_REQUEST:
-        target = "nowhere" if answer.location is None else shown_url(answer.location)
-        return _misfit(answer, f"it redirects to {target}, and redirects are not followed", about)
+        target = "nowhere" if answer.location is None else redact_url(answer.location)
+        return _protocol_error(answer, f"it redirects to {target}, and redirects are not followed", about)
     try:
-        complaint = _listen(parse_json(answer.body))
+        complaint = find_error_facts(parse_json(answer.body))
     except ValueError:
-        complaint = Complaint(message=_page(answer.body))
+        complaint = ErrorFacts(message=_page(answer.body))
     return _refusal(answer, complaint, about)
 
 
 def read_object(
-    answer: Answer, *, key: str, about: About = None, usable: Callable[[object], bool] = is_id
+    answer: Response, *, key: str, about: About = None, usable: Callable[[object], bool] = is_id
 ) -> dict[str, Any]:
     """Return the object in ``answer`` that has a usable ``key``: the answer itself, or what its ``data`` wraps.
 
@@ -245,7 +245,7 @@ def read_object(
     try:
         value = parse_json(answer.body)
     except ValueError:
-        raise _misfit(
+        raise _protocol_error(
             answer, "the answer is not JSON" if answer.body.strip() else "the answer is empty", about
         ) from None
     level = value
@@ -258,4 +258,4 @@ def read_object(
     complaint = find_error(value)
     if complaint is not None:
         raise _refusal(answer, complaint, about)
-    raise _misfit(answer, f"the answer has no usable {key}", about)
+    raise _protocol_error(answer, f"the answer has no usable {key}", about)

@@ -15,9 +15,9 @@ from typing import Any, Final
 import attrs
 
 from seedance_avatar.models import RateHints
-from seedance_avatar.text import shown_url, veiled
+from seedance_avatar.text import redact, redact_url
 
-__all__ = ["Answer", "parse_json", "read_head"]
+__all__ = ["Response", "parse_json", "read_head"]
 
 _NO_HINTS: Final = RateHints()
 _LONGEST_WAIT: Final = 30 * 86_400.0  # seconds; who asks for more has sent garbage
@@ -26,7 +26,7 @@ _EPOCH: Final = 1e9  # a reset above this is a point in time (it was passed in 2
 
 
 @attrs.frozen(kw_only=True)
-class Answer:
+class Response:
     """What came back over HTTP, read whole.
 
     :ivar status: the HTTP status.
@@ -41,11 +41,11 @@ class Answer:
     body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")  # it may repeat a signed URL
     request_id: str | None = None
     hints: RateHints = _NO_HINTS
-    location: str | None = attrs.field(default=None, repr=lambda url: "None" if url is None else shown_url(url))
+    location: str | None = attrs.field(default=None, repr=lambda url: "None" if url is None else redact_url(url))
     content_type: str = ""
 
 
-def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Response:
     """Return the answer that ``status``, ``headers`` and ``body`` make.
 
     ``headers`` are looked up by their usual names: give a mapping that ignores case. Whatever a header
@@ -64,7 +64,7 @@ def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Ans
             reset=_reset(reset, date),
             retry_after=_retry_after(retry_after, date),
         )
-    return Answer(
+    return Response(
         status=status,
         body=body,
         request_id=_request_id(get("X-Oneapi-Request-Id") or get("X-Request-Id") or get("CF-Ray")),
@@ -78,7 +78,7 @@ def _request_id(text: str | None) -> str | None:
     """Keep a request id that can be shown and stored: anything may stand in a header, our own key too."""
     if not text or not text.isascii() or not text.isprintable() or len(text) > 128:  # noqa: PLR2004 - as much as errors show
         return None
-    return veiled(text) if "sk-" in text or " " in text or "//" in text else text
+    return redact(text) if "sk-" in text or " " in text or "//" in text else text
 
 
 def _count(text: str | None) -> int | None:

@@ -18,7 +18,7 @@ from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 from yarl import URL
 
-from seedance_avatar.client.fast_path import ShortWay
+from seedance_avatar.client.fast_path import FastPath
 from seedance_avatar.errors import ConnectionFailed
 
 OK = json_answer({"asset_id": "pa_1"})
@@ -26,10 +26,10 @@ BODY = OK.data.partition(b"\r\n\r\n")[2]
 
 
 @asynccontextmanager
-async def short_way(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[ShortWay]:
+async def short_way(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[FastPath]:
     connector = aiohttp.TCPConnector() if tls is None else aiohttp.TCPConnector(ssl=tls)
     async with aiohttp.ClientSession(connector=connector) as session:
-        way = ShortWay.to(URL(url), session, aiohttp.ClientTimeout(total=None))
+        way = FastPath.to(URL(url), session, aiohttp.ClientTimeout(total=None))
         assert way is not None
         way.use(CIMultiDict({"Authorization": "Bearer k"}))
         yield way
@@ -68,7 +68,7 @@ async def test_the_server_sees_the_same_request_either_way(
         async with opened(server.url + prefix) as transport:
             assert transport._short is not None
             await transport.send(request_)
-        monkeypatch.setattr(ShortWay, "to", classmethod(lambda *_: None))
+        monkeypatch.setattr(FastPath, "to", classmethod(lambda *_: None))
         async with opened(server.url + prefix) as transport:
             assert transport._short is None
             await transport.send(request_)
@@ -91,18 +91,18 @@ async def test_who_steps_in_afterwards_is_met_and_who_leaves_is_not() -> None:
 async def test_what_has_a_right_to_be_in_the_way_is_not_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
     origin, timeout = URL("http://127.0.0.1:1"), aiohttp.ClientTimeout()
     async with aiohttp.ClientSession(trust_env=True) as session:
-        assert ShortWay.to(origin, session, timeout) is None
+        assert FastPath.to(origin, session, timeout) is None
     async with aiohttp.ClientSession(trace_configs=[aiohttp.TraceConfig()]) as session:
-        assert ShortWay.to(origin, session, timeout) is None
+        assert FastPath.to(origin, session, timeout) is None
     async with aiohttp.ClientSession() as session:
-        assert ShortWay.to(origin, session, timeout) is not None
+        assert FastPath.to(origin, session, timeout) is not None
         usual = aiohttp.ClientSession._request
 
         async def probed(*args: Any, **kwargs: Any) -> aiohttp.ClientResponse:
             return await usual(*args, **kwargs)
 
         monkeypatch.setattr(aiohttp.ClientSession, "_request", probed)
-        assert ShortWay.to(origin, session, timeout) is None
+        assert FastPath.to(origin, session, timeout) is None
 
 
 @pytest.mark.asyncio

@@ -34,7 +34,7 @@ class Line:
         self.tasks: list[asyncio.Task[None]] = []
 
     async def _enter(self, flow: Flow, name: str) -> None:
-        await self.gate.enter(flow)
+        await self.gate.acquire(flow)
         self.through.append(name)
 
     def join(self, flow: Flow, *names: str) -> None:
@@ -51,10 +51,10 @@ async def test_no_more_than_the_width_are_inside_and_turns_go_round() -> None:
     await turns()
     assert (line.through, gate.inside, gate.waiting) == (["m1"], 1, 5)
     for _ in range(5):
-        gate.leave()
+        gate.release()
         await turns()
     assert line.through == ["m1", "m2", "f1", "m3", "f2", "m4"]
-    gate.leave()
+    gate.release()
     assert (gate.inside, gate.waiting) == (0, 0)
     await asyncio.gather(*line.tasks)
 
@@ -68,17 +68,17 @@ async def test_the_pacer_decides_when() -> None:
         line.join(Flow("one"), *"abcd")
         await asyncio.gather(*line.tasks)
         assert clock.now() - began >= 0.29
-        assert not gate.admits(Flow("another"))
+        assert not gate.try_acquire(Flow("another"))
         gate.brake(50.0)
         braked = clock.now()
-        await gate.enter(Flow("late"))
+        await gate.acquire(Flow("late"))
         assert clock.now() - braked >= 49.9
 
 
 @pytest.mark.asyncio
 async def test_a_brake_and_its_end_are_seen_by_those_who_wait() -> None:
     gate = gate_of(rate=1e-6, burst=1)
-    await gate.enter(Flow("first"))
+    await gate.acquire(Flow("first"))
     line = Line(gate)
     line.join(Flow("second"), "x")
     await turns()
@@ -92,19 +92,19 @@ async def test_a_brake_and_its_end_are_seen_by_those_who_wait() -> None:
 async def test_halted_a_flow_waits_no_more_and_the_others_do() -> None:
     gate = gate_of(width=1)
     line, stopped, other = Line(gate), Flow("stopped"), Flow("other")
-    await gate.enter(other)
+    await gate.acquire(other)
     line.join(stopped, "s1", "s2")
     line.join(other, "o1")
     await turns()
     stopped.halt(STOPPED)
     stopped.halt(SessionStateError("too late: the first holds"))
     await turns()
-    gate.leave()
+    gate.release()
     await turns()
     assert line.through == ["o1"]
     with pytest.raises(SessionStateError, match="stopped"):
-        await gate.enter(stopped)
-    assert not gate.admits(stopped)
+        await gate.acquire(stopped)
+    assert not gate.try_acquire(stopped)
     with pytest.raises(SessionStateError, match="stopped"):
         await stopped.sleep(3600.0)
     ends = await asyncio.gather(*line.tasks, return_exceptions=True)
@@ -126,7 +126,7 @@ async def test_halted_a_flow_that_sleeps_wakes_up() -> None:
 async def test_closed_nobody_comes_in() -> None:
     gate = gate_of(width=1)
     flow = Flow("any")
-    await gate.enter(flow)
+    await gate.acquire(flow)
     line = Line(gate)
     line.join(flow, "x")
     await turns()
@@ -134,9 +134,9 @@ async def test_closed_nobody_comes_in() -> None:
     with pytest.raises(SessionStateError, match="stopped"):
         await line.tasks[0]
     with pytest.raises(SessionStateError, match="stopped"):
-        await gate.enter(flow)
-    assert not gate.admits(flow)
-    gate.leave()
+        await gate.acquire(flow)
+    assert not gate.try_acquire(flow)
+    gate.release()
     assert (gate.inside, gate.waiting) == (0, 0)
 
 
@@ -145,19 +145,19 @@ async def test_closed_nobody_comes_in() -> None:
 async def test_cancelled_no_turn_is_taken_and_none_is_lost(when: str) -> None:
     gate = gate_of(width=1)
     flow = Flow("any")
-    await gate.enter(flow)
+    await gate.acquire(flow)
     line = Line(gate)
     line.join(flow, "gone", "next")
     await turns()
     if when == "as its turn comes":
-        gate.leave()  # its turn is there, and it has not run yet
+        gate.release()  # its turn is there, and it has not run yet
     line.tasks[0].cancel()
     await turns()
     if when == "while it waits":
-        gate.leave()
+        gate.release()
         await turns()
     assert line.through == ["next"]
-    gate.leave()
+    gate.release()
     assert (gate.inside, gate.waiting) == (0, 0)
     assert line.tasks[0].cancelled()
 
@@ -165,7 +165,7 @@ async def test_cancelled_no_turn_is_taken_and_none_is_lost(when: str) -> None:
 @pytest.mark.asyncio
 async def test_given_back_a_turn_is_as_if_never_taken() -> None:
     gate = gate_of(rate=1e-6, burst=1)
-    await gate.enter(Flow("did not go"))
-    gate.give_back()
-    assert gate.admits(Flow("goes instead"))
-    assert not gate.admits(Flow("has to wait"))
+    await gate.acquire(Flow("did not go"))
+    gate.cancel()
+    assert gate.try_acquire(Flow("goes instead"))
+    assert not gate.try_acquire(Flow("has to wait"))

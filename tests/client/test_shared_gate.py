@@ -64,8 +64,8 @@ def waits(*given: float | None) -> deque[float | None]:
 async def test_a_turn_waits_for_its_moment() -> None:
     gate = gate_of(Keeper(waits(0.0, 0.05)))
     began = gate.clock()
-    await gate.enter(Flow("a"))
-    await gate.enter(Flow("a"))
+    await gate.acquire(Flow("a"))
+    await gate.acquire(Flow("a"))
     assert gate.clock() - began >= 0.05
     assert gate.inside == 2
 
@@ -74,7 +74,7 @@ async def test_a_turn_waits_for_its_moment() -> None:
 async def test_no_more_moments_are_reserved_ahead_than_a_few() -> None:
     keeper = Keeper(waits(*[60.0] * 20))
     gate, flow = gate_of(keeper), Flow("a")
-    callers = [asyncio.create_task(gate.enter(flow)) for _ in range(20)]
+    callers = [asyncio.create_task(gate.acquire(flow)) for _ in range(20)]
     await asyncio.sleep(0.02)
     assert len(keeper.asked) == AHEAD
     assert gate.waiting == 20 - AHEAD
@@ -88,7 +88,7 @@ async def test_no_more_moments_are_reserved_ahead_than_a_few() -> None:
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 10])
 async def test_cancelled_anywhere_no_turn_is_lost(steps: int) -> None:
     gate = gate_of(Keeper(waits(60.0)))
-    caller = asyncio.create_task(gate.enter(Flow("a")))
+    caller = asyncio.create_task(gate.acquire(Flow("a")))
     for _ in range(steps):
         await asyncio.sleep(0)
     caller.cancel()
@@ -96,7 +96,7 @@ async def test_cancelled_anywhere_no_turn_is_lost(steps: int) -> None:
         await caller
     assert (gate.inside, gate.turns.inside) == (0, 0)
     gate.permits.waits.clear()  # type: ignore[attr-defined]  # the keeper of this test
-    await gate.enter(Flow("b"))
+    await gate.acquire(Flow("b"))
     assert gate.inside == 1
 
 
@@ -104,7 +104,7 @@ async def test_cancelled_anywhere_no_turn_is_lost(steps: int) -> None:
 @pytest.mark.parametrize("waited", [0.0, 60.0])
 async def test_closed_while_a_moment_is_waited_for(waited: float) -> None:
     gate = gate_of(Keeper(waits(waited)))
-    caller = asyncio.create_task(gate.enter(Flow("a")))
+    caller = asyncio.create_task(gate.acquire(Flow("a")))
     for _ in range(1 if waited == 0.0 else 10):
         await asyncio.sleep(0)
     gate.close(SessionStateError("closed"))
@@ -117,7 +117,7 @@ async def test_closed_while_a_moment_is_waited_for(waited: float) -> None:
 async def test_a_keeper_that_is_back_in_time_costs_nothing_but_time() -> None:
     keeper = Keeper(waits(None, None, None, 0.0))
     gate = gate_of(keeper)
-    await gate.enter(Flow("a"))
+    await gate.acquire(Flow("a"))
     assert len(keeper.asked) == 4
 
 
@@ -125,7 +125,7 @@ async def test_a_keeper_that_is_back_in_time_costs_nothing_but_time() -> None:
 async def test_patience_with_a_keeper_that_is_away_ends() -> None:
     gate = gate_of(Keeper(away=True), patience=0.05)
     with pytest.raises(ConnectionFailed):
-        await gate.enter(Flow("a"))
+        await gate.acquire(Flow("a"))
     assert (gate.inside, gate.turns.inside) == (0, 0)
 
 
@@ -133,7 +133,7 @@ async def test_patience_with_a_keeper_that_is_away_ends() -> None:
 async def test_a_brake_here_is_a_brake_for_all_and_holds_back_who_has_a_moment() -> None:
     keeper = Keeper(waits(0.02))
     gate = gate_of(keeper)
-    caller = asyncio.create_task(gate.enter(Flow("a")))
+    caller = asyncio.create_task(gate.acquire(Flow("a")))
     await asyncio.sleep(0.005)
     began = gate.clock()
     gate.brake(0.1)

@@ -32,7 +32,7 @@ from rig.rude import (
 from rig.tls import client_context, server_context
 from rig.trips import get, opened, post
 
-from seedance_avatar.client.transport import AnswerLost, Transport
+from seedance_avatar.client.transport import ResponseLost, Transport
 from seedance_avatar.errors import ConnectionFailed
 from seedance_avatar.wire.request import Request
 
@@ -226,7 +226,7 @@ async def test_a_lost_answer_is_told_as_lost_and_nothing_is_sent_twice(fault: st
     act, arrived = LOST[fault]
     async with RudeServer(act) as server, no_leaks():
         async with opened(server.url, request=0.3) as transport:
-            with pytest.raises(AnswerLost) as caught:
+            with pytest.raises(ResponseLost) as caught:
                 await transport.send(request_)
         await until(lambda: not server.open_connections)
     assert caught.value.about == request_.about
@@ -239,7 +239,7 @@ async def test_a_lost_answer_is_told_as_lost_and_nothing_is_sent_twice(fault: st
 async def test_a_lost_body_is_told_with_what_was_read_of_its_head() -> None:
     slow = Drip(OK, every=0.05, after=len(OK.data) - 12)
     async with RudeServer(slow) as server, opened(server.url, request=0.15) as transport:
-        with pytest.raises(AnswerLost, match=r"no whole answer within 0\.15 s") as caught:
+        with pytest.raises(ResponseLost, match=r"no whole answer within 0\.15 s") as caught:
             await transport.send(post())
     assert caught.value.status == 200
     assert caught.value.request_id == "r-1"
@@ -250,7 +250,7 @@ async def test_a_lost_body_is_told_with_what_was_read_of_its_head() -> None:
 @pytest.mark.asyncio
 async def test_what_is_not_http_is_no_answer_with_status_400() -> None:
     async with RudeServer(Bytes(b"garbage\r\n\r\n", then="close")) as server, opened(server.url) as transport:
-        with pytest.raises(AnswerLost, match="not HTTP") as caught:
+        with pytest.raises(ResponseLost, match="not HTTP") as caught:
             await transport.send(post())
     assert caught.value.status is None
 
@@ -263,7 +263,7 @@ async def test_a_request_cut_on_its_way_is_lost(how: str) -> None:
         proxy.cut_up = 1000
         proxy.reset = how == "reset"
         async with opened(proxy.url) as transport:
-            with pytest.raises(AnswerLost):
+            with pytest.raises(ResponseLost):
                 await transport.send(post(body))
     assert server.requests == []
     assert proxy.up == 1000
@@ -285,7 +285,7 @@ async def test_a_stale_connection_costs_one_request_and_no_silent_second(
         opened(server.url, http=http if borrowed else None) as transport,
     ):
         await transport.send(request_)
-        with pytest.raises(AnswerLost):
+        with pytest.raises(ResponseLost):
             await transport.send(request_)
         assert (await transport.send(request_)).status == 200
     # As many requests on the wire as sends: aiohttp's own second try of a GET would make it four.

@@ -14,8 +14,8 @@ from rig.rude import Act, Bytes, Cut, Drip, Endless, RudeServer, Seen, gzip_bomb
 from rig.trips import get, opened, post
 
 from seedance_avatar.client.aiohttp_errors import MAX_BODY
-from seedance_avatar.client.transport import AnswerLost
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.client.transport import ResponseLost
+from seedance_avatar.wire.response import Response
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -24,7 +24,7 @@ CHUNKED = raw_answer(b'5\r\n{"a":\r\n3\r\n"b"\r\n1\r\n}\r\n0\r\n\r\n', headers={
 REFUSED = json_answer({"message": "slow down"}, 429, {"Retry-After": "7"})
 
 
-async def answer_to_post(act: Act, request: float = 5.0) -> Answer:
+async def answer_to_post(act: Act, request: float = 5.0) -> Response:
     async with RudeServer(act) as server, opened(server.url, request=request) as transport:
         return await transport.send(post())
 
@@ -40,7 +40,7 @@ async def test_an_answer_cut_at_any_byte_is_lost(answer: Bytes, *, reset: bool) 
 
     async with RudeServer(cut_where_the_path_says) as server, no_leaks(), opened(server.url) as transport:
         for at in range(size):
-            with pytest.raises(AnswerLost):
+            with pytest.raises(ResponseLost):
                 await transport.send(post(path=f"/v1/{at}"))
         assert (await transport.send(post(path=f"/v1/{size}"))).status == 200
         # Each cut was met by one request, and none was repeated in silence.
@@ -57,7 +57,7 @@ async def test_an_answer_cut_by_what_lies_between_is_lost() -> None:
     ):
         for at in (1, 20, len(SMALL.data) - 1):
             proxy.cut_down = at
-            with pytest.raises(AnswerLost):
+            with pytest.raises(ResponseLost):
                 await transport.send(post())
         proxy.cut_down = None
         assert (await transport.send(post())).body == b'{"asset_id":"pa_1"}'
@@ -114,7 +114,7 @@ async def test_a_whole_answer_is_read_whole(act: Act, status: int, body: bytes) 
 async def test_a_switch_of_protocols_leaves_no_connection_open() -> None:
     upgrade = Bytes(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
     async with RudeServer(upgrade) as server, no_leaks(), opened(server.url, request=0.3) as transport:
-        with pytest.raises(AnswerLost):
+        with pytest.raises(ResponseLost):
             await transport.send(post())
         await until(lambda: not server.open_connections)
 
@@ -150,7 +150,7 @@ async def test_an_answer_that_never_ends_is_lost_before_it_costs_memory(kind: st
         async with opened(server.url) as transport:
             tracemalloc.start()
             try:
-                with pytest.raises(AnswerLost, match="longer than 1048576 bytes") as caught:
+                with pytest.raises(ResponseLost, match="longer than 1048576 bytes") as caught:
                     await transport.send(get())
                 _, peak = tracemalloc.get_traced_memory()
             finally:

@@ -8,7 +8,7 @@ from aioresponses import aioresponses
 from rig.trips import KEY, get, opened, post
 from yarl import URL
 
-from seedance_avatar.client.transport import AnswerLost
+from seedance_avatar.client.transport import ResponseLost
 from seedance_avatar.errors import ConnectionFailed
 
 BASE = "https://gateway.example"
@@ -33,12 +33,12 @@ async def test_a_mocked_answer_is_read_and_the_request_can_be_inspected() -> Non
 @pytest.mark.parametrize(
     ("exception", "verdict"),
     [
-        (aiohttp.ServerDisconnectedError(), AnswerLost),
-        (aiohttp.ClientOSError(104, "Connection reset by peer"), AnswerLost),
-        (aiohttp.ClientPayloadError(), AnswerLost),
-        (TimeoutError(), AnswerLost),
+        (aiohttp.ServerDisconnectedError(), ResponseLost),
+        (aiohttp.ClientOSError(104, "Connection reset by peer"), ResponseLost),
+        (aiohttp.ClientPayloadError(), ResponseLost),
+        (TimeoutError(), ResponseLost),
         (aiohttp.ConnectionTimeoutError(), ConnectionFailed),
-        (ValueError("anything else"), AnswerLost),
+        (ValueError("anything else"), ResponseLost),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )

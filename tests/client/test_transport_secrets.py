@@ -28,7 +28,7 @@ from rig.rude import (
 from rig.tls import server_context
 from rig.trips import KEY, get, opened, post
 
-from seedance_avatar.client.transport import AnswerLost, Transport
+from seedance_avatar.client.transport import ResponseLost, Transport
 from seedance_avatar.errors import AvatarError, ConnectionFailed
 from seedance_avatar.text import Secret
 
@@ -79,7 +79,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", list(FAULTS))
 async def test_no_lost_answer_shows_the_key(fault: str) -> None:
     async with RudeServer(FAULTS[fault]) as server, opened(server.url, request=0.15) as transport:
-        with pytest.raises(AnswerLost) as caught:
+        with pytest.raises(ResponseLost) as caught:
             await transport.send(post(BODY))
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert_no_secret(caught.value)
@@ -132,7 +132,7 @@ async def test_evidence_of_a_lost_answer_holds_neither_key_nor_signature() -> No
         return Drip(answer, every=0.2, after=len(answer.data))
 
     async with RudeServer(echo_and_drip) as server, opened(server.url, request=0.15) as transport:
-        with pytest.raises(AnswerLost) as caught:
+        with pytest.raises(ResponseLost) as caught:
             await transport.send(post(BODY))
     assert_no_secret(caught.value)
 

@@ -16,7 +16,7 @@ from rig.proxy import FaultProxy, black_hole
 from rig.rude import Drip, Late, RudeServer, Silence, json_answer, raw_answer, until
 from rig.trips import KEY, get, opened, post
 
-from seedance_avatar.client.transport import AnswerLost, Transport
+from seedance_avatar.client.transport import ResponseLost, Transport
 from seedance_avatar.errors import InvalidInput, SessionStateError
 from seedance_avatar.options import Timeouts
 from seedance_avatar.text import Secret
@@ -133,7 +133,7 @@ async def test_closing_tells_who_waits_and_who_is_on_the_wire() -> None:
             await until(lambda: server.requests)
             waiting = asyncio.create_task(transport.send(post()))
             await asyncio.sleep(0.02)
-        with pytest.raises(AnswerLost):
+        with pytest.raises(ResponseLost):
             await on_the_wire
         with pytest.raises(SessionStateError, match="nothing was sent"):
             await waiting
@@ -380,7 +380,7 @@ async def test_a_borrowed_session_that_closes_under_a_wait_cancels_nobody() -> N
             await http.close()
             with pytest.raises(SessionStateError, match="nothing was sent"):
                 await waiting
-            with pytest.raises(AnswerLost):
+            with pytest.raises(ResponseLost):
                 await on_the_wire
 
 

@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from seedance_avatar.ingest.admission import Feeder
-from seedance_avatar.ingest.outcome_queue import Accounts
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.admission import Admission
+from seedance_avatar.ingest.outcome_queue import OutcomeQueue
+from seedance_avatar.ingest.sources import SourceReader
 
 
-def feeder_of(*, queued: int, in_hand: int, max_pending: int = 1000, done: bool = False) -> Feeder:
-    """Return a feeder that reads sixteen ahead, for eight submissions on the wire."""
-    pipeline: Any = SimpleNamespace(queued=queued, max_submitting=8, accounts=Accounts(taken=in_hand))
-    return Feeder(cast("Any", pipeline), Intake.of([]), max_pending, done=done)
+def feeder_of(*, queued: int, in_hand: int, max_pending: int = 1000, done: bool = False) -> Admission:
+    """Return an admission that reads sixteen ahead, for eight submissions on the wire."""
+    pipeline: Any = SimpleNamespace(queued=queued, max_submitting=8, accounts=OutcomeQueue(taken=in_hand))
+    return Admission(cast("Any", pipeline), SourceReader.of([]), max_pending, done=done)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ async def test_once_it_is_closed_no_more_is_read_than_what_the_source_was_at() -
             yield number
             go.get()
 
-    intake = Intake.of(slow())
-    assert await intake.take(10) == [0]
-    await intake.aclose()
+    reader = SourceReader.of(slow())
+    assert await reader.take(10) == [0]
+    await reader.aclose()
     for _ in range(100):
         go.put(None)
-    assert intake._reader is not None
-    intake._reader.join()
+    assert reader._reader is not None
+    reader._reader.join()
     assert len(read) <= 2  # the second, where it had begun with it by then

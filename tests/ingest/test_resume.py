@@ -436,7 +436,7 @@ async def test_what_was_learned_about_polling_is_kept(tmp_path: Path) -> None:
     async with no_leaks(), world({"polling": Polling.learned()}) as w:
         await run(w, sources(30), path)
         assert w.session._engine is not None
-        learned = w.session._engine.watch.schedule.snapshot()
+        learned = w.session._engine.poller.schedule.snapshot()
         assert {"image", "video", "audio"} <= set(learned)
     async with await Journal.open(path) as journal:
         assert await journal.learned() == learned
@@ -444,7 +444,7 @@ async def test_what_was_learned_about_polling_is_kept(tmp_path: Path) -> None:
     expected.restore(learned)
     async with quick("http://127.0.0.1:9", polling=Polling.learned()) as session:
         assert session._engine is not None
-        schedule = session._engine.watch.schedule
+        schedule = session._engine.poller.schedule
         assert schedule.snapshot() != expected.snapshot()
         async with session.ingest([], group="pg_1", journal=path):
             assert schedule.snapshot() == expected.snapshot()

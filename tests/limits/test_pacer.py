@@ -112,7 +112,7 @@ def test_whatever_happens_the_next_moment_is_finite_and_comes(
             pacer.take(now)
         elif what == "back":
             pacer.take(now)
-            pacer.give_back(now)
+            pacer.cancel(now)
         elif what == "brake":
             pacer.brake(now, number)
         elif what != "wait":
@@ -143,7 +143,7 @@ def test_what_is_given_back_was_never_taken(rate: float | None, burst: int | Non
         pacer.take(now)
     at = pacer.next_at(now)
     pacer.take(at)
-    pacer.give_back(at)
+    pacer.cancel(at)
     assert pacer.next_at(at) == pytest.approx(at)
 
 

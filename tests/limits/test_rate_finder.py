@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from benchmarks.limits.gateways import Bucket
 from benchmarks.limits.simulate import Net, Run, simulate
 from seedance_avatar.limits.pacer import SUBMITS, Pacer
-from seedance_avatar.limits.rate_finder import LATE, LATE_LEAST, TARGET, Finder, Trail, first
+from seedance_avatar.limits.rate_finder import LATE, LATE_LEAST, TARGET, DepartureLog, RateFinder, first
 
 
-def pass_evenly(finder: Finder, now: float, seconds: float, rate: float) -> float:
+def pass_evenly(finder: RateFinder, now: float, seconds: float, rate: float) -> float:
     """Let requests through at an even rate, each answered at once; return when the last left."""
     for _ in range(round(seconds * rate)):
         now += 1.0 / rate
@@ -23,13 +23,13 @@ def pass_evenly(finder: Finder, now: float, seconds: float, rate: float) -> floa
     return now
 
 
-def refuse(finder: Finder, now: float, pause: float = 0.0, *, late: bool = False) -> float | None:
+def refuse(finder: RateFinder, now: float, pause: float = 0.0, *, late: bool = False) -> float | None:
     return finder.refused(now, now, pause, late=late)
 
 
-def measured(rate: float = 50.0, burst: int = 0) -> tuple[Finder, float]:
+def measured(rate: float = 50.0, burst: int = 0) -> tuple[RateFinder, float]:
     """Return a finder that has met a bucket and measured its rate, just cut."""
-    finder = Finder.start(SUBMITS)
+    finder = RateFinder.start(SUBMITS)
     now = 100.0
     for _ in range(burst):
         finder.passed(now, now, busy=True)
@@ -46,7 +46,7 @@ def run_against(rate: float, burst: float, net: Net, length: float) -> Run:
 
 @given(st.lists(st.floats(0.001, 2.0), min_size=1, max_size=400), st.floats(0.1, 100.0))
 def test_a_trail_tells_the_depth_however_it_is_thinned_out(gaps: list[float], rate: float) -> None:
-    trail, now, left = Trail(), 0.0, []
+    trail, now, left = DepartureLog(), 0.0, []
     for gap in gaps:
         now += gap
         left.append(now)
@@ -174,7 +174,7 @@ def test_a_pause_that_is_asked_for_with_each_refusal_makes_the_cruise_longer() -
 def test_whatever_it_is_told_the_rate_is_finite_and_no_wait_is_long(
     story: list[tuple[str, float, float, float]], times: int
 ) -> None:
-    finder, now = Finder.start(SUBMITS), 1e6
+    finder, now = RateFinder.start(SUBMITS), 1e6
     for what, gap, trip, pause in story:
         now += gap
         if what == "passed":

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedance_avatar.polling.completion_times import TYPICAL, Law
-from seedance_avatar.polling.hazard import assumed, at_age, bracket, carried, evened, fitted
+from seedance_avatar.polling.completion_times import TYPICAL, CompletionTimes
+from seedance_avatar.polling.hazard import assumed, at_age, bracket, em_step, resampled, smoothed
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
 json_like = st.recursive(
@@ -20,7 +20,7 @@ json_like = st.recursive(
 )
 
 
-def sound(law: Law) -> None:
+def sound(law: CompletionTimes) -> None:
     assert law.ages[0] == 0
     assert all(low < high for low, high in zip(law.ages, law.ages[1:], strict=False))
     assert all(0 <= value <= 1 for value in law.finished)
@@ -28,7 +28,9 @@ def sound(law: Law) -> None:
     assert 0 < law.median < math.inf
 
 
-def taught(law: Law, draw: Callable[[], float], count: int, *, start: float = 0.0, gap: float = 2.0) -> Law:
+def taught(
+    law: CompletionTimes, draw: Callable[[], float], count: int, *, start: float = 0.0, gap: float = 2.0
+) -> CompletionTimes:
     """Let ``law`` see things looked at about every ``gap`` seconds, one accepted each second."""
     rng = random.Random(5)
     for number in range(count):
@@ -44,7 +46,7 @@ def taught(law: Law, draw: Callable[[], float], count: int, *, start: float = 0.
 
 @pytest.mark.parametrize("kind", [*TYPICAL, "something else"])
 def test_before_anything_is_learned_the_recorded_times_are_assumed(kind: str) -> None:
-    law = Law.of(kind)
+    law = CompletionTimes.of(kind)
     sound(law)
     assert law.median == pytest.approx(TYPICAL.get(kind, 13.0), rel=0.02)
     assert law.finished_by(0) == 0
@@ -59,7 +61,7 @@ def test_a_law_is_found_though_every_time_is_only_known_within_two_seconds() -> 
     laws, drawn = [], list[float]()
     for seed in range(4):
         rng = random.Random(seed)
-        laws.append(taught(Law.of("image"), draw, 800))
+        laws.append(taught(CompletionTimes.of("image"), draw, 800))
         sound(laws[-1])
         # At some 16 looks each, this is how many its memory holds.
         held = drawn[-128:]
@@ -73,7 +75,7 @@ def test_a_law_is_found_though_every_time_is_only_known_within_two_seconds() -> 
 @pytest.mark.parametrize(("first", "then"), [(25.0, 5.0), (5.0, 25.0)])
 def test_a_law_that_jumps_is_followed_within_tens_of_completions(first: float, then: float) -> None:
     rng = random.Random(2)
-    law = taught(Law.of("image"), lambda: first * rng.lognormvariate(0, 0.2), 600)
+    law = taught(CompletionTimes.of("image"), lambda: first * rng.lognormvariate(0, 0.2), 600)
     assert law.median == pytest.approx(first, rel=0.15)
     taught(law, lambda: then * rng.lognormvariate(0, 0.2), 80, start=600)
     assert law.median == pytest.approx(then, rel=0.25)
@@ -82,7 +84,7 @@ def test_a_law_that_jumps_is_followed_within_tens_of_completions(first: float, t
 @pytest.mark.parametrize("scale", [0.02, 20_000.0])
 def test_a_law_far_from_the_assumed_one_is_reached(scale: float) -> None:
     rng = random.Random(3)
-    law = Law.of("image")
+    law = CompletionTimes.of("image")
     now = 0.0
     for _ in range(400):
         took, age, before = scale * rng.lognormvariate(0, 0.3), scale / 4, 0.0
@@ -98,7 +100,7 @@ def test_a_law_far_from_the_assumed_one_is_reached(scale: float) -> None:
 
 
 def test_what_never_finishes_makes_the_law_slower() -> None:
-    law = Law.of("image")
+    law = CompletionTimes.of("image")
     before = law.finished_by(60)
     for _ in range(200):
         law.observe(0.0, 30.0, done=False)
@@ -109,8 +111,8 @@ def test_what_never_finishes_makes_the_law_slower() -> None:
 
 def test_an_earlier_run_is_remembered_and_gives_way_to_what_is_seen() -> None:
     rng = random.Random(4)
-    earlier = taught(Law.of("image"), lambda: 40 * rng.lognormvariate(0, 0.2), 400)
-    law = Law.restored(json.loads(json.dumps(earlier.snapshot())))
+    earlier = taught(CompletionTimes.of("image"), lambda: 40 * rng.lognormvariate(0, 0.2), 400)
+    law = CompletionTimes.restored(json.loads(json.dumps(earlier.snapshot())))
     assert law is not None
     sound(law)
     for age in (10, 30, 40, 50, 80):
@@ -125,7 +127,7 @@ def test_an_earlier_run_is_remembered_and_gives_way_to_what_is_seen() -> None:
 
 @given(json_like)
 def test_a_snapshot_that_cannot_be_used_is_ignored(snapshot: object) -> None:
-    law = Law.restored(snapshot)
+    law = CompletionTimes.restored(snapshot)
     if law is not None:
         sound(law)
 
@@ -149,13 +151,13 @@ def test_a_snapshot_that_cannot_be_used_is_ignored(snapshot: object) -> None:
     ],
 )
 def test_a_snapshot_that_is_no_law_is_refused(ages: list[object], hazard: list[object]) -> None:
-    assert Law.restored({"ages": ages, "hazard": hazard}) is None
+    assert CompletionTimes.restored({"ages": ages, "hazard": hazard}) is None
 
 
 @given(st.lists(st.tuples(anything, anything, st.booleans()), max_size=40))
 @settings(max_examples=60)
 def test_whatever_is_observed_the_law_stays_a_law(looks: list[tuple[float, float, bool]]) -> None:
-    law = Law.of("video")
+    law = CompletionTimes.of("video")
     for number, (after, by, done) in enumerate(looks):
         law.observe(after, by, done=done)
         if number % 7 == 0:
@@ -163,11 +165,11 @@ def test_whatever_is_observed_the_law_stays_a_law(looks: list[tuple[float, float
     law.refit(100.0)
     sound(law)
     assert json.dumps(law.snapshot(), allow_nan=False)
-    assert Law.restored(law.snapshot()) is not None
+    assert CompletionTimes.restored(law.snapshot()) is not None
 
 
 def test_a_refit_is_not_wanted_before_something_was_seen_nor_too_often() -> None:
-    law = Law.of("image")
+    law = CompletionTimes.of("image")
     assert not law.wants_refit(0.0)
     law.observe(0.0, 5.0, done=False)
     law.observe(5.0, 10.0, done=True)
@@ -181,7 +183,7 @@ def test_a_refit_is_not_wanted_before_something_was_seen_nor_too_often() -> None
 
 def test_the_long_memory_forgets_slowly_and_holds_no_more_than_its_ring() -> None:
     rng = random.Random(6)
-    law = taught(Law.of("image"), lambda: rng.uniform(5, 15), 3000)
+    law = taught(CompletionTimes.of("image"), lambda: rng.uniform(5, 15), 3000)
     assert law.completed == 3000
     assert len(law._after) == len(law._by) == 2048
 
@@ -193,7 +195,7 @@ def test_a_line_is_read_between_its_knots_and_beyond() -> None:
     values = [0.0, 1.0, 2.0, 3.0, 4.0]
     assert at_age(ages, values, 3.0) == 2.5
     assert at_age(ages, values, 100.0) == 4.0
-    assert carried(ages, values, [0.0, 0.5, 3.0, 8.0, 12.0]) == [0.0, 0.5, 2.5, 4.0, 5.0]
+    assert resampled(ages, values, [0.0, 0.5, 3.0, 8.0, 12.0]) == [0.0, 0.5, 2.5, 4.0, 5.0]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_a_stretch_is_placed_among_the_knots(after: float, by: float, expected: 
 
 
 def test_an_even_hazard_is_its_own_evening() -> None:
-    even = evened(ages, ages, 2)
+    even = smoothed(ages, ages, 2)
     assert even == pytest.approx([1, 1, 2, 4])
 
 
@@ -219,12 +221,12 @@ def test_an_even_hazard_is_its_own_evening() -> None:
 def test_a_spike_is_evened_out_over_what_looks_cannot_tell_apart(blur: float, even: float) -> None:
     fine = [step / 10 for step in range(201)]
     spiked = [float(age) if age < 10 else age + 2 for age in fine]  # 2 more in the bin that ends at 10
-    assert evened(fine, spiked, 0, blur)[99] == pytest.approx(0.1 * (1 + even), rel=0.01)
+    assert smoothed(fine, spiked, 0, blur)[99] == pytest.approx(0.1 * (1 + even), rel=0.01)
 
 
 def test_exact_looks_give_the_share_that_finished() -> None:
     looks = [bracket(ages, 0.0, 1.0, done=False)] * 50 + [bracket(ages, 0.0, 1.0, done=True)] * 50
     hazard = assumed(ages, 3.0, 2.0)
     for _ in range(200):
-        hazard = fitted(hazard, looks, memory=1e9, believed=[0.0] * 4, doubt=1e-6)
+        hazard = em_step(hazard, looks, memory=1e9, believed=[0.0] * 4, doubt=1e-6)
     assert 1 - math.exp(-hazard[1]) == pytest.approx(0.5, abs=0.01)

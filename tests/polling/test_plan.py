@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedance_avatar.polling.plan import Plan
+from seedance_avatar.polling.plan import PollPlan
 
 
 def cost(looks: list[float], ages: list[float], finished: list[float], price: float, dread: float) -> float:
@@ -31,7 +31,7 @@ def cost(looks: list[float], ages: list[float], finished: list[float], price: fl
     return total
 
 
-def sequence(plan: Plan, end: float) -> list[float]:
+def sequence(plan: PollPlan, end: float) -> list[float]:
     looks = [plan.next_look(0.0)]
     while looks[-1] < end - 1e-9:
         looks.append(min(end, plan.next_look(looks[-1])))
@@ -51,7 +51,7 @@ def test_no_sequence_of_looks_at_the_knots_is_cheaper(
     masses[heaviest] = 1.0  # only their shares matter, so this leaves none out but *nothing to share*
     ages = [float(age) for age in range(8)]
     finished = [0.0, *itertools.accumulate(mass / sum(masses) for mass in masses)]
-    plan = Plan.solve(ages, finished, price, dread)
+    plan = PollPlan.solve(ages, finished, price, dread)
     ours = cost(sequence(plan, 7.0), ages, finished, price, dread)
     for count in range(7):
         for chosen in itertools.combinations(ages[1:-1], count):
@@ -60,7 +60,7 @@ def test_no_sequence_of_looks_at_the_knots_is_cheaper(
 
 def test_an_even_hazard_is_looked_at_evenly_at_the_known_distance() -> None:
     ages = [step / 4 for step in range(400)]
-    plan = Plan.solve(ages, [-math.expm1(-age / 10) for age in ages], 0.2, 1e9)
+    plan = PollPlan.solve(ages, [-math.expm1(-age / 10) for age in ages], 0.2, 1e9)
     looks = sequence(plan, 40.0)
     gaps = [high - low for low, high in itertools.pairwise(looks)]
     assert all(gap == pytest.approx(math.sqrt(2 * 0.2 * 10), rel=0.2) for gap in gaps[:-1])
@@ -68,17 +68,17 @@ def test_an_even_hazard_is_looked_at_evenly_at_the_known_distance() -> None:
 
 def test_a_certain_time_is_looked_at_once_just_after_it() -> None:
     ages = [0.0, 12.9, 13.0, 13.1, 60.0]
-    plan = Plan.solve(ages, [0.0, 0.0, 0.5, 1.0, 1.0], 0.2, 5.0)
+    plan = PollPlan.solve(ages, [0.0, 0.0, 0.5, 1.0, 1.0], 0.2, 5.0)
     assert plan.next_look(0.0) == pytest.approx(13.1)
 
 
 def test_a_dearer_look_is_made_less_often_and_dread_closes_the_long_gaps() -> None:
     ages = [step / 4 for step in range(400)]
     finished = [1 / (1 + (10 / age) ** 4) if age else 0.0 for age in ages]
-    counts = [len(sequence(Plan.solve(ages, finished, price, 4.0), 60.0)) for price in (0.05, 0.2, 1.0)]
+    counts = [len(sequence(PollPlan.solve(ages, finished, price, 4.0), 60.0)) for price in (0.05, 0.2, 1.0)]
     assert counts[0] > counts[1] > counts[2]
     longest = [
-        max(b - a for a, b in itertools.pairwise(sequence(Plan.solve(ages, finished, 0.2, dread), 60.0)))
+        max(b - a for a, b in itertools.pairwise(sequence(PollPlan.solve(ages, finished, 0.2, dread), 60.0)))
         for dread in (1.0, 1000.0)
     ]
     assert longest[0] < longest[1]
@@ -87,5 +87,5 @@ def test_a_dearer_look_is_made_less_often_and_dread_closes_the_long_gaps() -> No
 @given(st.floats(0, 1e6), st.floats(-0.5, 0.5))
 def test_the_next_look_always_lies_ahead(age: float, strewn: float) -> None:
     ages = [step / 2 for step in range(100)]
-    plan = Plan.solve(ages, [-math.expm1(-age / 5) for age in ages], 0.2, 4.0)
+    plan = PollPlan.solve(ages, [-math.expm1(-age / 5) for age in ages], 0.2, 4.0)
     assert age < plan.next_look(age, strewn) < math.inf

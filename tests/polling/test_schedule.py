@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedance_avatar.options import Polling
-from seedance_avatar.polling.schedule import Schedule, Watched
+from seedance_avatar.polling.schedule import PendingItem, Schedule
 
 KINDS = ("image", "video", "audio", "generation")
 POLLINGS = [Polling.learned(), Polling.fixed(0, 0), Polling.fixed(5, 10), Polling.learned(price=5)]
@@ -29,14 +29,14 @@ def build(polling: Polling = POLLINGS[0], seed: int = 0) -> Schedule:
 
 def test_a_fixed_schedule_is_one_line_and_looks_first_then_every() -> None:
     schedule = build(Polling.fixed(5, 10))
-    schedule.add(Watched("image", 100.0), 100.0)
+    schedule.add(PendingItem("image", 100.0), 100.0)
     due = schedule.next_due()
     assert due is not None
     assert 105 <= due <= 105.5
     assert schedule.pop(104.9) is None
-    watched = schedule.pop(due)
-    assert watched is not None
-    schedule.still_pending(watched, due)
+    pending = schedule.pop(due)
+    assert pending is not None
+    schedule.still_pending(pending, due)
     again = schedule.next_due()
     assert again is not None
     assert due + 10 <= again <= due + 11
@@ -44,17 +44,17 @@ def test_a_fixed_schedule_is_one_line_and_looks_first_then_every() -> None:
 
 def test_zero_looks_again_at_once() -> None:
     schedule = build(Polling.fixed(0, 0))
-    schedule.add(Watched("video", 7.0), 7.0)
+    schedule.add(PendingItem("video", 7.0), 7.0)
     for _ in range(3):
-        watched = schedule.pop(7.0)
-        assert watched is not None
-        schedule.still_pending(watched, 7.0)
+        pending = schedule.pop(7.0)
+        assert pending is not None
+        schedule.still_pending(pending, 7.0)
     assert len(schedule) == 1
 
 
 def test_each_kind_may_have_its_own_schedule() -> None:
     schedule = Schedule.build(Polling.learned(), random.Random(1), {"generation": Polling.fixed(5, 10)})
-    schedule.add(Watched("generation", 0.0), 0.0)
+    schedule.add(PendingItem("generation", 0.0), 0.0)
     due = schedule.next_due()
     assert due is not None
     assert 5 <= due <= 5.5
@@ -64,7 +64,7 @@ def test_what_was_accepted_at_once_is_not_looked_at_at_once() -> None:
     for polling in (Polling.learned(), Polling.fixed(5, 10)):
         schedule = build(polling)
         for _ in range(1000):
-            schedule.add(Watched("image", 0.0), 0.0)
+            schedule.add(PendingItem("image", 0.0), 0.0)
         first = schedule.next_due()
         assert first is not None
         together = 0
@@ -80,7 +80,7 @@ def test_everything_added_comes_out_once_in_order_and_never_early(
 ) -> None:
     schedule = build(polling, seed)
     for number, (kind, accepted_at) in enumerate(added):
-        schedule.add(Watched(kind, accepted_at, number), now)
+        schedule.add(PendingItem(kind, accepted_at, number), now)
     assert len(schedule) == len(added)
     out = []
     clock = now
@@ -89,9 +89,9 @@ def test_everything_added_comes_out_once_in_order_and_never_early(
         if due > clock:
             assert schedule.pop(math.nextafter(due, 0)) is None
             clock = due
-        watched = schedule.pop(clock)
-        assert watched is not None
-        out.append(watched.payload)
+        pending = schedule.pop(clock)
+        assert pending is not None
+        out.append(pending.payload)
     assert sorted(out) == list(range(len(added)))
     assert len(schedule) == 0
 
@@ -103,57 +103,57 @@ def test_a_deadline_gets_its_look_and_only_one_is_forced(
 ) -> None:
     schedule = build(polling, seed)
     deadline = accepted_at + allowed
-    schedule.add(Watched("image", accepted_at, deadline=deadline), accepted_at)
+    schedule.add(PendingItem("image", accepted_at, deadline=deadline), accepted_at)
     for _ in range(300):
         due = schedule.next_due()
         assert due is not None
         assert due <= deadline
         now = max(due, accepted_at) + stall
-        watched = schedule.pop(now)
-        assert watched is not None
+        pending = schedule.pop(now)
+        assert pending is not None
         if now >= deadline:
             break
-        schedule.still_pending(watched, now)
+        schedule.still_pending(pending, now)
     else:
         assert polling == Polling.fixed(0, 0)
         return
     # The look past the deadline was made: what puts it back is the caller's wish, at its ordinary distance.
-    schedule.defer(watched, now + 30)
+    schedule.defer(pending, now + 30)
     assert schedule.next_due() == now + 30
 
 
 def test_an_answer_that_comes_after_the_deadline_to_a_look_before_it_brings_one_more_look() -> None:
     schedule = build(Polling.fixed(1, 100))
-    schedule.add(Watched("image", 0.0, deadline=5.0), 0.0)
-    watched = schedule.pop(2.0)
-    assert watched is not None
-    schedule.still_pending(watched, 9.0, looked_at=2.0)
+    schedule.add(PendingItem("image", 0.0, deadline=5.0), 0.0)
+    pending = schedule.pop(2.0)
+    assert pending is not None
+    schedule.still_pending(pending, 9.0, looked_at=2.0)
     assert schedule.next_due() == 9.0
 
 
 def test_what_is_deferred_comes_back_then_or_at_its_deadline() -> None:
     schedule = build(Polling.fixed(1, 1))
-    schedule.add(Watched("image", 0.0), 0.0)
-    watched = schedule.pop(2.0)
-    assert watched is not None
-    schedule.defer(watched, 60.0)
+    schedule.add(PendingItem("image", 0.0), 0.0)
+    pending = schedule.pop(2.0)
+    assert pending is not None
+    schedule.defer(pending, 60.0)
     assert schedule.next_due() == 60.0
-    schedule.add(Watched("image", 0.0, deadline=40.0), 0.0)
-    watched = schedule.pop(2.0)
-    assert watched is not None
-    schedule.defer(watched, 60.0)
+    schedule.add(PendingItem("image", 0.0, deadline=40.0), 0.0)
+    pending = schedule.pop(2.0)
+    assert pending is not None
+    schedule.defer(pending, 60.0)
     assert schedule.next_due() == 40.0
 
 
 def test_what_nobody_waits_for_any_more_is_gone_and_leaves_nothing() -> None:
     schedule = build()
     for _ in range(20):
-        many = [Watched("image", 0.0) for _ in range(1000)]
-        for watched in many:
-            schedule.add(watched, 0.0)
-        for watched in many:
-            schedule.discard(watched)
-            schedule.discard(watched)
+        many = [PendingItem("image", 0.0) for _ in range(1000)]
+        for pending in many:
+            schedule.add(pending, 0.0)
+        for pending in many:
+            schedule.discard(pending)
+            schedule.discard(pending)
     assert len(schedule) == 0
     assert schedule.next_due() is None
     assert schedule.pop(1e9) is None
@@ -162,16 +162,16 @@ def test_what_nobody_waits_for_any_more_is_gone_and_leaves_nothing() -> None:
 
 def test_where_more_is_due_than_may_be_looked_at_the_likelier_goes_first_but_nothing_starves() -> None:
     schedule = build()
-    fresh = [Watched("image", 100.0, "fresh", deadline=104.0) for _ in range(50)]
-    ripe = [Watched("image", 60.0, "ripe", deadline=104.0) for _ in range(50)]
-    for watched in fresh + ripe:
-        schedule.add(watched, 100.0)
+    fresh = [PendingItem("image", 100.0, "fresh", deadline=104.0) for _ in range(50)]
+    ripe = [PendingItem("image", 60.0, "ripe", deadline=104.0) for _ in range(50)]
+    for pending in fresh + ripe:
+        schedule.add(pending, 100.0)
     assert [getattr(schedule.pop(104.0), "payload", None) for _ in range(50)] == ["ripe"] * 50
     # One a second may go, and something ripe comes every second: the fresh wait ten seconds for it, not for ever.
     order = []
     for second in range(80):
         now = 104.0 + second
-        schedule.add(Watched("image", now - 60, "ripe", deadline=now), now)
+        schedule.add(PendingItem("image", now - 60, "ripe", deadline=now), now)
         taken = schedule.pop(now)
         assert taken is not None
         order.append(taken.payload)
@@ -183,37 +183,37 @@ def test_where_more_is_due_than_may_be_looked_at_the_likelier_goes_first_but_not
 @given(seeds, st.lists(st.tuples(st.sampled_from("apdfsl"), st.floats(0, 30)), max_size=120))
 def test_what_is_pending_is_exactly_what_was_added_and_not_ended(seed: int, steps: list[tuple[str, float]]) -> None:
     schedule = build(seed=seed)
-    inside: set[Watched] = set()
-    out: list[Watched] = []
+    inside: set[PendingItem] = set()
+    out: list[PendingItem] = []
     now = 0.0
     for step, passed in steps:
         now += passed
         if step == "a":
-            watched = Watched("video", now, deadline=now + 100)
-            schedule.add(watched, now)
-            inside.add(watched)
+            pending = PendingItem("video", now, deadline=now + 100)
+            schedule.add(pending, now)
+            inside.add(pending)
         elif step == "p":
             taken = schedule.pop(now)
-            assert (taken is None) == all(watched.due > now for watched in inside)
+            assert (taken is None) == all(pending.due > now for pending in inside)
             if taken is not None:
                 inside.remove(taken)
                 out.append(taken)
         elif step == "l" and inside:
-            lost = min(inside, key=lambda watched: watched.due)
+            lost = min(inside, key=lambda pending: pending.due)
             schedule.discard(lost)
             inside.remove(lost)
         elif out and step in "dfs":
-            watched = out.pop()
+            pending = out.pop()
             if step == "d":
-                schedule.defer(watched, now + 5)
-                inside.add(watched)
+                schedule.defer(pending, now + 5)
+                inside.add(pending)
             elif step == "s":
-                schedule.still_pending(watched, now)
-                inside.add(watched)
+                schedule.still_pending(pending, now)
+                inside.add(pending)
             else:
-                schedule.finished(watched, now)
+                schedule.finished(pending, now)
         assert len(schedule) == len(inside)
-        assert all(watched.due < math.inf for watched in inside)
+        assert all(pending.due < math.inf for pending in inside)
         due = schedule.next_due()
         assert (due is None) == (not inside)
 
@@ -224,25 +224,25 @@ def test_what_was_learned_survives_into_the_next_run() -> None:
     now = 0.0
     for number in range(300):
         now = max(now, float(number))
-        schedule.add(Watched("video", now), now)
+        schedule.add(PendingItem("video", now), now)
         while (due := schedule.next_due()) is not None and due <= number + 1:
             now = max(now, due)
-            watched = schedule.pop(now)
-            assert watched is not None
-            if now - watched.accepted_at >= 50:
-                schedule.finished(watched, now, looked_at=now)
+            pending = schedule.pop(now)
+            assert pending is not None
+            if now - pending.accepted_at >= 50:
+                schedule.finished(pending, now, looked_at=now)
             else:
-                schedule.still_pending(watched, now, looked_at=now)
+                schedule.still_pending(pending, now, looked_at=now)
     kept = json.loads(json.dumps(schedule.snapshot(), allow_nan=False))
     assert sorted(kept) == ["audio", "video"]
     again = build()
-    again.add(Watched("video", 0.0), 0.0)
+    again.add(PendingItem("video", 0.0), 0.0)
     again.restore(kept)
     firsts = []
     for number in range(100):
-        watched = Watched("video", 0.0, number)
-        again.add(watched, 0.0)
-        firsts.append(watched.due)
+        pending = PendingItem("video", 0.0, number)
+        again.add(pending, 0.0)
+        firsts.append(pending.due)
     # Before anything was learned the first look at a video comes after some 11 s.
     assert 30 < sorted(firsts)[50] < 56
 
@@ -258,9 +258,9 @@ def test_a_state_that_cannot_be_used_is_ignored(state: object) -> None:
 def test_failures_teach_nothing() -> None:
     schedule = build()
     for _ in range(100):
-        watched = Watched("image", 0.0)
-        schedule.add(watched, 0.0)
-        schedule.failed(watched)
+        pending = PendingItem("image", 0.0)
+        schedule.add(pending, 0.0)
+        schedule.failed(pending)
     assert len(schedule) == 0
     assert schedule.snapshot() == {}
 
@@ -268,24 +268,24 @@ def test_failures_teach_nothing() -> None:
 def test_a_guessed_time_of_acceptance_teaches_nothing() -> None:
     schedule = build()
     for _ in range(100):
-        watched = Watched("image", 0.0, teaches=False)
-        schedule.add(watched, 0.0)
-        schedule.finished(watched, 1.0)
+        pending = PendingItem("image", 0.0, teaches=False)
+        schedule.add(pending, 0.0)
+        schedule.finished(pending, 1.0)
     assert schedule.snapshot() == {}
 
 
 def test_a_law_that_has_become_faster_brings_forward_what_is_scheduled_but_not_what_was_deferred() -> None:
     schedule = build()
-    waiting = [Watched("generation", 0.0) for _ in range(50)]
-    for watched in waiting:
-        schedule.add(watched, 0.0)
-    deferred = Watched("generation", 0.0)
+    waiting = [PendingItem("generation", 0.0) for _ in range(50)]
+    for pending in waiting:
+        schedule.add(pending, 0.0)
+    deferred = PendingItem("generation", 0.0)
     schedule.add(deferred, 0.0)
     deferred.taken_at = 1.0
     schedule.defer(deferred, 400.0)
-    before = [watched.due for watched in waiting]
+    before = [pending.due for pending in waiting]
     for number in range(60):
-        quick = Watched("generation", float(number))
+        quick = PendingItem("generation", float(number))
         schedule.add(quick, float(number))
         schedule.finished(quick, number + 2.0)
     assert sum(new.due < old for new, old in zip(waiting, before, strict=True)) > 40

@@ -29,7 +29,7 @@ from seedance_avatar import (
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Record
 from seedance_avatar.sandbox import Sandbox, Upload
-from seedance_avatar.text import shown_url
+from seedance_avatar.text import redact_url
 
 from .worker import Task, sources
 
@@ -170,7 +170,7 @@ async def accounts_agree(sandbox: Sandbox, outcomes: list[Any], journal: Path, c
         place = _place(outcome.source.source_url)
         record = records.get(place.encode())
         if record is not None:
-            wrong += _about(shown_url(place), outcome, record, uploads.get(place, []))
+            wrong += _about(redact_url(place), outcome, record, uploads.get(place, []))
     return wrong
 
 

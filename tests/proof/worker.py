@@ -81,10 +81,10 @@ def _session(task: Task) -> AvatarSession:
 
 def _traced(say: Callable[[str], object]) -> None:
     """Let every recorder tell before it writes an intent and after it has written an end."""
-    leaving = Recorder.leaving
+    leaving = Recorder.before_send
 
     async def told(self: Recorder, job: Job) -> None:
-        say(f"> {job.mark.hex()}")
+        say(f"> {job.fingerprint.hex()}")
         await leaving(self, job)
 
     def ending(name: str) -> None:
@@ -92,12 +92,12 @@ def _traced(say: Callable[[str], object]) -> None:
 
         async def wrapped(self: Recorder, job: Job, *rest: Any, **named: Any) -> None:
             await write(self, job, *rest, **named)
-            say(f"< {job.mark.hex()} {job.item_id or '-'}")
+            say(f"< {job.fingerprint.hex()} {job.item_id or '-'}")
 
         setattr(Recorder, name, wrapped)
 
-    Recorder.leaving = told  # type: ignore[method-assign]  # in a process that does nothing else
-    for name in ("stayed", "accepted", "not_accepted"):
+    Recorder.before_send = told  # type: ignore[method-assign]  # in a process that does nothing else
+    for name in ("not_applied", "accepted", "not_accepted"):
         ending(name)
 
 

@@ -138,7 +138,7 @@ async def test_what_is_under_way_shows_itself_in_a_line() -> None:
             assert engine is not None
             (pipeline,) = engine.pipelines
             job = next(iter(pipeline.alive))
-            for thing in (session, stream, stream.outcomes(), engine, pipeline, pipeline.feeder, job, job.watched):
+            for thing in (session, stream, stream.outcomes(), engine, pipeline, pipeline.admission, job, job.pending):
                 assert len(repr(thing)) < 400, type(thing)
 
 

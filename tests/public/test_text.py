@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedance_avatar.text import Secret, safe_text, veiled
+from seedance_avatar.text import Secret, redact, safe_text
 
 anything = st.text(st.characters(exclude_categories=[]))
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -95,7 +95,7 @@ def test_safe_text_takes_anything(value: object) -> None:
     ],
 )
 def test_veiled(text: str, shown: str) -> None:
-    assert veiled(text) == shown
+    assert redact(text) == shown
 
 
 @given(
@@ -103,7 +103,7 @@ def test_veiled(text: str, shown: str) -> None:
     query=st.text(st.characters(codec="ascii", exclude_categories=["Cc", "Zs"]), max_size=20),
 )
 def test_veiled_hides_every_query(before: str, query: str) -> None:
-    assert "S3CRET" not in veiled(f"{before}https://cdn.example.com/a.jpg?{query}S3CRET")
+    assert "S3CRET" not in redact(f"{before}https://cdn.example.com/a.jpg?{query}S3CRET")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_veiled_hides_every_query(before: str, query: str) -> None:
 )
 def test_veiled_takes_time_in_proportion_to_the_text(text: str) -> None:
     """Quadratic time here would be minutes: the suite's time-out is the judge."""
-    assert len(veiled(text)) <= 2 * len(text)
+    assert len(redact(text)) <= 2 * len(text)
 
 
 def test_a_secret_shows_itself_only_when_asked() -> None:

@@ -15,7 +15,7 @@ from seedance_avatar.models import Asset, VideoTask
 from seedance_avatar.videos.messages import generation_request, read_video, video_query
 from seedance_avatar.videos.request import GenerationRequest, Reference
 from seedance_avatar.videos.rules import parts_of
-from seedance_avatar.wire.response import Answer
+from seedance_avatar.wire.response import Response
 
 
 def body(request: GenerationRequest) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_a_task_is_asked_for_by_its_id_or_the_callers() -> None:
 
 
 def read(told: Any, status: int = 200) -> VideoTask:
-    return read_video(Answer(status=status, body=json.dumps(told).encode()), about="b-1")
+    return read_video(Response(status=status, body=json.dumps(told).encode()), about="b-1")
 
 
 URL = "https://files.example.com/v.mp4?sig=s3cret"

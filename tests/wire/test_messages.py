@@ -26,13 +26,13 @@ from seedance_avatar.errors import (
 from seedance_avatar.models import Asset, AssetGroup, AssetSource, RateHints, VideoTask
 from seedance_avatar.wire.convert import structure
 from seedance_avatar.wire.refusals import find_error, find_reason, read_object
-from seedance_avatar.wire.response import Answer, read_head
+from seedance_avatar.wire.response import Response, read_head
 
 URL = "https://cdn.example.com/a.jpg?sig=S3CRET"
 ULID = "pa_01HZXW8K3Q2N4M5P6R7S8T9V0W"
 
 
-def answer(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+def answer(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the answer of ``body``: bytes and text as they are, anything else as JSON."""
     if isinstance(body, str):
         body = body.encode()
@@ -50,7 +50,7 @@ def wrapped(**data: object) -> dict[str, object]:
 
 def test_an_ordinary_head() -> None:
     got = answer(b"{}", headers={"content-type": "application/json", "x-oneapi-request-id": "2026-1"})
-    assert got == Answer(status=200, body=b"{}", request_id="2026-1", content_type="application/json")
+    assert got == Response(status=200, body=b"{}", request_id="2026-1", content_type="application/json")
 
 
 @pytest.mark.parametrize(
@@ -581,7 +581,7 @@ json_values = st.recursive(
 statuses = st.sampled_from([200, 200, 201, 302, 400, 401, 403, 404, 422, 429, 500, 503]) | st.integers(100, 599)
 
 
-def assert_a_model_or_an_error(got: Answer) -> None:
+def assert_a_model_or_an_error(got: Response) -> None:
     for read in (read_asset, read_group):
         result: Asset | AssetGroup | AvatarError
         try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from seedance_avatar.text import shown_url
+from seedance_avatar.text import redact_url
 from seedance_avatar.wire.public_urls import MAX_URL, judge_host, judge_url
 
 anything = st.text(st.characters(exclude_categories=[]))
@@ -295,13 +295,13 @@ def test_no_disguise_of_a_loopback_or_private_address_passes(
     ],
 )
 def test_shown_url(url: object, shown: str) -> None:
-    assert shown_url(url) == shown
+    assert redact_url(url) == shown
 
 
 @given(anything, st.sampled_from(["?", "#"]), anything)
 def test_shown_url_takes_anything_and_hides_what_signs(head: str, mark: str, query: str) -> None:
-    shown = shown_url(f"https://cdn.example.com/{head}{mark}{query}S3CRET")
+    shown = redact_url(f"https://cdn.example.com/{head}{mark}{query}S3CRET")
     assert "S3CRET" not in shown
     assert shown.isprintable()
     assert len(shown) <= 160
-    assert shown_url(f"{head}{mark}{query}").isprintable()
+    assert redact_url(f"{head}{mark}{query}").isprintable()

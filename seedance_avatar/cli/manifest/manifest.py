@@ -17,7 +17,7 @@ import attrs
 
 from seedance_avatar import AssetSource, InvalidSource
 from seedance_avatar.models import ASSET_TYPES, AssetType
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 
 from .formats import BadRecord, Format, ManifestError, read_records
 
@@ -105,7 +105,7 @@ class Manifest:
                 yield RejectedRow(
                     line=line,
                     reason=safe_text(reason, 300),
-                    source=shown_url(url) if isinstance(url, str) and url else None,
+                    source=redact_url(url) if isinstance(url, str) and url else None,
                     key=safe_text(key, 80) if isinstance(key, str | int) and key != "" else None,
                 )
 

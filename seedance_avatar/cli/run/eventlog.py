@@ -9,7 +9,7 @@ import attrs
 
 from seedance_avatar import Asset, AssetSource, AvatarError, Event, VideoTask
 from seedance_avatar.cli.manifest.manifest import ManifestSource
-from seedance_avatar.text import shown_url
+from seedance_avatar.text import redact_url
 
 __all__ = ["EventLog", "plain"]
 
@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - whatever a fact may be,
             return {"type": type(value).__name__, "text": str(value)}
         case AssetSource():
             line = value.line if isinstance(value, ManifestSource) else None
-            return {"line": line, "key": value.key, "source": shown_url(value.source_url)}
+            return {"line": line, "key": value.key, "source": redact_url(value.source_url)}
         case Asset():
             return {"asset_id": value.asset_id, "status": value.status, "reason": value.reason}
         case VideoTask():

@@ -13,7 +13,7 @@ import attrs
 
 from seedance_avatar import Active, Asset, AvatarError, InvalidInput, Outcome
 from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 
 from .tally import outcome_name
 
@@ -35,7 +35,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
     return {
         "line": source.line if isinstance(source, ManifestSource) else None,
         "key": source.key,
-        "source": shown_url(source.source_url),
+        "source": redact_url(source.source_url),
         "asset_type": source.asset_type,
         "group": source.group if isinstance(source, ManifestSource) else None,
         "group_id": asset.group_id if asset else None,

@@ -24,7 +24,7 @@ from seedance_avatar import (
 )
 from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.manifest.manifest import ManifestSource
-from seedance_avatar.text import safe_text, shown_url
+from seedance_avatar.text import redact_url, safe_text
 
 __all__ = ["OUTCOMES", "Reason", "Tally", "outcome_name", "reason_of"]
 
@@ -65,7 +65,7 @@ def reason_of(error: AvatarError) -> str:
 
 def _brief(source: AssetSource) -> str:
     """Return what names ``source`` where there is room for one line: its URL only where it has no key."""
-    name = shown_url(source.source_url) if source.key is None else safe_text(source.key, 80)
+    name = redact_url(source.source_url) if source.key is None else safe_text(source.key, 80)
     return f"line {source.line}, {name}" if isinstance(source, ManifestSource) else name
 
 

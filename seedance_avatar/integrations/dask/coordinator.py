@@ -12,12 +12,12 @@ import anyio
 import attrs
 from distributed import Client, Event, Queue, Semaphore
 
-from seedance_avatar.assets.adapter import AssetTrade, group_id_of
-from seedance_avatar.client.tasks import outlast
+from seedance_avatar.assets.adapter import AssetAdapter, group_id_of
+from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AvatarError, InvalidSource, SessionStateError, SubmissionInDoubt
-from seedance_avatar.ingest.outcome_queue import Accounts, AnyOutcome
+from seedance_avatar.ingest.outcome_queue import AnyOutcome, OutcomeQueue
 from seedance_avatar.ingest.recorder import plan_for
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
@@ -59,8 +59,8 @@ class ClusterRun:
     """
 
     client: Client
-    intake: Intake[Any]
-    trade: AssetTrade
+    reader: SourceReader[Any]
+    adapter: AssetAdapter
     order: Callable[[int, list[tuple[AssetSource, str | None]]], Order]
     name: str
     shard: int
@@ -68,7 +68,7 @@ class ClusterRun:
     leases: int
     journal: Journal | None
     resend: bool
-    accounts: Accounts = attrs.field(factory=Accounts)
+    accounts: OutcomeQueue = attrs.field(factory=OutcomeQueue)
     crash: BaseException | None = None
     ended: bool = False
     task: asyncio.Task[None] | None = None
@@ -95,14 +95,14 @@ class ClusterRun:
         polling = sum(item.asset_id is not None for item in items)
         return self.accounts.stats(
             elapsed=self._elapsed(),
-            exhausted=self.intake.exhausted,
+            exhausted=self.reader.exhausted,
             submitting=len(items) - polling,
             polling=polling,
         )
 
     def report(self) -> IngestReport:
         """Return the accounts with all that is not active."""
-        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.intake.exhausted)
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
 
     def made_room(self) -> None:
         """Note that the consumer took an outcome."""
@@ -129,7 +129,7 @@ class ClusterRun:
     async def gone(self) -> None:
         """Wait until the run is over."""
         if self.task is not None:
-            await outlast(self.task)
+            await wait_through_cancel(self.task)
 
     def _say(self, word: str) -> None:
         said = asyncio.get_running_loop().create_task(Event(f"{self.name}-{word}", client=self.client).set())
@@ -162,7 +162,7 @@ class ClusterRun:
                     await self._clear_up(queue, semaphore)
             except Exception as error:  # noqa: BLE001 - a journal that fails to close, a cluster that is gone
                 self._broke(error)
-            self._broke(self.intake.error)
+            self._broke(self.reader.error)
             self.ended, self._ended_at = True, asyncio.get_running_loop().time()
             self.accounts.stir()
 
@@ -177,7 +177,7 @@ class ClusterRun:
             await self._lost(number, lost, follow=False)
         for item in self._to_follow:
             self._pending(item, self._stopped or lost)
-        await self.intake.aclose()
+        await self.reader.aclose()
         if self.journal is not None:
             await self.journal.aclose()
 
@@ -202,7 +202,7 @@ class ClusterRun:
                 if self._to_follow:
                     items, self._to_follow = self._to_follow, []
                 else:
-                    sources = await self.intake.take(self.shard)
+                    sources = await self.reader.take(self.shard)
                     if not sources and self._shards:
                         self._moved.clear()
                         await self._moved.wait()  # what a lost worker leaves behind may still be handed out
@@ -256,7 +256,7 @@ class ClusterRun:
                 if not item.settled:
                     self._settle(item, Unsent(source=item.source, error=stopped.concerning(item.source.label)))
             for source in rest:
-                self.accounts.settle(Unsent(source=source, error=stopped.concerning(self.trade.label(source))))
+                self.accounts.settle(Unsent(source=source, error=stopped.concerning(self.adapter.label(source))))
             raise
 
     async def _judged(self, source: Any) -> _Item | None:  # noqa: ANN401 - whatever the caller's iterable held
@@ -264,9 +264,9 @@ class ClusterRun:
             if isinstance(source, AssetSource) and source.path is not None:
                 message = "a cluster takes URLs only: the file may not be where the worker is"
                 raise InvalidSource(message)
-            identity = self.trade.identity(source, await self.trade.place(source))
+            identity = self.adapter.identity(source, await self.adapter.prepare(source))
         except AvatarError as error:
-            self.accounts.settle(Failed(source=source, error=error.concerning(self.trade.label(source))))
+            self.accounts.settle(Failed(source=source, error=error.concerning(self.adapter.label(source))))
             return None
         if (first := self._first.get(identity)) is not None:
             first.twins.append(source)
@@ -275,8 +275,8 @@ class ClusterRun:
         return item
 
     async def _recognise(self, items: list[_Item], journal: Journal) -> list[_Item]:
-        group_id = group_id_of(self.trade.group)
-        entries = [self.trade.entry(journal, item.source, group_id) for item in items]
+        group_id = group_id_of(self.adapter.group)
+        entries = [self.adapter.entry(journal, item.source, group_id) for item in items]
         wanted: list[_Item] = []
         for item, entry, record in zip(items, entries, await journal.claim(entries), strict=True):
             item.mark = entry.fingerprint
@@ -296,11 +296,11 @@ class ClusterRun:
         source = item.source
         if record.remote_id is None:
             return (Failed if record.state == "refused" else InDoubt)(source=source, error=record.error())
-        asset = self.trade.recall(source, record.group_id or "", record.remote_id, record.state)
+        asset = self.adapter.from_record(source, record.group_id or "", record.remote_id, record.state)
         if record.state == "active":
             return Active(source=source, asset=asset)
         asset = attrs.evolve(asset, reason=record.reason)
-        return Failed(source=source, asset=asset, error=self.trade.failure(asset) or record.error())
+        return Failed(source=source, asset=asset, error=self.adapter.failure(asset) or record.error())
 
     # Listening
 
@@ -366,7 +366,9 @@ class ClusterRun:
                 self._pending(item, self._stopped or error)
 
     def _pending(self, item: _Item, error: AvatarError) -> None:
-        asset = self.trade.recall(item.source, group_id_of(self.trade.group), item.asset_id or "", "processing")
+        asset = self.adapter.from_record(
+            item.source, group_id_of(self.adapter.group), item.asset_id or "", "processing"
+        )
         self._settle(item, Pending(source=item.source, asset=asset, error=error.concerning(item.source.label)))
 
     def _settle(self, item: _Item, outcome: AnyOutcome) -> None:
@@ -375,7 +377,7 @@ class ClusterRun:
         for source in (item.source, *item.twins):
             facts: dict[str, Any] = {"source": source}
             if not isinstance(outcome, InDoubt | Unsent) and outcome.asset is not None:
-                facts["asset"] = self.trade.own(outcome.asset, source)
+                facts["asset"] = self.adapter.for_source(outcome.asset, source)
             if not isinstance(outcome, Active):
                 facts["error"] = outcome.error.concerning(source.label)
             self.accounts.settle(attrs.evolve(outcome, **facts))

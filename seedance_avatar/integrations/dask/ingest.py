@@ -28,9 +28,9 @@ from typing import Any
 
 from distributed import Client
 
-from seedance_avatar.assets.adapter import AssetTrade, group_id_of
+from seedance_avatar.assets.adapter import AssetAdapter, group_id_of
 from seedance_avatar.errors import InvalidInput
-from seedance_avatar.ingest.sources import Intake
+from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
@@ -91,7 +91,7 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     if not client.asynchronous:
         message = "ingest_on_cluster needs distributed.Client(..., asynchronous=True)"
         raise InvalidInput(message)
-    Intake.of(sources)
+    SourceReader.of(sources)
     name = f"seedance-avatar-{uuid.uuid4().hex}"
     key = Key(api_key)
 
@@ -117,8 +117,8 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
             raise InvalidInput(message)
         run = ClusterRun(
             client=client,
-            intake=Intake.of(sources),
-            trade=AssetTrade(group_id, bool(options.get("allow_private_sources"))),
+            reader=SourceReader.of(sources),
+            adapter=AssetAdapter(group_id, bool(options.get("allow_private_sources"))),
             order=order,
             name=name,
             shard=shard,

@@ -11,7 +11,7 @@ import anyio
 import attrs
 from distributed import Event, Queue, Semaphore
 
-from seedance_avatar.assets.adapter import AssetTrade
+from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.ingest.job import Job
 from seedance_avatar.ingest.pipeline import Pipeline
@@ -112,16 +112,16 @@ class _Pen(Recorder):
         del entries
         plans: list[tuple[Job, Plan, Record | None]] = []
         for job in jobs:
-            job.mark = b"told home"
+            job.fingerprint = b"told home"
             job.item_id = self.ids[self.places[id(job.source)]] or ""
             plans.append((job, "follow" if job.item_id else "send", None))
         return plans
 
-    async def leaving(self, job: Job) -> None:
+    async def before_send(self, job: Job) -> None:
         await self.semaphore.acquire()
         self._leased.add(job)
 
-    async def stayed(self, job: Job) -> None:
+    async def not_applied(self, job: Job) -> None:
         await self._free(job)
 
     async def accepted(self, job: Job) -> None:
@@ -179,10 +179,10 @@ async def work(order: Order) -> None:
     await begun.set()
     try:
         engine = (await _session(order))._open_engine()  # noqa: SLF001 - the other half of the same library
-        trade = AssetTrade(order.group_id, bool(order.options.get("allow_private_sources")))
+        adapter = AssetAdapter(order.group_id, bool(order.options.get("allow_private_sources")))
         pen = _Pen(
             journal=None,  # type: ignore[arg-type]  # this pen writes home
-            trade=trade,
+            adapter=adapter,
             release=_nothing,
             stats=engine.stats,
             home=home,
@@ -191,7 +191,7 @@ async def work(order: Order) -> None:
             ids=[asset_id for _, asset_id in order.items],
         )
         pipeline = await engine.begin(
-            trade,
+            adapter,
             [source for source, _ in order.items],
             asset_timeout=order.asset_timeout,
             max_pending=len(order.items),
