@@ -1,14 +1,15 @@
-"""Single assets: one upload, one look, one wait."""
+"""Calls for single groups, assets and files."""
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import attrs
 
 from seedance_avatar.assets.adapter import group_id_of
-from seedance_avatar.assets.messages import asset_query, asset_request, read_asset
-from seedance_avatar.assets.uploads import published
+from seedance_avatar.assets.messages import asset_query, asset_request, group_request, read_asset, read_group
+from seedance_avatar.assets.uploads import published, upload_file
 from seedance_avatar.client.client import Passage
 from seedance_avatar.errors import AssetFailed
 from seedance_avatar.events import Accepted
@@ -24,11 +25,45 @@ __all__ = ["Assets"]
 
 @attrs.define(eq=False, repr=False)
 class Assets:
-    """What a session does with single assets; its face has the same methods and tells more of them."""
+    """The calls of a session for one group, asset or file; :class:`AvatarSession` documents them."""
 
     engine: Engine
     allow_private: bool = False
     _recent: Recent = attrs.field(factory=Recent)
+
+    async def create_group(
+        self, name: str, description: str | None, path: str | os.PathLike[str] | None, *, resend: bool
+    ) -> AssetGroup:
+        """Create a group; with a journal at ``path``, return the one that it knows by this name."""
+        engine = self.engine
+        request = group_request(name, description)
+
+        async def call(passage: Passage) -> AssetGroup:
+            return await engine.client.call(request, read_group, flow=engine.alone, passage=passage)
+
+        submission = Submission(call=call, item_id=lambda group: group.group_id, about=request.about)
+        if path is None:
+            return await submission.finish(engine)
+        journal = await engine.open_journal(path)
+        try:
+            entry = journal.entry(kind="group", key=name, shown=name)
+            (known,) = await journal.claim([entry])
+        except BaseException:
+            await engine.journals.release(journal)
+            raise
+        if known is not None and (known.remote_id is not None or (known.state == "in_doubt" and not resend)):
+            await engine.journals.release(journal)
+            if known.remote_id is None:
+                raise known.error()
+            return AssetGroup(group_id=known.remote_id, name=name)
+        kept = attrs.evolve(
+            submission, journal=journal, release=engine.journals.release, mark=entry.fingerprint, resend=resend
+        )
+        return await kept.finish(engine)
+
+    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+        """Upload a local file, and return its public URL."""
+        return await upload_file(path, client=self.engine.client, flow=self.engine.alone)
 
     async def upload(self, source: AssetSource, group: AssetGroup | str) -> Asset:
         """Upload one source and return its asset."""
@@ -47,7 +82,8 @@ class Assets:
         async def call(passage: Passage) -> Asset:
             return await client.call(request, read, flow=engine.alone, passage=passage)
 
-        return await engine.finish(Submission(call=call, item_id=lambda asset: asset.asset_id, about=request.about))
+        submission = Submission(call=call, item_id=lambda asset: asset.asset_id, about=request.about)
+        return await submission.finish(engine)
 
     async def get(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now."""

@@ -7,32 +7,27 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import anyio
 import attrs
 
-from seedance_avatar.assets.messages import read_group
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
-from seedance_avatar.client.client import Client, Passage
+from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow
 from seedance_avatar.client.poller import Poller
 from seedance_avatar.client.shared_gate import gates
 from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.client.transport import Transport
-from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.events import Observer
 from seedance_avatar.ingest.adapter import Adapter
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.ingest.sources import SourceReader
-from seedance_avatar.models import AssetGroup
 from seedance_avatar.options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
 from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.polling.schedule import Schedule
-from seedance_avatar.wire.request import Request
 
 from .journals import Journals
-from .submission import Submission
 
 if TYPE_CHECKING:
     from seedance_avatar.ingest.recorder import Recorder
@@ -41,8 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _log = logging.getLogger("seedance_avatar")
-
-T = TypeVar("T")
 
 
 def guarded(observer: Observer) -> Observer:
@@ -59,10 +52,6 @@ def guarded(observer: Observer) -> Observer:
                 _log.exception("the observer raised; this is logged once, and the work goes on")
 
     return observe
-
-
-def _group_id(group: AssetGroup) -> str:
-    return group.group_id
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -153,39 +142,6 @@ class Engine:
             message = "a source cannot end the session that reads it: leave that to the task that consumes the stream"
             raise SessionStateError(message)
 
-    async def finish(self, single: Submission[T]) -> T:
-        """Run a single submission so that a cancelled caller does not lose an id.
-
-        Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
-        (``timeouts.drain`` seconds; a second cancellation ends that) so that it is told to observer, log and
-        journal, and then the cancellation leaves.
-        """
-        task = self.singles.spawn(single.run(), name="seedance-avatar: submission")
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if task.cancelled() and caller is not None and not caller.cancelling():
-                raise self._closed_under(on_wire=single.on_wire) from None
-            if not single.on_wire:
-                task.cancel()
-            try:
-                with anyio.move_on_after(self.timeouts.drain, shield=True):
-                    await asyncio.wait({task})
-            finally:  # a second cancellation ends the waiting, and is told the same
-                if task.done() and not task.cancelled() and task.exception() is None:
-                    _log.warning("%s: cancelled while on the wire; it was accepted: %r", single.about, task.result())
-                elif single.on_wire:
-                    task.cancel()
-                    _log.warning("%s: cancelled while on the wire; it may exist at the service", single.about)
-            raise
-
-    @staticmethod
-    def _closed_under(*, on_wire: bool) -> AvatarError:
-        if on_wire:
-            return SubmissionInDoubt("the session was closed before the answer came")
-        return SessionStateError("the session was closed before this was sent: nothing of it exists")
-
     async def begin(  # noqa: PLR0913 - the options of one run, by keyword
         self,
         adapter: Adapter[Any, Any],
@@ -211,7 +167,7 @@ class Engine:
         if journal is not None:
             from seedance_avatar.ingest.recorder import Recorder  # noqa: PLC0415 - the journal's pen comes with the journal
 
-            held = await self._held(journal)
+            held = await self.open_journal(journal)
             recorder = Recorder(
                 journal=held,
                 under_way=self.journals.under_way(held),
@@ -241,46 +197,16 @@ class Engine:
         task.add_done_callback(lambda _: self.pipelines.discard(pipeline))
         return pipeline
 
-    async def _held(self, path: str | os.PathLike[str]) -> Journal:
+    async def open_journal(self, path: str | os.PathLike[str]) -> Journal:
+        """Return the journal at ``path``, held until ``journals.release``; refuse while the session is draining.
+
+        :raises JournalError: it cannot be used.
+        """
         journal = await self.journals.acquire(path)
         if self.draining is not None:  # since it was asked for
             await self.journals.release(journal)
             raise self.draining.with_traceback(None)
         return journal
-
-    async def create_group(
-        self, name: str, request: Request, path: str | os.PathLike[str] | None, *, resend: bool
-    ) -> AssetGroup:
-        """Create a group; with a journal at ``path``, return the one that it knows by this name."""
-
-        async def call(passage: Passage) -> AssetGroup:
-            return await self.client.call(request, read_group, flow=self.alone, passage=passage)
-
-        if path is None:
-            return await self.finish(Submission(call=call, item_id=_group_id, about=request.about))
-        journal = await self._held(path)
-        try:
-            entry = journal.entry(kind="group", key=name, shown=name)
-            (known,) = await journal.claim([entry])
-        except BaseException:
-            await self.journals.release(journal)
-            raise
-        if known is not None and (known.remote_id is not None or (known.state == "in_doubt" and not resend)):
-            await self.journals.release(journal)
-            if known.remote_id is None:
-                raise known.error()
-            return AssetGroup(group_id=known.remote_id, name=name)
-        return await self.finish(
-            Submission(
-                about=request.about,
-                call=call,
-                item_id=_group_id,
-                journal=journal,
-                release=self.journals.release,
-                mark=entry.fingerprint,
-                resend=resend,
-            )
-        )
 
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment."""

@@ -12,7 +12,6 @@ import aiohttp
 import anyio
 
 from seedance_avatar.assets.adapter import AssetAdapter, GroupOf, group_id_of
-from seedance_avatar.assets.messages import group_request
 from seedance_avatar.client.endpoint import check_key, normalize_base
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import InvalidInput, SessionStateError
@@ -248,9 +247,7 @@ class AvatarSession(VideoSession):
 
         Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
         """
-        engine = self._open_engine()
-        request = group_request(name, description)
-        return await engine.create_group(name, request, journal, resend=on_in_doubt == "resend")
+        return await self._open_assets().create_group(name, description, journal, resend=on_in_doubt == "resend")
 
     async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset:
         """Upload one source and return its asset, which is usually still ``processing``.
@@ -265,6 +262,19 @@ class AvatarSession(VideoSession):
         Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
         """
         return await self._open_assets().upload(source, group)
+
+    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+        """Upload a local file to the service, and return its public URL there.
+
+        :param path: an image (JPEG, PNG, WebP, GIF; 10 MB at most), a video (MP4, WebM, MOV; 50 MB) or an audio (MP3,
+            WAV, M4A; 50 MB), told by its first bytes.
+        :raises InvalidInput: the service would not take it; each reason is named. Nothing was sent.
+        :raises ConnectionFailed: no answer came in all attempts.
+        :raises ApiError: the service refused.
+
+        Cancelled, it stops sending. It does no harm to upload a file twice.
+        """
+        return await self._open_assets().upload_file(path)
 
     async def get_asset(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -17,13 +18,18 @@ from seedance_avatar.errors import (
     QuotaExhausted,
     RateLimited,
     ServerError,
+    SessionStateError,
     SubmissionInDoubt,
 )
+
+from .engine import Engine
 
 if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
 
 __all__ = ["Submission"]
+
+_log = logging.getLogger("seedance_avatar")
 
 IN_HAND: Final = "another call of this process is sending it: ask again once that one is done"
 
@@ -64,6 +70,38 @@ class Submission(Generic[T]):
         self.on_wire = False
         if self.journal is not None:
             await self.journal.unsent(self.mark)
+
+    async def finish(self, engine: Engine) -> T:
+        """Submit in a task of ``engine``, so that a cancelled caller does not lose an id.
+
+        Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
+        (``timeouts.drain`` seconds; a second cancellation ends that) so that observer, log and journal get it,
+        and then the cancellation leaves.
+        """
+        task = engine.singles.spawn(self.run(), name="seedance-avatar: submission")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and caller is not None and not caller.cancelling():
+                raise self._session_closed() from None
+            if not self.on_wire:
+                task.cancel()
+            try:
+                with anyio.move_on_after(engine.timeouts.drain, shield=True):
+                    await asyncio.wait({task})
+            finally:  # a second cancellation ends the wait, and is logged the same
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    _log.warning("%s: cancelled while on the wire; it was accepted: %r", self.about, task.result())
+                elif self.on_wire:
+                    task.cancel()
+                    _log.warning("%s: cancelled while on the wire; it may exist at the service", self.about)
+            raise
+
+    def _session_closed(self) -> AvatarError:
+        if self.on_wire:
+            return SubmissionInDoubt("the session was closed before the answer came")
+        return SessionStateError("the session was closed before this was sent: nothing of it exists")
 
     async def run(self) -> T:
         """Submit, and record how it ended.

@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 
-from seedance_avatar.assets.uploads import upload_file
 from seedance_avatar.client.client import Passage
 from seedance_avatar.errors import ContentRefused
 from seedance_avatar.events import Accepted, Progress, ReferenceRegistered
@@ -72,7 +71,7 @@ class Videos:
         engine = self.engine
         business_id = self.adapter.admit(request)
         if path is None:
-            return await engine.finish(self._single(request, business_id))
+            return await self._single(request, business_id).finish(engine)
         journal = await engine.journals.acquire(path)
         try:
             entry = self.adapter.entry(journal, request, business_id)
@@ -81,9 +80,9 @@ class Videos:
                 return await self.get(known.remote_id)
             kept = {"journal": journal, "mark": entry.fingerprint}
             if known is None or known.business_id is None:
-                return await engine.finish(self._single(request, business_id, **kept))
+                return await self._single(request, business_id, **kept).finish(engine)
             resend = known.state == "in_doubt"
-            return await engine.finish(self._single(request, known.business_id, resend=resend, **kept))
+            return await self._single(request, known.business_id, resend=resend, **kept).finish(engine)
         finally:
             await engine.journals.release(journal)
 
@@ -148,10 +147,6 @@ class Videos:
             rng=self.engine.client.rng,
         )
         return await download.run(video, path)
-
-    async def upload_file(self, path: str | os.PathLike[str]) -> str:
-        """Upload a local file, and return its public URL."""
-        return await upload_file(path, client=self.engine.client, flow=self.engine.alone)
 
 
 def _id_of(video: VideoTask | str) -> str:

@@ -225,16 +225,3 @@ class VideoSession(abc.ABC):
         Cancelled, it leaves the target as it was, and nothing beside it.
         """
         return await self._open_videos().download(video, path, progress=progress)
-
-    async def upload_file(self, path: str | os.PathLike[str]) -> str:
-        """Upload a local file to the service, and return its public URL there.
-
-        :param path: an image (JPEG, PNG, WebP, GIF; 10 MB at most), a video (MP4, WebM, MOV; 50 MB) or an audio (MP3,
-            WAV, M4A; 50 MB), told by its first bytes.
-        :raises InvalidInput: the service would not take it; each reason is named. Nothing was sent.
-        :raises ConnectionFailed: no answer came in all attempts.
-        :raises ApiError: the service refused.
-
-        Cancelled, it stops sending. It does no harm to upload a file twice.
-        """
-        return await self._open_videos().upload_file(path)
