@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -15,12 +14,12 @@ from seedance_avatar.models import ASSET_TYPES
 from .accounts import Account
 from .asset_table import AssetTable
 from .assets import is_public, json_object
+from .clips import last_frame, video
 from .clock import Clock
 from .dialect import Vintage
 from .fates import Fate, Fates
 from .files import Files
 from .ids import Ids
-from .mp4 import make_mp4, make_png, size_for
 from .records import Generation
 from .replies import Refused, Reply, as_json, refusal
 from .video_rules import Medium, media_of
@@ -30,6 +29,8 @@ __all__ = ["PREFIX", "Task", "Videos"]
 PREFIX: Final = "/v1/videos/generations"
 PRICE: Final = 10.0
 _DAY: Final = 86_400.0
+_DURATION: Final = 5
+"""Seconds of a video for which none, 0 or -1 (as the model likes) was asked."""
 _QUEUED: Final = 0.1  # the share of its time that a task is queued
 _STICKS_AT: Final = 10
 _REAL_PERSON: Final = "InputImageSensitiveContentDetected.PrivacyInformation"
@@ -184,20 +185,16 @@ class Videos:
         return task
 
     def _offer(self, task: Task) -> None:
-        """Put the video where it will be fetched: nothing is made before somebody does."""
+        """Put the video where it will be fetched."""
         wanted = task.request
-        width, height = size_for(wanted.get("aspect_ratio") or "adaptive")
-        seconds = wanted.get("duration") or 5
-        look = zlib.crc32(f"{wanted.get('prompt')}/{wanted.get('seed')}".encode())
+        ratio, seconds = str(wanted.get("aspect_ratio")), wanted.get("duration") or -1
         task.gone_at = task.ready_at + _DAY * self.fates.time_scale
         task.path = f"/videos/{task.task_id}.mp4"
-        video = partial(make_mp4, width, height, 5 if seconds < 0 else seconds, look)
-        self.files.put(task.path, video, "video/mp4", gone_at=task.gone_at)
+        read = partial(video, ratio, seconds if seconds > 0 else _DURATION, task.task_id)
+        self.files.put(task.path, read, "video/mp4", gone_at=task.gone_at)
         if wanted.get("return_last_frame"):
             task.last_frame_path = f"/videos/{task.task_id}.png"
-            self.files.put(
-                task.last_frame_path, partial(make_png, width, height, look), "image/png", gone_at=task.gone_at
-            )
+            self.files.put(task.last_frame_path, partial(last_frame, ratio), "image/png", gone_at=task.gone_at)
 
     def outcome(self, task: Task) -> dict[str, Any]:
         """Return what a finished task adds to its answer, by polling and by webhook alike."""
