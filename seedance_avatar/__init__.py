@@ -7,174 +7,103 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .assets.messages import check_source
-    from .errors import (
-        ApiError,
-        AssetFailed,
-        AuthError,
-        AvatarError,
-        AvatarWarning,
-        ConnectionFailed,
-        ContentRefused,
-        GenerationFailed,
-        IngestError,
-        InvalidInput,
-        InvalidRequest,
-        InvalidSource,
-        JournalError,
-        NotFound,
-        ProtocolError,
-        QuotaExhausted,
-        RateLimited,
-        ServerError,
-        SessionStateError,
-        SubmissionInDoubt,
-        WaitTimeout,
-        WebhookRefused,
-    )
-    from .events import Event, Observer
-    from .ingest.stream import Ingest
-    from .journal.reader import JournalReader
-    from .models import Asset, AssetGroup, AssetSource, VideoTask
-    from .options import Limits, Polling, Retry, Timeouts
-    from .outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Outcome, Pending, SessionStats, Unsent
-    from .pool.pool import AccountPool
-    from .session.session import AvatarSession
-    from .videos.model_table import VIDEO_MODELS, VideoModel
-    from .videos.request import GenerationRequest, Reference
-    from .videos.webhooks import WebhookEvent, verify_webhook
+    from .assets.messages import check_source as check_source
+    from .errors import ApiError as ApiError
+    from .errors import AssetFailed as AssetFailed
+    from .errors import AuthError as AuthError
+    from .errors import AvatarError as AvatarError
+    from .errors import AvatarWarning as AvatarWarning
+    from .errors import ConnectionFailed as ConnectionFailed
+    from .errors import ContentRefused as ContentRefused
+    from .errors import GenerationFailed as GenerationFailed
+    from .errors import IngestError as IngestError
+    from .errors import InvalidInput as InvalidInput
+    from .errors import InvalidRequest as InvalidRequest
+    from .errors import InvalidSource as InvalidSource
+    from .errors import JournalError as JournalError
+    from .errors import NotFound as NotFound
+    from .errors import ProtocolError as ProtocolError
+    from .errors import QuotaExhausted as QuotaExhausted
+    from .errors import RateLimited as RateLimited
+    from .errors import ServerError as ServerError
+    from .errors import SessionStateError as SessionStateError
+    from .errors import SubmissionInDoubt as SubmissionInDoubt
+    from .errors import WaitTimeout as WaitTimeout
+    from .errors import WebhookRefused as WebhookRefused
+    from .events import Event as Event
+    from .events import Observer as Observer
+    from .ingest.stream import Ingest as Ingest
+    from .journal.reader import JournalReader as JournalReader
+    from .models import Asset as Asset
+    from .models import AssetGroup as AssetGroup
+    from .models import AssetSource as AssetSource
+    from .models import VideoTask as VideoTask
+    from .options import Limits as Limits
+    from .options import Polling as Polling
+    from .options import Retry as Retry
+    from .options import Timeouts as Timeouts
+    from .outcomes import Active as Active
+    from .outcomes import Failed as Failed
+    from .outcomes import InDoubt as InDoubt
+    from .outcomes import IngestReport as IngestReport
+    from .outcomes import IngestStats as IngestStats
+    from .outcomes import Outcome as Outcome
+    from .outcomes import Pending as Pending
+    from .outcomes import SessionStats as SessionStats
+    from .outcomes import Unsent as Unsent
+    from .pool.pool import AccountPool as AccountPool
+    from .session.session import AvatarSession as AvatarSession
+    from .videos.model_table import VIDEO_MODELS as VIDEO_MODELS
+    from .videos.model_table import VideoModel as VideoModel
+    from .videos.request import GenerationRequest as GenerationRequest
+    from .videos.request import Reference as Reference
+    from .videos.webhooks import WebhookEvent as WebhookEvent
+    from .videos.webhooks import verify_webhook as verify_webhook
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "VIDEO_MODELS",
-    "AccountPool",
-    "Active",
-    "ApiError",
-    "Asset",
-    "AssetFailed",
-    "AssetGroup",
-    "AssetSource",
-    "AuthError",
-    "AvatarError",
-    "AvatarSession",
-    "AvatarWarning",
-    "ConnectionFailed",
-    "ContentRefused",
-    "Event",
-    "Failed",
-    "GenerationFailed",
-    "GenerationRequest",
-    "InDoubt",
-    "Ingest",
-    "IngestError",
-    "IngestReport",
-    "IngestStats",
-    "InvalidInput",
-    "InvalidRequest",
-    "InvalidSource",
-    "JournalError",
-    "JournalReader",
-    "Limits",
-    "NotFound",
-    "Observer",
-    "Outcome",
-    "Pending",
-    "Polling",
-    "ProtocolError",
-    "QuotaExhausted",
-    "RateLimited",
-    "Reference",
-    "Retry",
-    "ServerError",
-    "SessionStateError",
-    "SessionStats",
-    "SubmissionInDoubt",
-    "Timeouts",
-    "Unsent",
-    "VideoModel",
-    "VideoTask",
-    "WaitTimeout",
-    "WebhookEvent",
-    "WebhookRefused",
-    "check_source",
-    "verify_webhook",
-]
-
-# Each name is loaded when it is first asked for: who only ingests does not wait for what makes videos, keeps
-# journals or pools accounts.
-_HOMES: Final = {
-    "VIDEO_MODELS": "videos.model_table",
-    "AccountPool": "pool.pool",
-    "Active": "outcomes",
-    "ApiError": "errors",
-    "Asset": "models",
-    "AssetFailed": "errors",
-    "AssetGroup": "models",
-    "AssetSource": "models",
-    "AuthError": "errors",
-    "AvatarError": "errors",
-    "AvatarSession": "session.session",
-    "AvatarWarning": "errors",
-    "ConnectionFailed": "errors",
-    "ContentRefused": "errors",
-    "Event": "events",
-    "Failed": "outcomes",
-    "GenerationFailed": "errors",
-    "GenerationRequest": "videos.request",
-    "InDoubt": "outcomes",
-    "Ingest": "ingest.stream",
-    "IngestError": "errors",
-    "IngestReport": "outcomes",
-    "IngestStats": "outcomes",
-    "InvalidInput": "errors",
-    "InvalidRequest": "errors",
-    "InvalidSource": "errors",
-    "JournalError": "errors",
-    "JournalReader": "journal.reader",
-    "Limits": "options",
-    "NotFound": "errors",
-    "Observer": "events",
-    "Outcome": "outcomes",
-    "Pending": "outcomes",
-    "Polling": "options",
-    "ProtocolError": "errors",
-    "QuotaExhausted": "errors",
-    "RateLimited": "errors",
-    "Reference": "videos.request",
-    "Retry": "options",
-    "ServerError": "errors",
-    "SessionStateError": "errors",
-    "SessionStats": "outcomes",
-    "SubmissionInDoubt": "errors",
-    "Timeouts": "options",
-    "Unsent": "outcomes",
-    "VideoModel": "videos.model_table",
-    "VideoTask": "models",
-    "WaitTimeout": "errors",
-    "WebhookEvent": "videos.webhooks",
-    "WebhookRefused": "errors",
-    "check_source": "assets.messages",
-    "verify_webhook": "videos.webhooks",
+_ROOMS: Final = {
+    "assets.messages": "check_source",
+    "errors": (
+        "ApiError AssetFailed AuthError AvatarError AvatarWarning ConnectionFailed ContentRefused "
+        "GenerationFailed IngestError InvalidInput InvalidRequest InvalidSource JournalError NotFound "
+        "ProtocolError QuotaExhausted RateLimited ServerError SessionStateError SubmissionInDoubt WaitTimeout "
+        "WebhookRefused"
+    ),
+    "events": "Event Observer",
+    "ingest.stream": "Ingest",
+    "journal.reader": "JournalReader",
+    "models": "Asset AssetGroup AssetSource VideoTask",
+    "options": "Limits Polling Retry Timeouts",
+    "outcomes": "Active Failed InDoubt IngestReport IngestStats Outcome Pending SessionStats Unsent",
+    "pool.pool": "AccountPool",
+    "session.session": "AvatarSession",
+    "videos.model_table": "VIDEO_MODELS VideoModel",
+    "videos.request": "GenerationRequest Reference",
+    "videos.webhooks": "WebhookEvent verify_webhook",
 }
-"""Where each name lives."""
+"""The module of each public name. The names are imported at first use, so that a program which only ingests does not
+wait for videos, journals and pools to be imported. Type checkers read the imports above instead."""
+
+_HOMES: Final = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 
-def _load(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    """Return what ``name`` stands for, and keep it, so that this is asked once for each name."""
+def _load(name: str) -> Any:  # noqa: ANN401 - any of the public names
+    """Import the public name or module ``name``, and keep it as a global, so that this runs once for each name."""
     if name in _HOMES:
         found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         globals()[name] = found
         return found
-    if name in _HOMES.values():  # ``seedance_avatar.events`` needs no import of its own
+    if name in _ROOMS:  # a module such as ``seedance_avatar.events``
         return import_module(f"{__name__}.{name}")
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message, name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_HOMES.values(), *(name for name in globals() if name.startswith("__"))})
+    return sorted({*_HOMES, *_ROOMS, *(name for name in globals() if name.startswith("__"))})
 
 
-if not TYPE_CHECKING:  # where types are checked, the imports above tell which names there are
+if not TYPE_CHECKING:  # type checkers take every name from the imports above, and report any other
+    __all__ = sorted(_HOMES)  # noqa: PLE0605 - a list, but not a literal one: the table has every name already
     __getattr__ = _load

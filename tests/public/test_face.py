@@ -17,14 +17,14 @@ PLAIN = {"self", "cls", "args", "kwargs"}
 
 
 def classes() -> Iterator[tuple[str, type]]:
-    for name in seedance_avatar.__all__:
+    for name in seedance_avatar._HOMES:
         if inspect.isclass(found := getattr(seedance_avatar, name)):
             yield name, found
     yield "Sandbox", Sandbox
 
 
 def routines() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for name in seedance_avatar.__all__:
+    for name in seedance_avatar._HOMES:
         if inspect.isfunction(found := getattr(seedance_avatar, name)):
             yield name, found
     for path, cls in classes():

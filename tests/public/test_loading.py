@@ -82,29 +82,25 @@ def test_an_error_loads_no_session() -> None:
     assert "seedance_avatar.session.session" not in loaded_by("from seedance_avatar import AvatarError, InvalidInput")
 
 
-def test_every_public_name_is_where_the_table_says() -> None:
-    assert sorted(seedance_avatar.__all__) == sorted(seedance_avatar._HOMES)
-    for name, home in seedance_avatar._HOMES.items():
+def test_type_checkers_and_the_table_are_given_the_same_names() -> None:
+    tree = ast.parse(Path(seedance_avatar.__file__).read_text(encoding="utf-8"))
+    imported = {
+        alias.asname or "": node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
+    }
+    assert imported == seedance_avatar._HOMES
+    for name, home in imported.items():
         module = import_module(f"seedance_avatar.{home}")
         assert getattr(seedance_avatar, name) is getattr(module, name)
         assert name in module.__all__
 
 
-def test_a_type_checker_is_told_the_same_homes() -> None:
-    tree = ast.parse(Path(seedance_avatar.__file__).read_text(encoding="utf-8"))
-    told = {
-        alias.name: node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.level == 1
-        for alias in node.names
-    }
-    assert told == seedance_avatar._HOMES
-
-
 def test_a_star_brings_every_name() -> None:
     names: dict[str, Any] = {}
     exec("from seedance_avatar import *", names)  # noqa: S102 - a star is allowed at module level only
-    assert names.keys() - {"__builtins__"} == set(seedance_avatar.__all__)
+    assert names.keys() - {"__builtins__"} == set(seedance_avatar._HOMES)
 
 
 def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +115,7 @@ def test_dir_has_every_name_before_it_is_loaded() -> None:
     program = "import json, seedance_avatar; print(json.dumps(dir(seedance_avatar)))"
     told = subprocess.run([sys.executable, "-c", program], cwd=_ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own interpreter
     shown = {name for name in json.loads(told.stdout) if not name.startswith("__")}
-    assert shown == {*seedance_avatar.__all__, *seedance_avatar._HOMES.values()}
+    assert shown == {*seedance_avatar._HOMES, *seedance_avatar._HOMES.values()}
 
 
 def test_a_module_of_the_face_needs_no_import_of_its_own() -> None:
@@ -137,7 +133,7 @@ def test_a_name_that_is_none_is_told() -> None:
 
 
 def test_values_and_errors_pickle_by_their_own_modules() -> None:
-    for name in seedance_avatar.__all__:
+    for name in seedance_avatar._HOMES:
         found = getattr(seedance_avatar, name)
         if inspect.isclass(found):
             assert found.__module__ == f"seedance_avatar.{seedance_avatar._HOMES[name]}"
