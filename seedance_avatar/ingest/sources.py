@@ -23,8 +23,11 @@ S = TypeVar("S")
 _AT_HAND: Final = (list, tuple, set, frozenset, deque, range, dict)
 """What is in memory already: reading it cannot block, so it needs no thread."""
 
+_ALIVE: Final = 0.25
+"""Seconds between two looks at whether the reading thread still lives, while it is waited for."""
 
-def _told(error: BaseException) -> BaseException:
+
+def _raisable(error: BaseException) -> BaseException:
     """Return what to raise to the caller for an ``error`` of their iterator.
 
     It is the error itself, unless Python would take it for something else on the way: the end of an iteration or
@@ -32,9 +35,9 @@ def _told(error: BaseException) -> BaseException:
     """
     if not isinstance(error, StopAsyncIteration | asyncio.CancelledError | GeneratorExit):
         return error
-    told = RuntimeError(f"the source iterator raised {type(error).__name__}")
-    told.__cause__ = error
-    return told
+    named = RuntimeError(f"the source iterator raised {type(error).__name__}")
+    named.__cause__ = error
+    return named
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
@@ -42,30 +45,33 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class _Reader(threading.Thread):
+class _ThreadedReader:
     """The one thread that reads one iterable, from its first item to its last, as far as it is allowed to.
 
     One thread for all of it, because a generator may hold what only its own thread may touch (an sqlite3
     connection). A daemon, because a source that blocks for ever must not keep the interpreter from ending;
     the worker threads of the usual pools do. Each item can be taken as soon as it is read: the next one may
     be an hour away.
+
+    It has a thread and is none: a subclass shares its names with whatever ``threading.Thread`` of the next Python
+    keeps for itself (``_context`` since 3.14).
     """
 
     def __init__(self, sources: Iterable[Any]) -> None:
-        super().__init__(name="seedance-avatar: sources", daemon=True)
         self.error: BaseException | None = None
         self.ended = False
         self._sources = sources
         self._loop = asyncio.get_running_loop()
-        self._context = copy_context()
         self._allowances: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._items: deque[Any] = deque()
         self._ahead = 0  # allowed, and not taken yet
         self._waiter: asyncio.Future[None] | None = None
         self._stopped = False
-
-    def run(self) -> None:
-        self._context.run(self._read)
+        # The caller's context variables hold in their iterator, as they do in a plain loop over it.
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._read,), name="seedance-avatar: sources", daemon=True
+        )
+        self._thread.start()
 
     def _read(self) -> None:
         try:
@@ -74,18 +80,18 @@ class _Reader(threading.Thread):
                 read = 0
                 for item in islice(items, allowed):
                     self._items.append(item)
-                    self._tell()
+                    self._notify()
                     read += 1
                     if self._stopped:
                         break
                 if read < allowed:
                     break
         except BaseException as error:  # noqa: BLE001 - the caller's own, an exit too: raised to them, after what was taken
-            self.error = _told(error)
+            self.error = _raisable(error)
         self.ended = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -100,7 +106,11 @@ class _Reader(threading.Thread):
             # Something may have come between the look and the waiter's being seen by the thread.
             if self._items or self.ended:
                 break
-            await waiter
+            # A thread that dies outside its own try, killed or broken by a change of Python, wakes nobody.
+            await asyncio.wait([waiter], timeout=_ALIVE)
+            if not self._thread.is_alive() and not self.ended:
+                self.error = self.error or RuntimeError("the thread that reads the sources died")
+                self.ended = True
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
         self._ahead -= len(taken)
         return taken
@@ -123,7 +133,7 @@ class SourceReader(Generic[S]):
     error: BaseException | None = None
     _items: Iterator[S] | None = None
     _async_items: AsyncIterator[S] | None = None
-    _reader: _Reader | None = None
+    _reader: _ThreadedReader | None = None
 
     @classmethod
     def of(cls, sources: Iterable[S] | AsyncIterable[S]) -> SourceReader[S]:
@@ -153,8 +163,7 @@ class SourceReader(Generic[S]):
         if isinstance(self.sources, _AT_HAND):
             return self._take_at_hand(self.sources, most)
         if self._reader is None:
-            self._reader = _Reader(self.sources)
-            self._reader.start()
+            self._reader = _ThreadedReader(self.sources)
         taken = await self._reader.take(most)
         if not taken:
             self.error = self._reader.error
@@ -169,7 +178,7 @@ class SourceReader(Generic[S]):
             taken.extend(islice(self._items, most))
             self.exhausted = len(taken) < most
         except BaseException as error:  # noqa: BLE001 - a set that was changed meanwhile, a subclass of the caller's
-            self.error = _told(error)
+            self.error = _raisable(error)
         return taken
 
     async def _take_async(self) -> list[S]:
@@ -184,7 +193,7 @@ class SourceReader(Generic[S]):
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            self.error = _told(error)
+            self.error = _raisable(error)
         return []
 
     async def aclose(self) -> None:

@@ -65,5 +65,5 @@ async def test_once_it_is_closed_no_more_is_read_than_what_the_source_was_at() -
     for _ in range(100):
         go.put(None)
     assert reader._reader is not None
-    reader._reader.join()
+    reader._reader._thread.join()
     assert len(read) <= 2  # the second, where it had begun with it by then

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
@@ -11,6 +14,7 @@ from rig.leaks import no_leaks
 from rig.world import sources, world
 
 from seedance_avatar import AssetSource, AvatarSession, InvalidInput, SessionStateError
+from seedance_avatar.ingest.sources import _ThreadedReader
 
 pytestmark = pytest.mark.asyncio
 
@@ -94,15 +98,87 @@ async def test_an_exit_in_a_source_reaches_the_consumer_as_an_exit(kind: type[Br
         assert stream.report.active == 3
 
 
+async def ends_within_a_second(
+    items: Iterator[AssetSource], expected: type[BaseException], match: str | None = None
+) -> int:
+    """Ingest ``items``, whose reading dies: the error leaves in time, and all that was taken has its outcome."""
+    async with no_leaks(), world() as it:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(expected, match=match):
+            async with asyncio.timeout(5), it.session.ingest(items, group=it.group) as stream:
+                async for _ in stream:
+                    pass
+        assert asyncio.get_running_loop().time() - began < 1
+        assert stream.report.taken == stream.report.active
+        assert not stream.report.exhausted
+        return stream.report.taken
+
+
+async def test_a_reading_thread_that_is_killed_while_it_blocks_ends_the_run() -> None:
+    class Killed(BaseException):
+        """What ends a thread from outside: a debugger, a watchdog, a program that ends its threads."""
+
+    def endless() -> Iterator[AssetSource]:
+        yield from sources(3)
+        timer = threading.Timer(0.1, ctypes.pythonapi.PyThreadState_SetAsyncExc, killed)
+        killed[0] = ctypes.c_ulong(threading.get_ident())
+        timer.start()
+        while True:
+            time.sleep(0.01)
+
+    killed: list[Any] = [None, ctypes.py_object(Killed)]
+    assert await ends_within_a_second(endless(), Killed) == 3
+
+
+async def test_a_reading_thread_that_dies_at_its_birth_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ThreadedReader, "_read", lambda _: None)
+    assert await ends_within_a_second(iter(sources(3)), RuntimeError, "the thread that reads the sources died") == 0
+
+
+async def test_a_reading_thread_that_dies_before_it_could_tell_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    notified = 0
+    notify = _ThreadedReader._notify
+
+    def dying(self: _ThreadedReader) -> None:
+        nonlocal notified
+        notified += 1
+        if notified == 2:
+            raise SystemExit
+        notify(self)
+
+    def slowly() -> Iterator[AssetSource]:
+        for source in sources(5):
+            time.sleep(0.02)
+            yield source
+
+    monkeypatch.setattr(_ThreadedReader, "_notify", dying)
+    assert await ends_within_a_second(slowly(), SystemExit) == 2
+
+
+async def test_a_thread_that_cannot_be_started_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    async with world() as it:
+        monkeypatch.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            async with asyncio.timeout(1), it.session.ingest(iter(sources(3)), group=it.group) as stream:
+                async for _ in stream:
+                    pass
+        assert stream.report.taken == 0
+
+
 async def test_a_set_that_changes_while_it_is_read_loses_nothing_that_was_taken() -> None:
     changing = set(sources(400))
     async with world() as it:
         with pytest.raises(RuntimeError, match="changed size"):
-            async with it.session.ingest(changing, group=it.group) as stream:
+            # So few at a time that it cannot be read to its end before the first is active and changes it.
+            async with it.session.ingest(changing, group=it.group, max_pending=8) as stream:
                 async for _ in stream:
                     changing.add(AssetSource.image("https://cdn.example.com/late.jpg"))
         report = stream.report
-        assert report.taken == report.active > 0
+        assert 0 < report.taken == report.active < 400
 
 
 async def test_what_can_only_be_indexed_is_read_as_iter_reads_it() -> None:
