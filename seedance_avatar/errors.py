@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from .text import safe_text
+from .text import safe_redacted
 
 if TYPE_CHECKING:
     from .models import Asset, VideoTask
@@ -60,8 +60,8 @@ class AvatarError(Exception):
     hint: str = ""
 
     def __init__(self, message: str, *, about: str | None = None) -> None:
-        self.message: str = safe_text(message, 600)
-        self.about: str | None = None if about is None else safe_text(about)
+        self.message: str = safe_redacted(message, 600)
+        self.about: str | None = None if about is None else safe_redacted(about)
         super().__init__(self.message)
 
     def describe(self) -> str:
@@ -71,7 +71,7 @@ class AvatarError(Exception):
     def concerning(self, about: str) -> Self:
         """Return a copy of this error that names ``about``; without traceback, so that it holds no frames."""
         copy = _revive(type(self), self.args, self.__dict__)
-        copy.about = safe_text(about)
+        copy.about = safe_redacted(about)
         return copy
 
     def __str__(self) -> str:
@@ -149,8 +149,8 @@ class SubmissionInDoubt(AvatarError):
         request_id: str | None = None,
     ) -> None:
         super().__init__(message, about=about)
-        self.evidence: str | None = None if evidence is None else safe_text(evidence)
-        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
+        self.evidence: str | None = None if evidence is None else safe_redacted(evidence)
+        self.request_id: str | None = None if request_id is None else safe_redacted(request_id, 128)
 
 
 class ProtocolError(AvatarError):
@@ -163,7 +163,7 @@ class ProtocolError(AvatarError):
     def __init__(self, message: str, *, about: str | None = None, status: int | None = None, body: str = "") -> None:
         super().__init__(message, about=about)
         self.status = status
-        self.body: str = safe_text(body)
+        self.body: str = safe_redacted(body)
 
 
 class ApiError(AvatarError):
@@ -190,8 +190,8 @@ class ApiError(AvatarError):
     ) -> None:
         super().__init__(message, about=about)
         self.status = status
-        self.code: str = safe_text(code, 80)
-        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
+        self.code: str = safe_redacted(code, 80)
+        self.request_id: str | None = None if request_id is None else safe_redacted(request_id, 128)
         self.retryable = retryable
         self.retry_after = retry_after
 

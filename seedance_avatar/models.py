@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from .errors import AssetFailed, InvalidInput
-from .text import redact_url, safe_text
+from .text import redact_url, safe_redacted, safe_text
 
 __all__ = [
     "ASSET_TYPES",
@@ -121,7 +121,7 @@ class AssetSource:
     def label(self) -> str:
         """What names this source in messages: its key where it has one, and its URL without secrets."""
         shown = redact_url(self.source_url)
-        return shown if self.key is None else f"{safe_text(self.key, 80)} ({shown})"
+        return shown if self.key is None else f"{safe_redacted(self.key, 80)} ({shown})"
 
 
 @attrs.frozen(kw_only=True)

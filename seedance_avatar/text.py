@@ -1,8 +1,9 @@
-"""Text from outside, made safe to show, and secrets that never show themselves.
+"""Makes text from outside safe to show: escapes it, redacts secrets, and wraps keys in :class:`Secret`.
 
-Everything that a server, a manifest or a user's URL brought in passes :func:`safe_text` before it
-reaches a terminal, a log line, an error or a report: a terminal executes escape sequences, standard
-logging keeps raw newlines, and bidirectional controls make text read as what it is not.
+Everything that a server, a manifest or a user's URL brought in passes :func:`safe_text` before it reaches a
+terminal, a log line, an error or a report: a terminal executes escape sequences, standard logging keeps raw
+newlines, and bidirectional controls make text read as what it is not. Errors and the journal also pass it through
+:func:`redact`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "Secret",
     "redact",
     "redact_url",
+    "safe_redacted",
     "safe_text",
 ]
 
@@ -28,7 +30,7 @@ def redact_url(url: object) -> str:
     """
     if not isinstance(url, str):
         return f"<{type(url).__name__}>"
-    head, mark, _ = url.partition("?")
+    head, question_mark, _ = url.partition("?")
     head, fragment, _ = head.partition("#")
     if head[:5].lower() == "data:":
         return safe_text(head.partition(",")[0] + ",…", 160)
@@ -39,7 +41,7 @@ def redact_url(url: object) -> str:
     elif "@" in head:
         # Not a URL as it stands, but perhaps one that lost a slash: what comes before the @ may be a password.
         head = f"…@{head.rpartition('@')[2]}"
-    return safe_text(head + ("?…" if mark else "#…" if fragment else ""), 160)
+    return safe_text(head + ("?…" if question_mark else "#…" if fragment else ""), 160)
 
 
 KeyProvider = Callable[[], str | Awaitable[str]]
@@ -66,41 +68,61 @@ def safe_text(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-# A URL may come back as it is, with its slashes escaped, or percent-encoded as a whole. Each alternative takes all
-# that it has looked at, so the time is linear in the text.
+# A server may quote a URL as it got it, percent-encoded (once or more), or with its slashes escaped for JSON or HTML.
+# No alternative looks twice at what it has looked at, so the time is linear in the text.
+_SLASH = r"(?: \\{0,4} / | % (?:25){0,3} 2F | \\{1,4} u002F | &\#x2F; | &\#47; )"
+_QUERY_MARK = r"(?: [?\#] | % (?:25){0,3} (?: 3F | 23 ) | \\{1,4} u00 (?: 3F | 23 ) | &\#x3F; | &\#63; )"
 _SECRETS = re.compile(
-    r"""
-    (?P<mark> (?: : | %3A ) (?: \\?/ | %2F ){2} )
-    (?P<place> (?: (?! %3F | %23 ) [^\s?#"'<>] )* )
-    (?P<query> (?: [?#] | %3F | %23 ) \S* )?
-    | (?P<key> \bsk- ) [\w-]+
-    | (?P<bearer> \bBearer\s+ ) \S+
+    rf"""
+    (?P<slashes> (?: : | % (?:25){0, 3} 3A )? {_SLASH} {{2}} )
+    (?P<path> (?: (?! {_QUERY_MARK} ) [^\s"'<>] )* )
+    (?P<query> \?… (?= [)\]"',;:.]{{0,4}} (?: \s | $ ) ) | {_QUERY_MARK} \S* )?  # the first: redacted before
+    | [?\#] (?P<bare_query> [^\s=?\#]* = \S* )
+    | (?<! [^\s"'<>(,=] ) (?P<user> [^\s"'<>(,=:@/]+ : [^\s"'<>(,=:@/]+ @ )
+    | (?P<name> (?: \b sig | signature | token | secret | password | credential | api[_-]?key ) (?: = | %3D ) )
+      [^\s&"'<>]+
+    | (?P<key> \b sk- ) [\w-]+
+    | (?P<bearer> \b Bearer (?: %20 | [\s:=+"'] )+ ) \S+
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_AUTHORITY = re.compile(rf"(?: (?! {_SLASH} ) . )*", re.IGNORECASE | re.VERBOSE | re.DOTALL)
+_AT = re.compile(r"@ | % (?:25){0,3} 40", re.IGNORECASE | re.VERBOSE)
 
 
-def _veil(found: re.Match[str]) -> str:
-    if found["mark"] is None:
-        return f"{found['key'] or found['bearer']}…"
-    authority, slash, path = found["place"].partition("/")
-    return f"{found['mark']}{authority.rpartition('@')[2]}{slash}{path}{'?…' if found['query'] else ''}"
+def _without_secret(found: re.Match[str]) -> str:
+    if found["slashes"] is not None:
+        authority = _AUTHORITY.match(found["path"])
+        end = 0 if authority is None else authority.end()
+        host = _AT.split(found["path"][:end])[-1]
+        return f"{found['slashes']}{host}{found['path'][end:]}{'?…' if found['query'] else ''}"
+    if found["bare_query"] is not None:
+        return "?…"
+    return "…@" if found["user"] is not None else f"{found['name'] or found['key'] or found['bearer']}…"
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without what could sign or authorise: for words that a service sends back to us.
+    """Return ``text`` without what could sign or authorise a request: the one redactor of the package.
 
-    Of every URL in it the query, the fragment, the user and the password go (up to the next white space: a
-    query may hold anything else), and so do API keys and bearer tokens.
+    Of every URL in it the query, the fragment, the user and the password go (up to the next white space: a query may
+    hold anything else), however the URL is escaped; so do API keys, bearer tokens, and values named as secrets
+    (``signature=``, ``token=`` and the like).
     """
-    return _SECRETS.sub(_veil, text)
+    return _SECRETS.sub(_without_secret, text)
+
+
+def safe_redacted(value: object, limit: int = 200) -> str:
+    """Return ``value`` as :func:`safe_text` does, and as :func:`redact` leaves it: for all that is shown or kept."""
+    # Cut first, since a service may answer with a megabyte; what is cut off is not shown either.
+    return safe_text(redact(safe_text(value, 8 * limit)), limit)
 
 
 class Secret:
-    """A string that shows itself only to who asks for it by :meth:`reveal`.
+    """Wraps a secret string; only :meth:`reveal` returns it.
 
-    It has no useful ``repr`` or ``str``, cannot be pickled (a key does not travel to another machine by
-    accident) and compares in constant time.
+    Every field that holds a key, a password or a signed URL's secret is of this type, since tools that show attrs
+    fields ignore ``repr=False``. Its ``repr`` and ``str`` are fixed, it cannot be pickled (a key does not travel to
+    another machine by accident), and it compares in constant time.
     """
 
     __slots__ = ("_value",)
@@ -119,7 +141,7 @@ class Secret:
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
-            return NotImplemented  # Python's own word for "ask the other side": no secret equals a plain text
+            return NotImplemented  # no secret equals a plain string
         mine, theirs = self._value, other._value
         return hmac.compare_digest(mine.encode("utf-8", "surrogatepass"), theirs.encode("utf-8", "surrogatepass"))
 

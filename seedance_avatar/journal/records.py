@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -16,7 +15,7 @@ import attrs
 
 from seedance_avatar import errors
 from seedance_avatar.errors import ApiError, AvatarError, JournalError, ProtocolError, SubmissionInDoubt
-from seedance_avatar.text import redact_url, safe_text
+from seedance_avatar.text import redact_url, safe_redacted, safe_text
 
 __all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Record", "Run", "Sample", "State", "Summary"]
 
@@ -54,10 +53,6 @@ ALLOWED: Final[Mapping[State, int]] = {state: _mask(*before) for state, before i
 RESEND: Final = ALLOWED["sending"] | _mask("in_doubt")
 """What ``sending`` may follow when the caller takes the risk of a duplicate."""
 
-# A server may quote the URL that it was given, plainly or inside JSON with its slashes escaped.
-_QUERY: Final = re.compile(r"""[?#][^\s"'<>]*=[^\s"'<>]*""")
-_USER: Final = re.compile(r"""(?:(?<=//)|(?<=\\/))[^\s/\\?#@"'<>]+@""")
-
 _FACTS: Final[tuple[tuple[type[AvatarError], tuple[str, ...]], ...]] = (
     (ApiError, ("status", "code", "request_id", "retryable")),
     (SubmissionInDoubt, ("evidence", "request_id")),
@@ -68,21 +63,16 @@ _FACTS: Final[tuple[tuple[type[AvatarError], tuple[str, ...]], ...]] = (
 _REVIVABLE: Final = frozenset(errors.__all__) - {"AssetFailed", "GenerationFailed", "IngestError"}
 
 
-def without_queries(text: str, limit: int = 600) -> str:
-    """Return ``text`` as one safe line in which no URL has a query, a user or a password."""
-    return safe_text(_USER.sub("", _QUERY.sub("?…", text[: 8 * limit])), limit)
-
-
 def error_line(error: AvatarError | str) -> str:
     """Return ``error`` as the line of JSON that a row keeps of it: its type, its message and its facts."""
     if isinstance(error, str):
-        return json.dumps({"message": without_queries(error)})
-    kept: dict[str, Any] = {"type": type(error).__name__, "message": without_queries(error.message)}
+        return json.dumps({"message": safe_redacted(error, 600)})
+    kept: dict[str, Any] = {"type": type(error).__name__, "message": safe_redacted(error.message, 600)}
     for family, names in _FACTS:
         if isinstance(error, family):
             for name in names:
                 value = getattr(error, name)
-                kept[name] = without_queries(value) if isinstance(value, str) else value
+                kept[name] = safe_redacted(value, 600) if isinstance(value, str) else value
     return json.dumps(kept)
 
 
@@ -150,16 +140,12 @@ def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, al
     business_id: str | None,
 ) -> Entry:
     """Return the entry of a item; ``shown`` stands in for what may be shown of its URL."""
-    safe_key = key
-    if key is not None:
-        # Whoever uses the URL itself as a key has put a query into it.
-        safe_key = redact_url(key) if "://" in key else without_queries(key, 160)
     return Entry(
         fingerprint=fingerprint(hasher, kind=kind, group_id=group_id, url=url, key=key),
         kind=kind,
-        shown=redact_url(url) if shown is None else without_queries(shown, 160),
+        shown=redact_url(url) if shown is None else safe_redacted(shown, 160),
         group_id=None if group_id is None else printable(group_id, "group id"),
-        key=safe_key,
+        key=None if key is None else safe_redacted(key, 160),  # a URL used as a key has a query in it
         business_id=None if business_id is None else printable(business_id, "client_business_id"),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from seedance_avatar.models import Asset, AssetType
-from seedance_avatar.text import redact, redact_url, safe_text
+from seedance_avatar.text import redact_url, safe_redacted, safe_text
 
 __all__ = ["ROLE_TYPES", "GenerationRequest", "Reference", "Role"]
 
@@ -31,7 +31,7 @@ def _shown(medium: object) -> str:
 
 def _shown_prompt(prompt: object) -> str:
     # People paste signed URLs into prompts, too.
-    return safe_text(redact(safe_text(prompt, 400)), 48)
+    return safe_redacted(prompt, 48)
 
 
 @attrs.frozen
@@ -134,4 +134,4 @@ class GenerationRequest:
         """What names this request in messages: its key or business id, where it has one, and its prompt."""
         name = self.key or self.client_business_id
         prompt = f'"{_shown_prompt(self.prompt)}"'
-        return prompt if name is None else f"{safe_text(name, 80)} ({prompt})"
+        return prompt if name is None else f"{safe_redacted(name, 80)} ({prompt})"

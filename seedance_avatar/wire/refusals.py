@@ -28,7 +28,7 @@ from seedance_avatar.errors import (
     ServerError,
 )
 from seedance_avatar.models import AssetSource
-from seedance_avatar.text import redact, redact_url, safe_text
+from seedance_avatar.text import redact_url, safe_redacted
 
 from .response import Response, parse_json
 
@@ -146,7 +146,7 @@ def _json_in(text: str) -> Any:  # noqa: ANN401 - JSON is anything
 
 
 def _shown(words: str, limit: int = 300) -> str:
-    return safe_text(redact(words[:_SHOWN]), limit)
+    return safe_redacted(words[:_SHOWN], limit)
 
 
 def _page(body: bytes) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rig.canaries import SECRET_TEXTS, sings
 
-from seedance_avatar.journal.records import KINDS, fingerprint, without_queries
+from seedance_avatar.errors import ApiError, ProtocolError, SubmissionInDoubt
+from seedance_avatar.journal.records import KINDS, entry, error_line, fingerprint
 
 HASHER = hashlib.blake2b(digest_size=16, key=b"a secret of the journal")
 TEXT = st.text(max_size=6)
@@ -44,13 +48,20 @@ def test_another_journal_has_other_fingerprints_and_any_text_has_one() -> None:
 
 
 @given(text=st.text(max_size=80))
-def test_what_is_kept_is_one_printable_line_without_queries(text: str) -> None:
-    kept = without_queries(f"see https://a.example/x?token=hunter2&b=1 {text}")
+def test_what_is_kept_of_an_error_is_one_printable_line_without_queries(text: str) -> None:
+    kept = json.loads(error_line(f"see https://a.example/x?token=hunter2&b=1 {text}"))["message"]
     assert kept.isprintable()
     assert "hunter2" not in kept
 
 
-def test_a_path_that_looks_like_a_user_stays() -> None:
-    assert without_queries("https://me:pw@a.example/name@2x.png is 50% too wide?") == (
-        "https://a.example/name@2x.png is 50% too wide?"
-    )
+@pytest.mark.parametrize("name", SECRET_TEXTS)
+def test_nothing_that_is_kept_shows_a_secret_of_any_kind(name: str) -> None:
+    text = SECRET_TEXTS[name]
+    lines = [
+        error_line(text),
+        error_line(ApiError(text, status=400, code=text, request_id=text)),
+        error_line(SubmissionInDoubt(text, evidence=text, request_id=text)),
+        error_line(ProtocolError(text, body=text)),
+    ]
+    kept = entry(HASHER, kind="generation", group_id=None, url="", key=text, shown=text, business_id=None)
+    assert sings(f"{lines} {kept!r} {kept.key} {kept.shown}") is None

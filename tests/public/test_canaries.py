@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from rig.canaries import Listener, everything_of, heard_in_files, sings
+from rig.canaries import SECRET_TEXTS, Listener, everything_of, heard_in_files, sings
 from rig.journals import ROOT
 from rig.leaks import no_leaks
 from rig.rude import Bytes, Close, RudeServer, Seen, json_answer, raw_answer, redirect, until
@@ -46,7 +46,14 @@ def echoing(status: int) -> Callable[[Seen], Bytes]:
     return answer
 
 
+def saying(text: str) -> Callable[[Seen], Bytes]:
+    """A service that refuses with ``text`` at every place where words are looked for."""
+    body = {"error": {"message": text, "code": text, "type": text}, "reason": text}
+    return lambda _: json_answer(body, 422, {"X-Oneapi-Request-Id": text})
+
+
 SERVICES: dict[str, Any] = {
+    **{name: saying(text) for name, text in SECRET_TEXTS.items()},
     "well": echoing(200),
     "400": echoing(400),
     "401": echoing(401),

@@ -12,10 +12,44 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CANARY", "Listener", "everything_of", "heard_in_files", "sings"]
+__all__ = ["CANARY", "SECRET_TEXTS", "Listener", "everything_of", "heard_in_files", "sings"]
 
 CANARY = re.compile(r"sk-canary|[?&](?:sig|token|X-Amz-Signature)=canary|canarysignature", re.IGNORECASE)
 """What the keys and queries of the suite look like, wherever they come up."""
+
+SECRET_TEXTS = {
+    "a query": "GET https://c.example/a.jpg?sig=CANARYSIGNATURE&x=1 failed",
+    "a query without a name": "https://c.example/a.jpg?CANARYSIGNATURE",
+    "a query with spaces encoded": "https://c.example/a.jpg?a=%20CANARYSIGNATURE",
+    "a fragment": "https://c.example/a.jpg#CANARYSIGNATURE",
+    "a user": "https://CANARYSIGNATURE@c.example/a.jpg",
+    "a password": "https://me:CANARYSIGNATURE@c.example/a.jpg",
+    "a password of Redis": "redis://:CANARYSIGNATURE@cache.example:6379/0",
+    "a password without a scheme": "me:CANARYSIGNATURE@c.example/a.jpg",
+    "a key": "Incorrect API key provided: sk-CANARYSIGNATURE.",
+    "a key in capitals": "SK-CANARYSIGNATURE",
+    "a bearer token": "Authorization: Bearer CANARYSIGNATURE",
+    "a bearer token with a colon": "bearer: CANARYSIGNATURE",
+    "a bearer token, encoded": "Bearer%20CANARYSIGNATURE",
+    "a bearer token in JSON": '{"authorization":"Bearer CANARYSIGNATURE"}',
+    "JSON": '{"url":"https://c.example/a.jpg?sig=CANARYSIGNATURE"}',
+    "JSON with escaped slashes": '{"url":"https:\\/\\/c.example\\/a.jpg?sig=CANARYSIGNATURE"}',
+    "JSON in JSON": '{"detail":"{\\"url\\":\\"https:\\\\/\\\\/c.example\\\\/a.jpg?sig=CANARYSIGNATURE\\"}"}',
+    "JSON with escaped letters": '{"url":"https:\\u002f\\u002fc.example\\u002fa.jpg\\u003fCANARYSIGNATURE"}',
+    "a password in JSON": '{"url":"https:\\/\\/me:CANARYSIGNATURE@c.example\\/a.jpg"}',
+    "percent-encoded": "https%3A%2F%2Fc.example%2Fa.jpg%3FCANARYSIGNATURE",
+    "percent-encoded in small letters": "https%3a%2f%2fc.example%2fa.jpg%3fsig%3dCANARYSIGNATURE",
+    "percent-encoded twice": "https%253A%252F%252Fc.example%252Fa.jpg%253FCANARYSIGNATURE",
+    "a percent-encoded password": "https%3A%2F%2Fme%3ACANARYSIGNATURE%40c.example%2Fa.jpg",
+    "a percent-encoded fragment": "https%3A%2F%2Fc.example%2Fa.jpg%23CANARYSIGNATURE",
+    "HTML": "<a href='https:&#x2F;&#x2F;c.example&#x2F;a.jpg&#x3F;CANARYSIGNATURE'>",
+    "no scheme": "c.example/a.jpg?sig=CANARYSIGNATURE",
+    "a scheme left out": "//c.example/a.jpg?CANARYSIGNATURE",
+    "a path alone": "GET /a.jpg?sig=CANARYSIGNATURE HTTP/1.1",
+    "a slash lost": "https:/c.example/a.jpg?sig=CANARYSIGNATURE",
+    "a value alone": "the parameter X-Amz-Signature=CANARYSIGNATURE has expired",
+}
+"""What a service, a proxy or a user's own callable may say, each with a secret in it that nothing may show."""
 
 PACKAGE = "/seedance_avatar/"
 _MOST = 64 << 20
