@@ -17,7 +17,7 @@ from seedance_avatar.wire.convert import _converter, structure
 from seedance_avatar.wire.public_urls import judge_url
 from seedance_avatar.wire.refusals import About, find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
-from seedance_avatar.wire.response import Response, parse_json
+from seedance_avatar.wire.response import Response
 
 __all__ = [
     "PREFIX",
@@ -138,7 +138,7 @@ def asset_query(asset_id: str) -> Request:
 
 def read_group(answer: Response, *, about: About = None) -> AssetGroup:
     """Return the group that ``answer`` tells of; it raises as :func:`read_object` does."""
-    found = read_object(answer, key="group_id", about=about)
+    found = read_object(answer, "group_id", about=about)
     return structure(AssetGroup, {**found, "raw": found})
 
 
@@ -152,7 +152,7 @@ def read_asset(
 
     A status that is missing or no text is ``processing``: the asset was accepted, so it is looked at again.
     """
-    found = read_object(answer, key="asset_id", about=about or source)
+    found = read_object(answer, "asset_id", about=about or source)
     if asked is not None and found["asset_id"] != asked:
         message = f"asked about {asked}, the answer is about {found['asset_id']}"
         raise ProtocolError(message, about=asked, status=answer.status)
@@ -161,7 +161,7 @@ def read_asset(
     reason = None
     if status == "failed":
         # The reason may stand outside of the object that failed, in the envelope.
-        reason = find_reason(found) or find_reason(parse_json(answer.body))
+        reason = find_reason(found) or find_reason(answer.parsed)
     fields = {**found, "status": status or "processing", "reason": reason, "source": source, "raw": found}
     asset: Asset = _structure_asset(fields, Asset)
     return asset

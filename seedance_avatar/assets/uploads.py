@@ -208,4 +208,4 @@ def _is_url(value: object) -> bool:
 
 
 def _read_url(answer: Response) -> str:
-    return str(read_object(answer, key="url", usable=_is_url)["url"])
+    return str(read_object(answer, "url", usable=_is_url)["url"])

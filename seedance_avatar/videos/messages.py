@@ -6,20 +6,19 @@ and name things otherwise. The readers take all of them, and give the same :clas
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-from seedance_avatar.errors import ApiError, InvalidInput, ProtocolError
+from seedance_avatar.errors import InvalidInput
 from seedance_avatar.models import VideoTask
 from seedance_avatar.text import safe_text
 from seedance_avatar.wire.convert import structure
 from seedance_avatar.wire.refusals import find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
-from seedance_avatar.wire.response import Response, parse_json
+from seedance_avatar.wire.response import Response
 
 from .request import GenerationRequest
 from .rules import Part
@@ -79,21 +78,17 @@ def read_video(answer: Response, *, about: str | None = None) -> VideoTask:
     :raises ApiError: the service said no.
     :raises ProtocolError: the answer tells of no task.
     """
-    try:
-        # Where an object has both, "id" may be a row of somebody's table.
-        found = read_object(answer, key="task_id", about=about)
-    except (ApiError, ProtocolError):
-        found = read_object(answer, key="id", about=about)
-    return read_task(found, around=answer.body)
+    # Where an object has both, "id" may be the primary key of a database row.
+    return read_task(read_object(answer, "task_id", "id", about=about), around=answer.parsed)
 
 
-def read_task(found: Mapping[str, Any], *, around: bytes = b"") -> VideoTask:
+def read_task(found: Mapping[str, Any], *, around: object = None) -> VideoTask:
     """Return the task that the object ``found`` is: it has a usable ``task_id`` or ``id``.
 
     A status that is missing or no text is ``queued``: the task was accepted, so it is looked at again. A completed
     task without a URL keeps its status and says so in ``reason``; what came is in ``raw``.
 
-    :param around: the body in which it was found: a reason may stand outside of the object.
+    :param around: the parsed body that ``found`` is part of: the reason may be outside of ``found``.
     """
     status = found.get("status")
     status = status.strip().lower() if isinstance(status, str) else ""
@@ -123,12 +118,10 @@ def read_task(found: Mapping[str, Any], *, around: bytes = b"") -> VideoTask:
     return task
 
 
-def _with_reason(task: VideoTask, found: Mapping[str, Any], around: bytes) -> VideoTask:
+def _with_reason(task: VideoTask, found: Mapping[str, Any], around: object) -> VideoTask:
     reason = find_reason(found)
-    if reason is None and around:
-        with contextlib.suppress(ValueError):
-            outside = parse_json(around)
-            reason = find_reason(outside) if isinstance(outside, Mapping) else None
+    if reason is None and isinstance(around, Mapping):
+        reason = find_reason(around)
     error = found.get("error")
     code = error.get("code") if isinstance(error, Mapping) else found.get("code")
     known = isinstance(code, str | int) and not isinstance(code, bool) and code not in {"", 0}

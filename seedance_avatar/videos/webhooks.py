@@ -179,6 +179,6 @@ def _read(event_id: str, sent_at: float, body: bytes) -> WebhookEvent:
         event_id=event_id,
         event_type=kind if isinstance(kind, str) else None,
         sent_at=sent_at,
-        task=read_task(data, around=body),
+        task=read_task(data, around=told),
         raw=told,
     )

@@ -1,8 +1,8 @@
-"""When the service says no: finding what it said, in all the shapes it uses, and which error that is.
+"""Maps error responses to exceptions: finds code and message in every shape the service uses, and picks the type.
 
 The shapes (an envelope, an ``error`` object or text, a ``code`` beside a ``message``, a ``detail``, an empty
-body, an HTML page) come with any status, and the useful words may lie a few levels down, in objects or in
-JSON inside a string: gateways wrap what gateways behind them said.
+body, an HTML page) come with any status. The useful message may be nested a few levels deep, in objects or in
+JSON inside a string, because gateways wrap the errors of the gateways behind them.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from .response import Response, parse_json
 __all__ = ["About", "ErrorFacts", "find_error", "find_reason", "is_id", "read_object"]
 
 About: TypeAlias = AssetSource | str | None
-"""What a call was about: its label is made only when a message needs it."""
+"""The subject of a call, for messages; a source's label is built only when a message needs it."""
 
 _DEEPEST: Final = 8
-_SHOWN: Final = 4096  # characters of an answer that are looked at for words to show
+_SHOWN: Final = 4096  # characters of a response that are searched for a message
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _REQUEST_ID = re.compile(r"\s*\(request id: ([\w.:-]{1,128})\)")
 _TITLE = re.compile(r"<title[^<>]*>([^<]*)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _SAYS_NOTHING: Final = frozenset({"", "ok", "success", "succeeded", "null", "none"})
-_WORDS: Final = ("reason", "fail_reason", "message", "msg", "error", "detail", "errors", "data")
+_MESSAGE_KEYS: Final = ("reason", "fail_reason", "message", "msg", "error", "detail", "errors", "data")
 
 _NO_MONEY: Final = frozenset(
     {"insufficient_quota", "insufficient_user_quota", "quota_not_enough", "pre_consume_token_quota_failed"}
@@ -61,10 +61,10 @@ _REAL_PERSON: Final = "may contain real person"
 
 @attrs.frozen
 class ErrorFacts:
-    """What an answer says went wrong.
+    """The error codes and the message of a response.
 
-    :ivar codes: its codes as text, the innermost first, since that is where it happened.
-    :ivar message: its innermost words as they came, or empty.
+    :ivar codes: its codes as text, the innermost first, since that is where the error happened.
+    :ivar message: its innermost message, unredacted, or empty.
     """
 
     codes: tuple[str, ...] = ()
@@ -77,18 +77,18 @@ def is_id(value: object) -> bool:
 
 
 def find_reason(obj: Mapping[str, Any]) -> str | None:
-    """Return why something failed, safe to show, from wherever ``obj`` says it, or None."""
-    complaint = find_error_facts(obj)
-    code = next(iter(complaint.codes), "")
-    words = complaint.message or code
+    """Return why something failed, safe to show, from wherever ``obj`` has it, or None."""
+    facts = find_error_facts(obj)
+    code = next(iter(facts.codes), "")
+    words = facts.message or code
     return _shown(words if code in words else f"{words} ({code})") or None
 
 
 def find_error(obj: object) -> ErrorFacts | None:
-    """Return what ``obj`` complains of, or None when it does not say that anything is wrong.
+    """Return the error that ``obj`` reports, or None when it reports none.
 
-    A ``success`` that is true is believed; else a false one, an ``error``, a ``detail`` or a code that is none
-    of success says that something is.
+    ``success: true`` is believed. Otherwise ``success: false``, an ``error``, a ``detail`` or a code other than a code
+    of success reports an error.
     """
     if not isinstance(obj, Mapping):
         return None
@@ -108,18 +108,18 @@ def _is_bad(code: object) -> bool:
 
 
 def find_error_facts(value: object) -> ErrorFacts:
-    """Collect the codes and the innermost words of ``value``."""
+    """Collect the codes and the innermost message of ``value``."""
     codes: list[str] = []
     message = _walk(value, codes, _DEEPEST)
     return ErrorFacts(tuple(reversed(codes)), message)
 
 
 def _walk(value: object, codes: list[str], depth: int) -> str:
-    """Return the innermost words of ``value``; add its codes to ``codes``, the outermost first."""
+    """Return the innermost message of ``value``; append its codes to ``codes``, the outermost first."""
     if isinstance(value, str):
         inner = _json_in(value) if depth else None
-        words = "" if inner is None else _walk(inner, codes, depth - 1)
-        return words or ("" if value.strip().lower() in _SAYS_NOTHING else value.strip())
+        message = "" if inner is None else _walk(inner, codes, depth - 1)
+        return message or ("" if value.strip().lower() in _SAYS_NOTHING else value.strip())
     if not depth:
         return ""
     if isinstance(value, list):
@@ -128,14 +128,14 @@ def _walk(value: object, codes: list[str], depth: int) -> str:
         return ""
     facts = {key.lower(): fact for key, fact in value.items()}
     codes.extend(str(facts[name]) for name in ("type", "code") if _is_bad(facts.get(name)))
-    places = [facts[name] for name in _WORDS if name in facts]
-    # An object says more than the text beside it.
-    places.sort(key=lambda it: not isinstance(it, Mapping))
-    return next(filter(None, (_walk(place, codes, depth - 1) for place in places)), "")
+    candidates = [facts[name] for name in _MESSAGE_KEYS if name in facts]
+    # An object has more detail than the text beside it.
+    candidates.sort(key=lambda it: not isinstance(it, Mapping))
+    return next(filter(None, (_walk(candidate, codes, depth - 1) for candidate in candidates)), "")
 
 
 def _json_in(text: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return the object or array that is written in ``text``, perhaps after words about it, or None."""
+    """Return the object or array in ``text``, perhaps after other text, or None."""
     text = text.strip()
     opening, closing = ("[", "]") if text.startswith("[") else ("{", "}")
     start, end = text.find(opening), text.rfind(closing)
@@ -150,10 +150,10 @@ def _shown(words: str, limit: int = 300) -> str:
 
 
 def _page(body: bytes) -> str:
-    """Return what a body that is no JSON says: a page's title, or the start of its text."""
+    """Return a readable excerpt of a body that is not JSON: a page's title, or the start of its text."""
     text = body[:_SHOWN].decode("utf-8", "replace").removeprefix("\ufeff").strip()
     if text.startswith("<"):
-        import html  # noqa: PLC0415 - its table of names is large, and few services answer in HTML
+        import html  # noqa: PLC0415 - its table of names is large, and few responses are HTML
 
         title = _TITLE.search(text)
         text = html.unescape(title[1] if title and title[1].strip() else _TAG.sub(" ", text))
@@ -165,18 +165,18 @@ def _label(about: About) -> str | None:
 
 
 def _kind(status: int, codes: tuple[str, ...], message: str) -> type[ApiError]:  # noqa: PLR0911 - the contract's table, row by row
-    """Return which error this is. What a code says plainly counts more than the status it came with."""
+    """Return the error type. A code that is unambiguous counts more than the status it came with."""
     known = {code.lower() for code in codes}
     if known & _NO_MONEY:
         return QuotaExhausted
     if status in {401, 402, 403}:
-        return QuotaExhausted if status == HTTPStatus.PAYMENT_REQUIRED or _speaks_of(_MONEY, known) else AuthError
+        return QuotaExhausted if status == HTTPStatus.PAYMENT_REQUIRED or _any_in(_MONEY, known) else AuthError
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY or _speaks_of(_CONTENT, known) or _REAL_PERSON in message.lower():
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY or _any_in(_CONTENT, known) or _REAL_PERSON in message.lower():
         return ContentRefused
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
-        # Only this code of this status says that nothing was done; after any other 5xx something may have been.
+        # Only this code with this status means that nothing was done; after any other 5xx something may have been.
         down = status == HTTPStatus.SERVICE_UNAVAILABLE and "rate_limit_unavailable" in known
         return RateLimited if down else ServerError
     if known & _TOO_FAST:
@@ -186,76 +186,78 @@ def _kind(status: int, codes: tuple[str, ...], message: str) -> type[ApiError]: 
     return NotFound if status == HTTPStatus.NOT_FOUND or known & _UNKNOWN else InvalidRequest
 
 
-def _speaks_of(words: tuple[str, ...], codes: set[str]) -> bool:
+def _any_in(words: tuple[str, ...], codes: set[str]) -> bool:
     return any(word in code for code in codes for word in words)
 
 
-def _refusal(answer: Response, complaint: ErrorFacts, about: About) -> ApiError:
-    """Return the error that ``answer`` is, with the facts of its head and of ``complaint``."""
-    status = answer.status
+def _refusal(response: Response, facts: ErrorFacts, about: About) -> ApiError:
+    """Return the error for ``response``, from its headers and ``facts``."""
+    status = response.status
     if status < HTTPStatus.BAD_REQUEST:
-        # Some gateways answer 200 to everything and put the status into the code.
-        status = next((int(code) for code in complaint.codes if re.fullmatch("[45][0-9][0-9]", code)), 400)
-    kind = _kind(status, complaint.codes, complaint.message)
-    named = _REQUEST_ID.search(complaint.message)
+        # Some gateways send 200 for everything and put the status into the code.
+        status = next((int(code) for code in facts.codes if re.fullmatch("[45][0-9][0-9]", code)), 400)
+    kind = _kind(status, facts.codes, facts.message)
+    named = _REQUEST_ID.search(facts.message)
     return kind(
-        _shown(_REQUEST_ID.sub("", complaint.message))
-        or _page(answer.body)
-        or responses.get(answer.status, "no reason given"),
-        status=answer.status,
-        code=_shown(next(iter(complaint.codes), ""), 80),
-        request_id=answer.request_id or (named[1] if named else None),
+        _shown(_REQUEST_ID.sub("", facts.message))
+        or _page(response.body)
+        or responses.get(response.status, "no reason given"),
+        status=response.status,
+        code=_shown(next(iter(facts.codes), ""), 80),
+        request_id=response.request_id or (named[1] if named else None),
         retryable=issubclass(kind, RateLimited | ServerError),
-        retry_after=answer.hints.retry_after,
+        retry_after=response.hints.retry_after,
         about=_label(about),
     )
 
 
-def _protocol_error(answer: Response, what: str, about: About) -> ProtocolError:
-    shown = _page(answer.body)
-    message = f"HTTP {answer.status}, but {what}" + (f": {shown}" if shown else "")
-    return ProtocolError(message, about=_label(about), status=answer.status, body=shown)
+def _protocol_error(response: Response, what: str, about: About) -> ProtocolError:
+    shown = _page(response.body)
+    message = f"HTTP {response.status}, but {what}" + (f": {shown}" if shown else "")
+    return ProtocolError(message, about=_label(about), status=response.status, body=shown)
 
 
-def _not_done(answer: Response, about: About) -> AvatarError:
-    """Return the error that an answer outside of 2xx is."""
-    if answer.status < HTTPStatus.BAD_REQUEST:
-        target = "nowhere" if answer.location is None else redact_url(answer.location)
-        return _protocol_error(answer, f"it redirects to {target}, and redirects are not followed", about)
+def _error_of(response: Response, about: About) -> AvatarError:
+    """Return the error for a response outside of 2xx."""
+    if response.status < HTTPStatus.BAD_REQUEST:
+        target = "nowhere" if response.location is None else redact_url(response.location)
+        return _protocol_error(response, f"it redirects to {target}, and redirects are not followed", about)
     try:
-        complaint = find_error_facts(parse_json(answer.body))
+        facts = find_error_facts(response.parsed)
     except ValueError:
-        complaint = ErrorFacts(message=_page(answer.body))
-    return _refusal(answer, complaint, about)
+        facts = ErrorFacts(message=_page(response.body))
+    return _refusal(response, facts, about)
 
 
 def read_object(
-    answer: Response, *, key: str, about: About = None, usable: Callable[[object], bool] = is_id
+    response: Response, *keys: str, about: About = None, usable: Callable[[object], bool] = is_id
 ) -> dict[str, Any]:
-    """Return the object in ``answer`` that has a usable ``key``: the answer itself, or what its ``data`` wraps.
+    """Return the object in ``response`` that has a usable value for a key: the body itself, or what its ``data`` wraps.
 
-    An answer of 2xx with a usable id is an accepted one, whatever else it says, ``success: false`` included:
-    an id that is dropped here is lost for good, while one that means nothing says so when it is asked for.
+    A 2xx response with a usable id means *accepted*, whatever else it says, ``success: false`` included: an id that is
+    dropped here is lost for good, while one that turns out to be wrong is reported when its status is asked for.
 
-    :raises ApiError: the service said no: by its status, or in an answer of 2xx without such an object.
-    :raises ProtocolError: a redirect, or an answer of 2xx that neither has such an object nor says no.
+    :param keys: the first that any object has counts: an object with a ``task_id`` is preferred to one with an ``id``.
+    :raises ApiError: the service refused: by its status, or in a 2xx response without such an object.
+    :raises ProtocolError: a redirect, or a 2xx response that has neither such an object nor an error.
     """
-    if not 200 <= answer.status < 300:  # noqa: PLR2004 - as they are called
-        raise _not_done(answer, about)
+    if not 200 <= response.status < 300:  # noqa: PLR2004 - the range of success in RFC 9110
+        raise _error_of(response, about)
     try:
-        value = parse_json(answer.body)
+        value = response.parsed
     except ValueError:
-        raise _protocol_error(
-            answer, "the answer is not JSON" if answer.body.strip() else "the answer is empty", about
-        ) from None
+        what = "the answer is not JSON" if response.body.strip() else "the answer is empty"
+        raise _protocol_error(response, what, about) from None
+    levels: list[dict[str, Any]] = []
     level = value
-    for _ in range(_DEEPEST):
-        if not isinstance(level, dict):
-            break
-        if usable(level.get(key)):
-            return level
+    while isinstance(level, dict) and len(levels) < _DEEPEST:
+        levels.append(level)
         level = level.get("data")
-    complaint = find_error(value)
-    if complaint is not None:
-        raise _refusal(answer, complaint, about)
-    raise _protocol_error(answer, f"the answer has no usable {key}", about)
+    for key in keys:
+        for level in levels:
+            if usable(level.get(key)):
+                return level
+    facts = find_error(value)
+    if facts is not None:
+        raise _refusal(response, facts, about)
+    raise _protocol_error(response, f"the answer has no usable {' or '.join(keys)}", about)

@@ -1,6 +1,6 @@
-"""One HTTP answer as facts: its status, its bytes, and the few headers that matter.
+"""An HTTP response as a value: its status, its body, and the few headers that matter.
 
-Most answers carry none of these headers, and an ingest reads a million answers: the way through is cheap.
+Most responses carry none of these headers, and an ingest reads a million of them, so the common case is kept cheap.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Final
 
 import attrs
@@ -20,14 +21,14 @@ from seedance_avatar.text import redact, redact_url
 __all__ = ["Response", "parse_json", "read_head"]
 
 _NO_HINTS: Final = RateHints()
-_LONGEST_WAIT: Final = 30 * 86_400.0  # seconds; who asks for more has sent garbage
+_LONGEST_WAIT: Final = 30 * 86_400.0  # seconds; a longer one is garbage
 _LONGEST_WINDOW: Final = 86_400.0  # seconds
 _EPOCH: Final = 1e9  # a reset above this is a point in time (it was passed in 2001), not a wait
 
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """What came back over HTTP, read whole.
+    """A whole HTTP response.
 
     :ivar status: the HTTP status.
     :ivar body: the bytes of the body, decompressed.
@@ -44,12 +45,20 @@ class Response:
     location: str | None = attrs.field(default=None, repr=lambda url: "None" if url is None else redact_url(url))
     content_type: str = ""
 
+    @cached_property
+    def parsed(self) -> Any:  # noqa: ANN401 - JSON can be anything
+        """The JSON in the body, parsed once and kept.
+
+        :raises ValueError: see :func:`parse_json`.
+        """
+        return parse_json(self.body)
+
 
 def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Response:
-    """Return the answer that ``status``, ``headers`` and ``body`` make.
+    """Return the response that ``status``, ``headers`` and ``body`` make.
 
-    ``headers`` are looked up by their usual names: give a mapping that ignores case. Whatever a header
-    holds, nothing is raised: what cannot be believed is not there.
+    ``headers`` are looked up by their usual names: pass a mapping that ignores case. Nothing is raised, whatever a
+    header holds: one that cannot be used counts as missing.
     """
     get = headers.get
     limit, remaining = get("X-RateLimit-Limit"), get("X-RateLimit-Remaining")
@@ -75,7 +84,7 @@ def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Res
 
 
 def _request_id(text: str | None) -> str | None:
-    """Keep a request id that can be shown and stored: anything may stand in a header, our own key too."""
+    """Return a request id that can be shown and stored, or None: a header may hold anything, our own key too."""
     if not text or not text.isascii() or not text.isprintable() or len(text) > 128:  # noqa: PLR2004 - as much as errors show
         return None
     return text if text.isalnum() else redact(text)
@@ -84,7 +93,7 @@ def _request_id(text: str | None) -> str | None:
 def _count(text: str | None) -> int | None:
     """Read a count; of the draft's ``60, 60;w=60`` the first number."""
     digits = (text or "").partition(",")[0].partition(";")[0].strip()
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None  # noqa: PLR2004 - a million times a million
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None  # noqa: PLR2004 - no count is longer
 
 
 def _number(text: str) -> float | None:
@@ -109,7 +118,7 @@ def _date(text: str | None) -> float | None:
 
 
 def _until(moment: float | None, date: str | None) -> float | None:
-    """Return the seconds from the answer's own ``Date`` to ``moment``: our clock may be wrong by hours."""
+    """Return the seconds from the response's own ``Date`` to ``moment``: our clock may be wrong by hours."""
     now = _date(date)
     return None if moment is None or now is None else moment - now
 
@@ -141,18 +150,17 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# What JSON does not know (NaN, Infinity) and what does not fit (1e999) is nothing, wherever it stands: it must
-# not cost the id that stands beside it.
+# NaN, Infinity and numbers that are too large (1e999) become None: they must not cost the id beside them.
 _decoder: Final = json.JSONDecoder(parse_constant=lambda _: None, parse_float=_finite)
 
 
 def parse_json(body: bytes | str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return what the JSON in ``body`` says, whatever marks and broken characters come with it.
+    """Return the value that the JSON in ``body`` encodes, tolerating broken characters.
 
     Bytes that are not UTF-8 and lone surrogates become replacement characters, numbers that are not finite
-    become None, a byte order mark is passed over.
+    become None, a byte order mark is ignored.
 
-    :raises ValueError: it is not JSON, or is nested too deeply to be an answer.
+    :raises ValueError: it is not JSON, or is nested too deeply.
     """
     text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     try:

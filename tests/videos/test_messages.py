@@ -256,7 +256,7 @@ def test_a_completed_task_without_a_url_keeps_what_came(result: object) -> None:
 def test_what_is_no_task_is_an_error() -> None:
     with pytest.raises(NotFound, match="task_not_exist"):
         read({"code": "task_not_exist", "message": "task_not_exist", "data": None}, status=400)
-    with pytest.raises(ProtocolError, match="no usable id"):
+    with pytest.raises(ProtocolError, match="no usable task_id or id"):
         read({"success": True, "data": {"status": "queued"}})
     with pytest.raises(ApiError):
         read({"success": False, "message": "nope"})

@@ -515,9 +515,9 @@ def test_find_error(obj: object, codes: tuple[str, ...] | None) -> None:
 
 def test_read_object_serves_other_answers_too() -> None:
     task = {"id": "task_1", "object": "generation.task", "status": "queued", "error": None}
-    assert read_object(answer(task), key="id") == task
+    assert read_object(answer(task), "id") == task
     upload = {"success": True, "message": "", "data": {"url": "https://files.toapis.com/a.jpg"}}
-    assert read_object(answer(upload), key="url", usable=lambda it: isinstance(it, str)) == upload["data"]
+    assert read_object(answer(upload), "url", usable=lambda it: isinstance(it, str)) == upload["data"]
 
 
 # Strictness
