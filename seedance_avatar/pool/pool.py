@@ -248,7 +248,7 @@ class AccountPool:
         stack: AsyncExitStack,
         **options: Any,  # noqa: ANN401 - of Engine.begin
     ) -> PoolMember:
-        engine = self._sessions[name]._open_engine()  # noqa: SLF001 - a pool is made of sessions
+        engine = self._sessions[name].engine
         journal = None
         if path is not None:
             journal = await engine.journals.acquire(path)

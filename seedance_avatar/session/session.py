@@ -209,13 +209,18 @@ class AvatarSession(VideoSession):
         """
         limit = self._timeouts.drain if timeout is None else timeout
         check_seconds("timeout", limit)
-        await self._open_engine().drain(limit, SessionStateError("the session is draining: nothing new is sent"))
+        await self.engine.drain(limit, SessionStateError("the session is draining: nothing new is sent"))
 
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment; they are all zero before it is opened."""
         return SessionStats() if self._engine is None else self._engine.stats()
 
-    def _open_engine(self) -> Engine:
+    @property
+    def engine(self) -> Engine:
+        """What is behind the session while it is open. For the package itself: it may change in any release.
+
+        :raises SessionStateError: it is not open, or belongs to another loop or process.
+        """
         if self._engine is None:
             message = "this session is not open: use `async with AvatarSession(...) as session:` or await open()"
             raise SessionStateError(message)
@@ -303,7 +308,7 @@ class AvatarSession(VideoSession):
         return await assets.wait(asset, timeout)
 
     def _open_assets(self) -> Assets:
-        engine = self._open_engine()
+        engine = self.engine
         if self._assets is None:
             from .asset_calls import Assets  # noqa: PLC0415 - who only ingests has no single ones
 
@@ -369,6 +374,6 @@ class AvatarSession(VideoSession):
         SourceReader.of(sources)
 
         def begin() -> Awaitable[Any]:
-            return self._open_engine().begin(adapter, sources, stop_on_failure=on_failure == "stop", **options)
+            return self.engine.begin(adapter, sources, stop_on_failure=on_failure == "stop", **options)
 
         return Ingest(begin)

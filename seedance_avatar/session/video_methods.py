@@ -35,8 +35,9 @@ class VideoSession(abc.ABC):
     _allow_private: bool
     _videos: Videos | None = None
 
+    @property
     @abc.abstractmethod
-    def _open_engine(self) -> Engine: ...
+    def engine(self) -> Engine: ...  # noqa: D102 - AvatarSession documents it
 
     @abc.abstractmethod
     async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset: ...  # noqa: D102 - where it is done
@@ -56,7 +57,7 @@ class VideoSession(abc.ABC):
         return VideoAdapter(self._video_models, self._allow_private)
 
     def _open_videos(self) -> Videos:
-        engine = self._open_engine()
+        engine = self.engine
         if self._videos is None:
             from .video_calls import Videos  # noqa: PLC0415 - as said above
 

@@ -686,7 +686,7 @@ async def test_a_fork() -> None:
         if not child:
             code = 1
             try:
-                session._open_engine()
+                _ = session.engine
             except SessionStateError as error:
                 code = 0 if "fork" in str(error) else 2
             os._exit(code)

@@ -52,7 +52,7 @@ def test_every_error_and_method_of_the_face_is_in_the_readme() -> None:
         if name not in {"AvatarWarning", "WebhookRefused"}:
             assert f"`{name}`" in README, name
     for name in dir(AvatarSession):
-        if not name.startswith("_"):
+        if not name.startswith("_") and callable(getattr(AvatarSession, name)):
             assert f"{name}(" in README, name
 
 

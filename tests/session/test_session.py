@@ -159,7 +159,7 @@ async def test_a_forked_child_is_told() -> None:
         child = os.fork()
         if not child:
             try:
-                session._open_engine()
+                _ = session.engine
             except SessionStateError as error:
                 os.write(writer, str(error).encode())
             finally:

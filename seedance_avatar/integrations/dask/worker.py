@@ -178,7 +178,7 @@ async def work(order: Order) -> None:
         return
     await begun.set()
     try:
-        engine = (await _session(order))._open_engine()  # noqa: SLF001 - the other half of the same library
+        engine = (await _session(order)).engine
         adapter = AssetAdapter(order.group_id, bool(order.options.get("allow_private_sources")))
         pen = _Pen(
             journal=None,  # type: ignore[arg-type]  # this pen writes home
