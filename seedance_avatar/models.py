@@ -18,7 +18,6 @@ __all__ = [
     "AssetGroup",
     "AssetSource",
     "AssetType",
-    "RateHints",
     "VideoTask",
 ]
 
@@ -253,19 +252,3 @@ class VideoTask:
     def is_terminal(self) -> bool:
         """True when the status will not change any more."""
         return self.is_completed or self.is_failed
-
-
-@attrs.frozen(kw_only=True)
-class RateHints:
-    """What an answer's headers say about the service's limits; each field None when it does not say.
-
-    :ivar limit: ``X-RateLimit-Limit``: requests that a window permits.
-    :ivar remaining: ``X-RateLimit-Remaining``: requests left in this window.
-    :ivar reset: seconds from now until the window ends, from ``X-RateLimit-Reset``.
-    :ivar retry_after: seconds to wait, from ``Retry-After`` (seconds, or a date less the answer's own ``Date``).
-    """
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset: float | None = None
-    retry_after: float | None = None

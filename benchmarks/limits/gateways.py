@@ -10,7 +10,7 @@ from typing import Protocol
 
 import attrs
 
-from seedance_avatar.models import RateHints
+from seedance_avatar.wire.response import RateHints
 
 __all__ = ["Both", "Bucket", "FixedWindow", "Gateway", "Shared", "SlidingWindow", "Staged"]
 

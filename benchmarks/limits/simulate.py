@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 
 from seedance_avatar.limits.pacer import Pacer
-from seedance_avatar.models import RateHints
+from seedance_avatar.wire.response import RateHints
 
 from .gateways import Gateway
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import attrs
 
-from seedance_avatar.models import RateHints
-
 from .rate_finder import Prior, RateFinder
 
-__all__ = ["QUERIES", "SUBMITS", "Pacer", "Prior"]
+__all__ = ["QUERIES", "SUBMITS", "Pacer", "Prior", "RateHeaders"]
 
 SUBMITS: Final = Prior(rate=5.0, burst=50)
 """The documented limit of submissions: 300 a minute, and bursts of 50."""
@@ -31,6 +29,26 @@ LONGEST: Final = 1e9  # seconds: no wait is longer, however small the rate or ab
 NO_LIMIT: Final = 1e8  # requests a second that no machine sends
 FIRST: Final = 6  # requests that may leave before any answer is in
 NOTABLE: Final = 0.1  # a change of the rate held to that is worth telling of
+
+
+class RateHeaders(Protocol):
+    """What the rate-limit headers of a response say; each is None where the response does not say."""
+
+    @property
+    def limit(self) -> int | None:
+        """Requests that a window permits."""
+
+    @property
+    def remaining(self) -> int | None:
+        """Requests left in this window."""
+
+    @property
+    def reset(self) -> float | None:
+        """Seconds from now until the window ends."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait before the next request."""
 
 
 @attrs.define(eq=False)
@@ -53,7 +71,7 @@ class Announced:
     _turned_at: float = -math.inf
     _turn: float = 0.0  # what comes back at the turns of a window, a second
 
-    def note(self, now: float, hints: RateHints, *, throttled: bool) -> None:
+    def note(self, now: float, hints: RateHeaders, *, throttled: bool) -> None:
         """Learn from the headers of an answer."""
         limit, left = hints.limit, hints.remaining
         if limit is None or left is None or limit < 10 or not 0 <= left <= limit:  # noqa: PLR2004 - too coarse to steer by
@@ -205,7 +223,7 @@ class Pacer:
             self._held_until = max(self._held_until, now + min(seconds, LONGEST))
             self._due = max(self._due, self._held_until + (self._burst - 1) / self._pace())
 
-    def on_answer(self, now: float, *, left_at: float, throttled: bool, hints: RateHints | None) -> bool:
+    def on_answer(self, now: float, *, left_at: float, throttled: bool, hints: RateHeaders | None) -> bool:
         """Learn from an answer; return True when the rate held to has changed notably.
 
         A ``Retry-After`` of a refusal is kept from here on, for all. Requests that ended without any answer

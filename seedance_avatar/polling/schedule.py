@@ -14,16 +14,14 @@ import math
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from random import Random
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import attrs
-
-from seedance_avatar.options import Polling
 
 from .completion_times import CompletionTimes
 from .plan import PollPlan
 
-__all__ = ["PendingItem", "Schedule"]
+__all__ = ["PendingItem", "Schedule", "Timing"]
 
 FIXED_JITTER: Final = 0.1  # the share of a fixed distance by which a look may come later
 PLANNED_JITTER: Final = 0.1  # the share of the distance to the look after it over which a planned look is strewn
@@ -36,6 +34,22 @@ _PATIENCE: Final = 10.0  # seconds that a look which finds nothing new waits for
 _RANKED: Final = 256  # how many of what is due are ranked at a step: some 1 ms, when very many are
 _RECONSIDERED: Final = 10_000  # how many are looked through at once when a law has moved: some 20 ms
 _OUT: Final = math.nan  # the due time of what is not in the heap: unequal to everything, so old entries of it are stale
+
+
+class Timing(Protocol):
+    """The three numbers that choose a schedule: ``first`` and ``every`` for fixed intervals, else ``price``."""
+
+    @property
+    def first(self) -> float | None:
+        """Seconds from acceptance to the first look, or None: learned."""
+
+    @property
+    def every(self) -> float | None:
+        """Seconds between looks after that, or None: learned."""
+
+    @property
+    def price(self) -> float:
+        """Seconds of expected delay that one status request is worth, where the schedule is learned."""
 
 
 @attrs.define(eq=False, repr=False, weakref_slot=False)
@@ -143,9 +157,9 @@ class Schedule:
     a second and kind at most when a law is settled, one costs some milliseconds: a law is fitted anew.
     """
 
-    _default: Polling
+    _default: Timing
     _rng: Random
-    _overrides: Mapping[str, Polling]
+    _overrides: Mapping[str, Timing]
     _paces: dict[str, _Fixed | _Learned] = attrs.field(factory=dict, init=False)
     _earlier: dict[str, Any] = attrs.field(factory=dict, init=False)
     _heap: list[tuple[float, PendingItem]] = attrs.field(factory=list, init=False)
@@ -153,7 +167,7 @@ class Schedule:
     _live: int = attrs.field(default=0, init=False)
 
     @classmethod
-    def build(cls, polling: Polling, rng: Random, overrides: Mapping[str, Polling] | None = None) -> Self:
+    def build(cls, polling: Timing, rng: Random, overrides: Mapping[str, Timing] | None = None) -> Self:
         """Return an empty schedule.
 
         :param polling: for every kind that ``overrides`` does not name.

@@ -15,10 +15,26 @@ from typing import Any, Final
 
 import attrs
 
-from seedance_avatar.models import RateHints
 from seedance_avatar.text import redact, redact_url
 
-__all__ = ["Response", "parse_json", "read_head"]
+__all__ = ["RateHints", "Response", "parse_json", "read_head"]
+
+
+@attrs.frozen(kw_only=True)
+class RateHints:
+    """What an answer's headers say about the service's limits; each field None when it does not say.
+
+    :ivar limit: ``X-RateLimit-Limit``: requests that a window permits.
+    :ivar remaining: ``X-RateLimit-Remaining``: requests left in this window.
+    :ivar reset: seconds from now until the window ends, from ``X-RateLimit-Reset``.
+    :ivar retry_after: seconds to wait, from ``Retry-After`` (seconds, or a date less the answer's own ``Date``).
+    """
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset: float | None = None
+    retry_after: float | None = None
+
 
 _NO_HINTS: Final = RateHints()
 _LONGEST_WAIT: Final = 30 * 86_400.0  # seconds; a longer one is garbage

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.limits.gateways import Bucket
 from benchmarks.limits.simulate import Net, simulate
 from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Announced, Pacer
-from seedance_avatar.models import RateHints
 from seedance_avatar.options import Limits
+from seedance_avatar.wire.response import RateHints
 
 moments = st.floats(0, 1e9)
 waits = st.one_of(st.floats(0, 0.5), st.floats(0, 60), st.just(0.0))

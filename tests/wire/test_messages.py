@@ -23,10 +23,10 @@ from seedance_avatar.errors import (
     RateLimited,
     ServerError,
 )
-from seedance_avatar.models import Asset, AssetGroup, AssetSource, RateHints, VideoTask
+from seedance_avatar.models import Asset, AssetGroup, AssetSource, VideoTask
 from seedance_avatar.wire.convert import structure
 from seedance_avatar.wire.refusals import find_error, find_reason, read_object
-from seedance_avatar.wire.response import Response, read_head
+from seedance_avatar.wire.response import RateHints, Response, read_head
 
 URL = "https://cdn.example.com/a.jpg?sig=S3CRET"
 ULID = "pa_01HZXW8K3Q2N4M5P6R7S8T9V0W"
