@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 __all__ = ["last_frame", "video"]
@@ -17,7 +17,7 @@ _TIMES: Final = ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20), (b"stts", 16))
 @functools.cache
 def _read(ratio: str, ending: str) -> bytes:
     name = ratio if ratio in _RATIOS else "16:9"  # which is also what "adaptive" gets here
-    return files(__package__).joinpath("media", f"{name.replace(':', 'x')}.{ending}").read_bytes()
+    return Path(__file__).with_name("media").joinpath(f"{name.replace(':', 'x')}.{ending}").read_bytes()
 
 
 def video(ratio: str, seconds: int, task_id: str) -> bytes:

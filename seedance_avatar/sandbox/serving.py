@@ -1,4 +1,4 @@
-"""Serving until somebody says stop: what stands behind the command line."""
+"""Runs a sandbox until SIGINT or SIGTERM, as the command line does."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from .server import Sandbox
 __all__ = ["serve"]
 
 
-async def serve(sandbox: Sandbox, *, announce: Callable[[str], None] = print) -> int | None:
+async def serve(sandbox: Sandbox, *, announce: Callable[[str], None] = print) -> int:
     """Start ``sandbox``, call ``announce`` with its URL, and serve until SIGINT or SIGTERM comes.
 
-    Called from another thread than the main one it hears no signals, and serves until it is cancelled.
+    In another thread than the main one no signal arrives, and it serves until it is cancelled.
 
     :return: the number of the signal that ended it.
     :raises OSError: the port is taken.
     """
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[int] = loop.create_future()
-    heard = []
+    handled: list[int] = []
 
-    def hear(number: int) -> None:
+    def end(number: int) -> None:
         if not stop.done():
             stop.set_result(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(number, hear, number)
+            loop.add_signal_handler(number, end, number)
         except (RuntimeError, ValueError, NotImplementedError):
             break
-        heard.append(number)
+        handled.append(number)
     try:
         async with sandbox:
             announce(sandbox.url)
             return await stop
     finally:
-        for number in heard:
-            loop.remove_signal_handler(number)
+        for each in handled:
+            loop.remove_signal_handler(each)

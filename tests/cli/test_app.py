@@ -150,3 +150,16 @@ async def test_the_demo_ends_with_a_video_and_shows_what_it_made_fail(tmp_path: 
     assert video.read_bytes()[4:8] == b"ftyp"
     assert {reason["count"] for reason in summary["reasons"]} == {1}
     assert any("face-101" in label for reason in summary["reasons"] for label in reason["named"])
+
+
+@pytest.mark.asyncio
+async def test_a_demo_that_is_interrupted_says_what_became_of_its_sources(tmp_path: Path) -> None:
+    async with started("demo", "--json", "--speed", "20", "--out", str(tmp_path / "demo.mp4")) as process:
+        await process.until('"event": "settled"')
+        process.send(signal.SIGINT)
+        code, _ = await process.end()
+    assert code == 130
+    summary = json.loads(process.err.splitlines()[-1])
+    assert summary["event"] == "summary"
+    assert summary["counts"]["unsent"] > 0
+    assert not (tmp_path / "demo.mp4").exists()

@@ -88,17 +88,99 @@ def test_a_plain_line_is_one_safe_line_with_everything() -> None:
     assert line(attrs.evolve(SNAPSHOT, total=None)).startswith("1,112 in 2 min")
 
 
-def test_a_live_view_keeps_what_was_said_above_its_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_view_keeps_what_was_said_above_its_frame_and_takes_the_frame_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal = Terminal(monkeypatch)
+    terminal.write("$ command\r\n")
     view = LiveView(terminal)
     view.show(SNAPSHOT)
     view.say("a line of \x1b[31mnews")
     view.show(SNAPSHOT)
-    assert terminal.lines[0] == "a line of \\x1b[31mnews"
-    assert terminal.lines[1].startswith(" sources.csv")
+    assert terminal.lines[:2] == ["$ command", "a line of \\x1b[31mnews"]
+    assert [text.rstrip() for text in terminal.lines[2:]] == [text.plain for text in frame(SNAPSHOT, 79)]
+    assert terminal.screen.cursor.hidden
     view.say("the last")
     view.close()
-    assert terminal.lines == ["a line of \\x1b[31mnews", "the last"]
+    assert terminal.lines == ["$ command", "a line of \\x1b[31mnews", "the last"]
+    assert (terminal.screen.cursor.y, terminal.screen.cursor.x, terminal.screen.cursor.hidden) == (3, 0, False)
+
+
+def test_a_shorter_frame_leaves_nothing_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch)
+    view = LiveView(terminal)
+    view.show(attrs.evolve(SNAPSHOT, trouble="stopping", total=None))
+    short = attrs.evolve(SNAPSHOT, last_error="", title="x")
+    view.show(short)
+    assert terminal.lines == [text.plain for text in frame(short, 79)]
+
+
+def test_a_frame_is_one_write_so_that_no_half_of_it_is_ever_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch)
+    view = LiveView(terminal)
+    view.show(SNAPSHOT)
+    before = len(terminal.writes)
+    view.show(SNAPSHOT)
+    assert len(terminal.writes) == before + 1
+
+
+def test_what_is_printed_scrolls_past_above_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch, rows=9)
+    view = LiveView(terminal)
+    for number in range(9):
+        view.show(SNAPSHOT)
+        view.print(f'{{"line": {number}, "long": "{"x" * 100}"}}\n')
+    assert [text[:10] for text in terminal.lines[:3:2]] == ['{"line": 7', '{"line": 8']
+    assert sum("brand-avatar" in text for text in terminal.lines) == 1
+
+
+@pytest.mark.parametrize("columns", [79, 50, 40, 21])
+def test_a_window_that_became_narrower_keeps_no_rest_of_the_wider_frame(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    terminal = Terminal(monkeypatch, columns=100)
+    view = LiveView(terminal)
+    view.say("above")
+    view.show(SNAPSHOT)
+    terminal.resize(columns)
+    view.show(SNAPSHOT)
+    assert terminal.lines == ["above", *(text.plain for text in frame(SNAPSHOT, columns - 1))]
+
+
+def test_what_the_terminal_echoes_at_ctrl_c_leaves_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch)
+    view = LiveView(terminal)
+    view.show(SNAPSHOT)  # its last line is as long as the window is wide
+    terminal.write("^C")
+    view.say("stopping")
+    view.close()
+    assert terminal.lines == ["stopping"]
+
+
+def test_a_window_too_low_for_the_frame_shows_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch, rows=3)
+    view = LiveView(terminal)
+    for _ in range(3):
+        view.show(SNAPSHOT)
+    assert terminal.lines[0] == frame(SNAPSHOT, 79)[0].plain
+    view.close()
+    assert sum("brand-avatar" in text for text in terminal.lines) == 0
+
+
+def test_a_frame_uses_no_more_than_a_hundred_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch, columns=250)
+    LiveView(terminal).show(SNAPSHOT)
+    assert max(map(len, terminal.lines)) == 100
+
+
+def test_colours_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(monkeypatch)
+    LiveView(terminal).show(SNAPSHOT)
+    assert "\x1b[1;32m" in "".join(terminal.writes)
+    terminal = Terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    LiveView(terminal).show(SNAPSHOT)
+    assert "\x1b[1;32m" not in "".join(terminal.writes)
 
 
 def test_json_progress_is_one_object_a_line() -> None:

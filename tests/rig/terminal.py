@@ -15,12 +15,13 @@ class Terminal(io.StringIO):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, columns: int = 80, rows: int = 24) -> None:
         super().__init__()
-        self.screen: Any = pyte.Screen(columns, rows)
-        self.screen.set_mode(pyte.modes.LNM)  # a line feed returns too, as a terminal's driver makes it
-        self._stream: Any = pyte.Stream(self.screen)
         self.writes: list[str] = []
-        self.size = os.terminal_size((columns, rows))
+        self.screen: Any = None
         monkeypatch.setattr(os, "get_terminal_size", lambda _: self.size)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):
+            monkeypatch.delenv(name, raising=False)
+        self.resize(columns, rows)
 
     def fileno(self) -> int:
         return 99
@@ -34,8 +35,13 @@ class Terminal(io.StringIO):
         return len(text)
 
     def resize(self, columns: int, rows: int = 24) -> None:
+        """Give the window another size; lines that are longer than it is wide are broken, as terminals do."""
+        kept = [] if self.screen is None else self.screen.display[: self.screen.cursor.y + 1]
         self.size = os.terminal_size((columns, rows))
-        self.screen.resize(rows, columns)
+        self.screen = pyte.Screen(columns, rows)
+        self.screen.set_mode(pyte.modes.LNM)  # a line feed returns too, as a terminal's driver makes it
+        self._stream: Any = pyte.Stream(self.screen)
+        self._stream.feed("\n".join(line.rstrip() for line in kept))
 
     @property
     def lines(self) -> list[str]:

@@ -78,7 +78,8 @@ async def demo(*, out: str = "demo.mp4", speed: float = 5.0, json: Flag = False)
                     group = await session.create_group(_GROUP)
                     view.say(f"group {_GROUP}: {group.group_id}")
                     await run.follow(session, _sources(), group=group)
-                    files = [await _film(run, session, cast, out)]
+                    if interrupts.exit is None:
+                        files = [await _film(run, session, cast, out)]
         except asyncio.CancelledError:
             if interrupts.exit is None:
                 raise

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Self, TypeVar
 
 import attrs
 from cyclopts import Parameter
+from rich.live import Live
 from rich.text import Text
 
 from seedance_avatar import Asset, AvatarSession, InvalidInput, VideoTask, WaitTimeout
@@ -20,8 +21,8 @@ from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.formatting import duration as spoken
 from seedance_avatar.cli.formatting import size
 from seedance_avatar.cli.run.ingest_run import on_live_terminal
-from seedance_avatar.cli.run.screen import Screen
 from seedance_avatar.cli.run.signals import Interrupts
+from seedance_avatar.cli.run.summary import plain_console
 from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import safe_text
 
@@ -212,20 +213,13 @@ async def _shown(doing: str, work: Awaitable[T]) -> T:
     if not on_live_terminal():
         _say(doing)
         return await work
-    screen = Screen(sys.stderr)
     began = time.monotonic()
 
-    async def draw() -> None:
-        while True:
-            screen.draw([Text(f"{doing} … {spoken(max(1.0, time.monotonic() - began))}")])
-            await asyncio.sleep(0.25)
+    def line() -> Text:
+        return Text(f"{doing} … {spoken(max(1.0, time.monotonic() - began))}")
 
-    drawing = asyncio.create_task(draw())
-    try:
+    with Live(console=plain_console(sys.stderr), get_renderable=line, transient=True, redirect_stdout=False):
         return await work
-    finally:
-        drawing.cancel()
-        screen.clear()
 
 
 def _say(text: str) -> None:

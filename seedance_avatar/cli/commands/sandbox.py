@@ -6,7 +6,7 @@ import sys
 from typing import Literal
 
 from seedance_avatar import InvalidInput
-from seedance_avatar.cli.exits import Exit, exit_for_signal
+from seedance_avatar.cli.exits import exit_for_signal
 from seedance_avatar.sandbox import RateLimits, Sandbox, serve
 
 __all__ = ["sandbox"]
@@ -77,4 +77,4 @@ async def sandbox(  # noqa: PLR0913 - each is a knob of the sandbox
     except OSError as error:
         message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
         raise InvalidInput(message) from None
-    return Exit.DONE if signum is None else exit_for_signal(signum)
+    return exit_for_signal(signum)

@@ -38,7 +38,7 @@ def choose_view(*, as_json: bool) -> tuple[View, EventLog | None]:
         log = EventLog(sys.stderr)
         return JsonView(log), log
     if on_live_terminal():
-        return LiveView(sys.stderr, colour=not os.environ.get("NO_COLOR")), None
+        return LiveView(sys.stderr), None
     return PlainView(sys.stderr), None
 
 

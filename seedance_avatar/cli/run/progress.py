@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import ClassVar, Final, Protocol, TextIO
 
 import attrs
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
 from rich.text import Text
 
 from seedance_avatar import IngestStats, SessionStats
@@ -15,11 +18,14 @@ from seedance_avatar.cli.formatting import duration, number, rate
 from seedance_avatar.text import safe_text
 
 from .eventlog import EventLog
-from .screen import SHOW_CURSOR, Screen
+from .summary import plain_console
 
 __all__ = ["JsonView", "LiveView", "PlainView", "Snapshot", "View", "keep_showing"]
 
 _TITLE: Final = 34
+_LINE_UP: Final = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+_WIDEST: Final = 100
+"""Columns that a frame uses at most: what is no wider than the window is left alone when it is resized."""
 
 
 @attrs.frozen(kw_only=True)
@@ -107,37 +113,42 @@ class View(Protocol):
 
 
 class LiveView:
-    """A frame at the bottom of a terminal, drawn four times a second."""
+    """A frame at the bottom of a terminal, redrawn four times a second."""
 
     every: ClassVar[float] = 0.25
-    farewell: ClassVar[str] = SHOW_CURSOR
+    farewell: ClassVar[str] = "\x1b[?25h"
 
-    def __init__(self, stream: TextIO, *, colour: bool = True) -> None:
-        self._screen = Screen(stream, colour=colour)
-        self._last: Snapshot | None = None
-        self._above: list[str] = []
+    def __init__(self, stream: TextIO) -> None:
+        self._console = plain_console(stream)
+        # Standard output may go to a file: only what is written to standard error belongs above the frame.
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+        self._widths: list[int] = []
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the frame for ``snapshot``, under what was printed since the last one."""
-        self._last = snapshot
-        above, self._above = "".join(self._above), []
-        self._screen.draw(frame(snapshot, self._screen.width()), above=above)
+        """Draw the frame for ``snapshot`` in place of the last one."""
+        self._live.start()
+        columns = self._console.width
+        lines = frame(snapshot, max(20, min(columns - 1, _WIDEST)))
+        # A terminal that became narrower has broken long lines of the last frame in two: those rows go as well.
+        broken = sum((width - 1) // columns for width in self._widths)
+        self._widths = [text.cell_len for text in lines]
+        with self._console:
+            # The cursor rests on an empty last line, so that the ^C that a terminal echoes there breaks no other.
+            self._live.update(Text("\n").join([*lines, Text()]))
+            self._console.control(Control(*_LINE_UP * broken))
+            self._live.refresh()
 
     def say(self, text: str) -> None:
-        """Print ``text`` above the frame."""
+        """Print ``text`` as one line above the frame."""
         self.print(safe_text(text, 1000) + "\n")
 
     def print(self, lines: str) -> None:
-        """Print whole lines that are printable already; they appear with the next frame."""
-        self._above.append(lines)
+        """Print whole lines, which are printable already, above the frame."""
+        self._console.print(Text(lines), end="")
 
     def close(self) -> None:
         """Take the frame away."""
-        above = "".join(self._above)
-        self._above = []
-        if above:
-            self._screen.draw([], above=above)
-        self._screen.clear()
+        self._live.stop()
 
 
 class PlainView:
