@@ -52,10 +52,10 @@ class TaskSet:
             await asyncio.wait(rest)
 
 
-async def wait_through_cancel(task: asyncio.Task[Any]) -> None:
-    """Wait until ``task`` is over, whoever cancels us.
+async def wait_through_cancel(task: asyncio.Task[Any], *, second_cancels: bool = True) -> None:
+    """Wait until ``task`` is over, even when cancelled: the cancellation is raised after that.
 
-    A first cancellation is kept until then, and raised. A second one cancels ``task``.
+    :param second_cancels: whether being cancelled a second time cancels ``task``.
     """
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
@@ -63,7 +63,7 @@ async def wait_through_cancel(task: asyncio.Task[Any]) -> None:
             try:
                 await asyncio.wait({task})
             except asyncio.CancelledError as error:
-                if cancelled is not None:
+                if cancelled is not None and second_cancels:
                     task.cancel()
                 cancelled = error
     if cancelled is not None:

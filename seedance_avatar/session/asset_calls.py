@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 
 import attrs
@@ -18,7 +19,7 @@ from seedance_avatar.wire.response import Response
 
 from .engine import Engine
 from .submission import Submission
-from .waiting import Recent, wait_for
+from .waiting import Recent, wait_until_finished
 
 __all__ = ["Assets"]
 
@@ -27,7 +28,7 @@ __all__ = ["Assets"]
 class Assets:
     """The calls of a session for one group, asset or file; :class:`AvatarSession` documents them."""
 
-    engine: Engine
+    engine: Callable[[], Engine]
     allow_private: bool = False
     _recent: Recent = attrs.field(factory=Recent)
 
@@ -35,7 +36,7 @@ class Assets:
         self, name: str, description: str | None, path: str | os.PathLike[str] | None, *, resend: bool
     ) -> AssetGroup:
         """Create a group; with a journal at ``path``, return the one that it knows by this name."""
-        engine = self.engine
+        engine = self.engine()
         request = group_request(name, description)
 
         async def call(passage: Passage) -> AssetGroup:
@@ -63,11 +64,13 @@ class Assets:
 
     async def upload_file(self, path: str | os.PathLike[str]) -> str:
         """Upload a local file, and return its public URL."""
-        return await upload_file(path, client=self.engine.client, flow=self.engine.alone)
+        engine = self.engine()
+        return await upload_file(path, client=engine.client, flow=engine.alone)
 
     async def upload(self, source: AssetSource, group: AssetGroup | str) -> Asset:
         """Upload one source and return its asset."""
-        engine, client, group_id = self.engine, self.engine.client, group_id_of(group)
+        engine, group_id = self.engine(), group_id_of(group)
+        client = engine.client
         sent = await published(source, client=client, flow=engine.alone)
         request = asset_request(sent, group_id, allow_private=self.allow_private or sent is not source)
 
@@ -87,34 +90,24 @@ class Assets:
 
     async def get(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now."""
-        engine = self.engine
+        engine = self.engine()
         return await engine.client.call(asset_query(asset_id), partial(read_asset, asked=asset_id), flow=engine.asking)
 
-    async def wait(self, asset: Asset | str, timeout: float) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
+    async def wait(self, asset: Asset | str, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
         """Wait until an asset is active.
 
         :raises AssetFailed: it failed.
         :raises WaitTimeout: not yet.
         """
-        now = self.engine.client.clock()
         seen = asset if isinstance(asset, Asset) else None
         asset_id = asset.asset_id if isinstance(asset, Asset) else asset
-        accepted_at = self._recent.take(asset_id)
-        if seen is None and accepted_at is None:
-            # Nothing is known of it: it may have been active for days, so look before scheduling looks.
-            seen = await self.get(asset_id)
-        if seen is None or not seen.is_terminal:
-            last = seen
-            seen = await wait_for(
-                self.engine.poller,
-                kind=(None if last is None else last.asset_type) or "image",
-                question=asset_query(asset_id),
-                read=partial(read_asset, source=None if last is None else last.source, asked=asset_id),
-                accepted_at=now if accepted_at is None else accepted_at,
-                deadline=now + timeout,
-                last=last,
-                teaches=accepted_at is not None and last is not None,
-            )
-        if seen.is_failed:
-            raise AssetFailed(seen)
-        return seen
+        return await wait_until_finished(
+            self.engine(),
+            seen,
+            accepted_at=self._recent.take(asset_id),
+            timeout=timeout,
+            question=asset_query(asset_id),
+            read=partial(read_asset, source=None if seen is None else seen.source, asked=asset_id),
+            kind=lambda last: None if last is None else last.asset_type,
+            failure=lambda last: AssetFailed(last) if last.is_failed else None,
+        )

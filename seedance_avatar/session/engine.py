@@ -22,6 +22,7 @@ from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.events import Observer
 from seedance_avatar.ingest.adapter import Adapter
 from seedance_avatar.ingest.pipeline import Pipeline
+from seedance_avatar.ingest.recorder import Recorder
 from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
 from seedance_avatar.outcomes import SessionStats
@@ -30,7 +31,6 @@ from seedance_avatar.polling.schedule import Schedule
 from .journals import Journals
 
 if TYPE_CHECKING:
-    from seedance_avatar.ingest.recorder import Recorder
     from seedance_avatar.journal.journal import Journal
 
 __all__ = ["Engine"]
@@ -165,8 +165,6 @@ class Engine:
             raise self.draining.with_traceback(None)
         reader = SourceReader.of(sources)
         if journal is not None:
-            from seedance_avatar.ingest.recorder import Recorder  # noqa: PLC0415 - the journal's pen comes with the journal
-
             held = await self.open_journal(journal)
             recorder = Recorder(
                 journal=held,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
+from typing import Final, Literal, NoReturn, Self
 
 import aiohttp
-import anyio
 
 from seedance_avatar.assets.adapter import AssetAdapter, GroupOf, group_id_of
 from seedance_avatar.client.endpoint import check_key, normalize_base
+from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import InvalidInput, SessionStateError
 from seedance_avatar.events import Observer, callable_observer
-from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import (
@@ -35,11 +34,9 @@ from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.text import KeyProvider, Secret
 from seedance_avatar.videos.model_table import VIDEO_MODELS, VideoModel
 
+from .calls import Calls
 from .engine import Engine
-from .video_methods import VideoSession
-
-if TYPE_CHECKING:
-    from .asset_calls import Assets
+from .video_methods import VideoMethods
 
 __all__ = ["AvatarSession"]
 
@@ -64,7 +61,7 @@ def _key(key: Secret | KeyProvider | None) -> Secret | KeyProvider:
     raise flaw
 
 
-class AvatarSession(VideoSession):
+class AvatarSession(VideoMethods):
     """One account at the service: all its calls, under limits shared by every task that uses it.
 
     Keep one for the life of the process. It may be built anywhere (no loop is needed and nothing is sent) and
@@ -120,9 +117,7 @@ class AvatarSession(VideoSession):
         self._http = http
         self._observer = None if observer is None else callable_observer(observer)
         self._trust_env = trust_env
-        self._allow_private = allow_private_sources
-        self._video_models = video_models
-        self._assets: Assets | None = None
+        self._calls = Calls(lambda: self.engine, allow_private_sources, video_models)
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "open" if self._engine else "not open"
@@ -172,15 +167,7 @@ class AvatarSession(VideoSession):
         engine.check_outside()
         if self._closing is None:
             self._closing = engine.loop.create_task(engine.aclose(), name="seedance-avatar: closing")
-        cancelled: asyncio.CancelledError | None = None
-        with anyio.CancelScope(shield=True):
-            while not self._closing.done():
-                try:
-                    await asyncio.wait({self._closing})
-                except asyncio.CancelledError as error:
-                    cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await wait_through_cancel(self._closing, second_cancels=False)
         self._closing.result()
 
     async def __aenter__(self) -> Self:
@@ -252,7 +239,7 @@ class AvatarSession(VideoSession):
 
         Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
         """
-        return await self._open_assets().create_group(name, description, journal, resend=on_in_doubt == "resend")
+        return await self._calls.assets.create_group(name, description, journal, resend=on_in_doubt == "resend")
 
     async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset:
         """Upload one source and return its asset, which is usually still ``processing``.
@@ -266,7 +253,7 @@ class AvatarSession(VideoSession):
 
         Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
         """
-        return await self._open_assets().upload(source, group)
+        return await self._calls.assets.upload(source, group)
 
     async def upload_file(self, path: str | os.PathLike[str]) -> str:
         """Upload a local file to the service, and return its public URL there.
@@ -279,7 +266,7 @@ class AvatarSession(VideoSession):
 
         Cancelled, it stops sending. It does no harm to upload a file twice.
         """
-        return await self._open_assets().upload_file(path)
+        return await self._calls.assets.upload_file(path)
 
     async def get_asset(self, asset_id: str) -> Asset:
         """Ask for an asset as it is now.
@@ -288,7 +275,7 @@ class AvatarSession(VideoSession):
         :raises ApiError: the service refused.
         :raises ConnectionFailed: no answer came in all attempts.
         """
-        return await self._open_assets().get(asset_id)
+        return await self._calls.assets.get(asset_id)
 
     async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
         """Wait until an asset is active, and return it.
@@ -303,17 +290,8 @@ class AvatarSession(VideoSession):
 
         Cancelled, the polling of it stops.
         """
-        assets = self._open_assets()
         check_positive("timeout", timeout)
-        return await assets.wait(asset, timeout)
-
-    def _open_assets(self) -> Assets:
-        engine = self.engine
-        if self._assets is None:
-            from .asset_calls import Assets  # noqa: PLC0415 - who only ingests has no single ones
-
-            self._assets = Assets(engine, self._allow_private)
-        return self._assets
+        return await self._calls.assets.wait(asset, timeout)
 
     # Many at once
 
@@ -356,8 +334,8 @@ class AvatarSession(VideoSession):
             raise InvalidInput(message)
         if not callable(group):
             group_id_of(group)
-        return self._stream(
-            AssetAdapter(group, self._allow_private),
+        return self._calls.stream(
+            AssetAdapter(group, self._calls.allow_private),
             sources,
             asset_timeout=asset_timeout,
             max_pending=max_pending,
@@ -366,14 +344,3 @@ class AvatarSession(VideoSession):
             on_in_doubt=on_in_doubt,
             retry_refused=retry_refused,
         )
-
-    def _stream(self, adapter: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]:  # noqa: ANN401 - the typed faces are around it
-        if on_failure not in {"continue", "stop"}:
-            message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
-            raise InvalidInput(message)
-        SourceReader.of(sources)
-
-        def begin() -> Awaitable[Any]:
-            return self.engine.begin(adapter, sources, stop_on_failure=on_failure == "stop", **options)
-
-        return Ingest(begin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from seedance_avatar.videos.adapter import VideoAdapter, failure_of
 from seedance_avatar.videos.download import Download
 from seedance_avatar.videos.exactly_once import ExactlyOnce
 from seedance_avatar.videos.messages import read_video, video_query
+from seedance_avatar.videos.model_table import VideoModel
 from seedance_avatar.videos.real_person import refused_image, with_asset
 from seedance_avatar.videos.request import GenerationRequest
 
 from .engine import Engine
 from .submission import Submission
-from .waiting import Recent, wait_for
+from .waiting import Recent, wait_until_finished
 
 __all__ = ["Register", "Videos"]
 
@@ -34,9 +35,14 @@ Register = Callable[[AssetSource], Awaitable[Asset]]
 class Videos:
     """What a session does for videos; see the methods of the same names there."""
 
-    engine: Engine
-    adapter: VideoAdapter = attrs.field(factory=VideoAdapter)
+    engine: Callable[[], Engine]
+    models: Mapping[str, VideoModel]
+    allow_private: bool
+    adapter: VideoAdapter = attrs.field(init=False)
     _recent: Recent = attrs.field(factory=Recent)
+
+    def __attrs_post_init__(self) -> None:
+        self.adapter = VideoAdapter(self.models, self.allow_private)
 
     async def generate(
         self,
@@ -55,20 +61,20 @@ class Videos:
             try:
                 return await self._submit(request, journal)
             except ContentRefused as refusal:
-                url = refused_image(refusal, request, allow_private=self.adapter.allow_private)
+                url = refused_image(refusal, request, allow_private=self.allow_private)
                 if register is None or url is None or url in registered:
                     raise
                 refused = refusal
             registered.add(url)
             source = AssetSource.image(url)
             asset = await register(source)
-            client = self.engine.client
+            client = self.engine().client
             if client.observer is not None:
                 client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
             request = with_asset(request, url, asset)
 
     async def _submit(self, request: GenerationRequest, path: str | os.PathLike[str] | None) -> VideoTask:
-        engine = self.engine
+        engine = self.engine()
         business_id = self.adapter.admit(request)
         if path is None:
             return await self._single(request, business_id).finish(engine)
@@ -87,8 +93,9 @@ class Videos:
             await engine.journals.release(journal)
 
     def _single(self, request: GenerationRequest, business_id: str, **kept: Any) -> Submission[VideoTask]:  # noqa: ANN401 - fields of Single
-        client = self.engine.client
-        once = ExactlyOnce(client, self.engine.alone, looks=self.adapter.looks)
+        engine = self.engine()
+        client = engine.client
+        once = ExactlyOnce(client, engine.alone, looks=self.adapter.looks)
         submission = self.adapter.request(request, business_id)
 
         async def call(passage: Passage) -> VideoTask:
@@ -103,7 +110,8 @@ class Videos:
 
     async def get(self, video: VideoTask | str) -> VideoTask:
         """Ask for a task as it is now."""
-        return await self.engine.client.call(video_query(_id_of(video)), read_video, flow=self.engine.asking)
+        engine = self.engine()
+        return await engine.client.call(video_query(_id_of(video)), read_video, flow=engine.asking)
 
     async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
         """Wait until a video is finished, and return its task.
@@ -111,40 +119,31 @@ class Videos:
         :raises GenerationFailed: there will be no video.
         :raises WaitTimeout: not yet.
         """
-        now = self.engine.client.clock()
         task_id = _id_of(video)
-        accepted_at = self._recent.take(task_id)
-        seen = video if isinstance(video, VideoTask) else None
-        if accepted_at is None and (seen is None or not seen.is_terminal):
-            # Who knows how old it is: it may have been finished for hours, so look before scheduling looks.
-            seen = await self.get(task_id)
-        if seen is None or not seen.is_terminal:
-            seen = await wait_for(
-                self.engine.poller,
-                kind="generation",
-                question=video_query(task_id),
-                read=read_video,
-                accepted_at=now if accepted_at is None else accepted_at,
-                deadline=now + timeout,
-                last=seen,
-                teaches=accepted_at is not None,
-            )
-        if (failure := failure_of(seen)) is not None:
-            raise failure
-        return seen
+        return await wait_until_finished(
+            self.engine(),
+            video if isinstance(video, VideoTask) else None,
+            accepted_at=self._recent.take(task_id),
+            timeout=timeout,
+            question=video_query(task_id),
+            read=read_video,
+            kind=lambda _: "generation",
+            failure=failure_of,
+        )
 
     async def download(
         self, video: VideoTask | str, path: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> Path:
         """Fetch the file of a finished video."""
-        transport = self.engine.transport
+        engine = self.engine()
+        http = engine.transport.http
         download = Download(
             ask=self.get,
-            retry=self.engine.client.retry,
-            timeouts=self.engine.timeouts,
-            connector=None if transport.http is None else transport.http.connector,
+            retry=engine.client.retry,
+            timeouts=engine.timeouts,
+            connector=None if http is None else http.connector,
             progress=progress,
-            rng=self.engine.client.rng,
+            rng=engine.client.rng,
         )
         return await download.run(video, path)
 

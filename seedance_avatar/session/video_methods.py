@@ -1,13 +1,11 @@
-"""The video half of the session's face."""
+"""The methods of a session for videos."""
 
 from __future__ import annotations
 
-import abc
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -15,54 +13,17 @@ from seedance_avatar.events import Progress
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource, VideoTask
 from seedance_avatar.options import check_count, check_positive
-from seedance_avatar.videos.model_table import VideoModel
 from seedance_avatar.videos.request import GenerationRequest, Reference
 
-from .engine import Engine
+from .calls import Calls
 
-if TYPE_CHECKING:
-    from seedance_avatar.videos.adapter import VideoAdapter
-
-    from .video_calls import Videos
-
-__all__ = ["VideoSession"]
+__all__ = ["VideoMethods"]
 
 
-class VideoSession(abc.ABC):
-    """What :class:`~seedance_avatar.AvatarSession` does for videos."""
+class VideoMethods:
+    """The methods of :class:`~seedance_avatar.AvatarSession` for videos."""
 
-    _video_models: Mapping[str, VideoModel]
-    _allow_private: bool
-    _videos: Videos | None = None
-
-    @property
-    @abc.abstractmethod
-    def engine(self) -> Engine: ...  # noqa: D102 - AvatarSession documents it
-
-    @abc.abstractmethod
-    async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset: ...  # noqa: D102 - where it is done
-
-    @abc.abstractmethod
-    async def wait_until_active(self, asset: Asset | str, *, timeout: float = ...) -> Asset: ...  # noqa: D102, ASYNC109 - likewise
-
-    @abc.abstractmethod
-    def _stream(self, adapter: Any, sources: Any, *, on_failure: str, **options: Any) -> Ingest[Any, Any]: ...  # noqa: ANN401 - the typed faces stand around it
-
-    # What makes videos is loaded with the first call for one: most sessions only ingest.
-
-    @cached_property
-    def _video_trade(self) -> VideoAdapter:
-        from seedance_avatar.videos.adapter import VideoAdapter  # noqa: PLC0415 - as said above
-
-        return VideoAdapter(self._video_models, self._allow_private)
-
-    def _open_videos(self) -> Videos:
-        engine = self.engine
-        if self._videos is None:
-            from .video_calls import Videos  # noqa: PLC0415 - as said above
-
-            self._videos = Videos(engine, self._video_trade)
-        return self._videos
+    _calls: Calls
 
     async def generate(  # noqa: PLR0913 - the wishes of one video, all but the prompt by keyword
         self,
@@ -133,14 +94,13 @@ class VideoSession(abc.ABC):
             tools=tools,
             client_business_id=client_business_id,
         )
-        if register_refused is None:
-            return await self._open_videos().generate(request, journal=journal)
-        group = register_refused
+        group, assets = register_refused, self._calls.assets
 
         async def register(source: AssetSource) -> Asset:
-            return await self.wait_until_active(await self.upload(source, group=group))
+            assert group is not None  # noqa: S101 - only called where a group was given
+            return await assets.wait(await assets.upload(source, group))
 
-        return await self._open_videos().generate(request, register, journal=journal)
+        return await self._calls.videos.generate(request, None if group is None else register, journal=journal)
 
     def generate_many(  # noqa: PLR0913 - the options of one run, by keyword
         self,
@@ -170,8 +130,8 @@ class VideoSession(abc.ABC):
         """
         check_positive("video_timeout", video_timeout)
         check_count("max_pending", max_pending)
-        return self._stream(
-            attrs.evolve(self._video_trade),
+        return self._calls.stream(
+            attrs.evolve(self._calls.videos.adapter),
             requests,
             asset_timeout=video_timeout,
             max_pending=max_pending,
@@ -188,7 +148,7 @@ class VideoSession(abc.ABC):
         :raises ApiError: the service refused.
         :raises ConnectionFailed: no answer came in all attempts.
         """
-        return await self._open_videos().get(video)
+        return await self._calls.videos.get(video)
 
     async def wait_for_video(self, video: VideoTask | str, *, timeout: float = 600.0) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
         """Wait until a video is finished, and return its task, which has the URL.
@@ -204,7 +164,7 @@ class VideoSession(abc.ABC):
         Cancelled, the polling of it stops.
         """
         check_positive("timeout", timeout)
-        return await self._open_videos().wait(video, timeout)
+        return await self._calls.videos.wait(video, timeout)
 
     async def download(
         self, video: VideoTask | str, path: str | os.PathLike[str], *, progress: Progress | None = None
@@ -225,4 +185,4 @@ class VideoSession(abc.ABC):
 
         Cancelled, it leaves the target as it was, and nothing beside it.
         """
-        return await self._open_videos().download(video, path, progress=progress)
+        return await self._calls.videos.download(video, path, progress=progress)

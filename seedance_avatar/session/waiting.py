@@ -1,4 +1,4 @@
-"""One caller waiting for one asset or task, served by the session's polling hub."""
+"""A single call that waits for one asset or video, through the poller of the session."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
-from seedance_avatar.client.poller import Poller
 from seedance_avatar.errors import AvatarError, WaitTimeout
+from seedance_avatar.models import Asset, VideoTask
 from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
+from .engine import Engine
+
 __all__ = [
     "Recent",
-    "wait_for",
+    "wait_until_finished",
 ]
 
 _KEPT: Final = 1_000
@@ -25,9 +27,9 @@ _KEPT: Final = 1_000
 
 @attrs.define(eq=False, repr=False)
 class Recent:
-    """The times of acceptance by id, each until it is asked for; the oldest are forgotten first."""
+    """When single calls were accepted, by id: each is kept until it is asked for, the newest thousand at most."""
 
-    # An OrderedDict: a plain one would search for its first through all that went.
+    # An OrderedDict: finding the first key of a dict takes time linear in the keys deleted before it.
     _times: OrderedDict[str, float] = attrs.field(factory=OrderedDict)
 
     def note(self, item_id: str, now: float) -> None:
@@ -41,7 +43,7 @@ class Recent:
         return self._times.pop(item_id, None)
 
 
-A = TypeVar("A")
+A = TypeVar("A", Asset, VideoTask)
 
 
 @attrs.define(eq=False, repr=False)
@@ -71,38 +73,53 @@ class _Waiter(Generic[A]):
         # Its own copy: the hub ends many waits with one error, and each is raised in a task of its own.
         own = error.concerning(self.ask.about)
         if isinstance(own, WaitTimeout):
-            own.last = self.last  # type: ignore[assignment]  # an Asset or a VideoTask, whichever is waited for
+            own.last = self.last
         self.result.set_exception(own)
 
 
-async def wait_for(  # noqa: PLR0913 - facts of one wait, all by keyword
-    poller: Poller,
+async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyword
+    engine: Engine,
+    seen: A | None,
     *,
-    kind: str,
+    accepted_at: float | None,
+    timeout: float,  # noqa: ASYNC109 - the wait's own deadline: its error carries what was last seen
     question: Request,
     read: Callable[[Response], A],
-    accepted_at: float,
-    deadline: float,
-    last: A | None,
-    teaches: bool,
+    kind: Callable[[A | None], str | None],
+    failure: Callable[[A], AvatarError | None],
 ) -> A:
-    """Poll until the answer to ``question`` is terminal, and return it, success or failure.
+    """Poll until the item that ``question`` asks about is finished, and return it.
 
-    :param kind: whose law of time it follows.
-    :param accepted_at: when it was accepted, by the loop's clock.
-    :param deadline: when to give up, after at least one look past it.
-    :param last: what was last seen of it, for a :class:`WaitTimeout`.
-    :param teaches: False when ``accepted_at`` is a guess, from which nothing must be learned.
-    :raises WaitTimeout: the deadline passed.
-    :raises AvatarError: polling was refused, or nothing was reached for as long as patience allows.
+    :param seen: what the caller last saw of it, or None.
+    :param accepted_at: when it was accepted, by the loop's clock, or None when that is not known.
+    :param timeout: seconds from now after which to give up; there is at least one look past them.
+    :param kind: given what was last seen, the kind of item whose completion times apply, or None.
+    :param failure: the error to raise for an item that is finished, or None when it succeeded.
+    :raises WaitTimeout: the timeout passed; it carries the item as last seen.
+    :raises AvatarError: ``failure``; or polling was refused, or nothing was reached for as long as patience allows.
 
     Cancelled, the polling of it stops.
     """
-    result: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-    waiter: _Waiter[A] = _Waiter(question, read, result, last, teaches)
-    pending = PendingItem(kind=kind, accepted_at=accepted_at, deadline=deadline, payload=waiter, teaches=teaches)
-    poller.add(pending)
-    try:
-        return await result
-    finally:
-        poller.discard(pending)
+    now = engine.client.clock()
+    if accepted_at is None and (seen is None or not seen.is_terminal):
+        # It may have been finished for days, so look before the schedule does, which would take it for new.
+        seen = await engine.client.call(question, read, flow=engine.asking)
+    if seen is None or not seen.is_terminal:
+        known = kind(seen)
+        teaches = accepted_at is not None and known is not None
+        result: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        pending = PendingItem(
+            kind=known or "image",
+            accepted_at=now if accepted_at is None else accepted_at,
+            deadline=now + timeout,
+            payload=_Waiter(question, read, result, seen, teaches),
+            teaches=teaches,
+        )
+        engine.poller.add(pending)
+        try:
+            seen = await result
+        finally:
+            engine.poller.discard(pending)
+    if (error := failure(seen)) is not None:
+        raise error
+    return seen

@@ -28,7 +28,6 @@ _LATE: Final = {
     *(
         f"seedance_avatar.{name}"
         for name in (
-            "session.asset_calls",
             "videos.download",
             "videos.exactly_once",
             "videos.adapter",
@@ -43,7 +42,6 @@ _LATE: Final = {
             "pool.pool",
             "pool.run",
             "videos.real_person",
-            "ingest.recorder",
             "videos.rules",
             "videos.messages",
             "session.video_calls",

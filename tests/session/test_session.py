@@ -117,15 +117,17 @@ async def test_a_yield_fixture_may_hold_it(yielded: AvatarSession) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_close_closes_all_the_same() -> None:
+@pytest.mark.parametrize("cancellations", [1, 2, 3])
+async def test_a_cancelled_close_closes_all_the_same(cancellations: int) -> None:
     async with no_leaks(), Sandbox() as sandbox:
         sandbox.faults.add("slow", method="POST", delay=0.15)
         session = await quick(sandbox.url).open()
         group = asyncio.create_task(session.create_group("x"))
         await until(lambda: session.stats().submitting)
         closing = asyncio.create_task(session.aclose())
-        await asyncio.sleep(0.01)
-        closing.cancel()
+        for _ in range(cancellations):
+            await asyncio.sleep(0.01)
+            closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
         assert (await group).group_id

@@ -43,7 +43,7 @@ PHOTO = "https://cdn.example.com/her.jpg?sig=s3cret"
 
 def session(service: Studio, looks: tuple[float, ...] = (0.0, 0.0, 0.0), **knobs: Any) -> AvatarSession:
     made = quick(service.url, **knobs)
-    made._video_trade.looks = looks
+    made._calls.videos.adapter.looks = looks
     return made
 
 
