@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -17,6 +18,7 @@ from seedance_avatar.wire.refusals import is_id
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
+from .media import MediaFacts
 from .messages import asset_query, asset_request, check_source, read_asset
 from .uploads import judge, published
 
@@ -56,6 +58,8 @@ class AssetAdapter:
     allow_private: bool = False
     kind: str = "assets"
     idempotent: bool = False
+    # What is known of the local files from prepare() to submit(); a source that is never submitted takes its own along.
+    _facts: WeakKeyDictionary[AssetSource, MediaFacts] = attrs.field(factory=WeakKeyDictionary, init=False)
 
     def label(self, source: object) -> str:
         """Return the source's label."""
@@ -71,8 +75,8 @@ class AssetAdapter:
             message = f"a source must be an AssetSource, not {type(source).__name__}: use AssetSource.image(url)"
             raise InvalidSource(message)
         check_source(source, allow_private=self.allow_private)
-        if source.path is not None:
-            await judge(source)
+        if (facts := await judge(source)) is not None:
+            self._facts[source] = facts
         group = self.group
         if callable(group):
             found = group(source)
@@ -91,9 +95,10 @@ class AssetAdapter:
         def read(answer: Response) -> Asset:
             return read_asset(answer, source=source)
 
-        sent = await published(source, client=client, flow=flow, patient=True)
-        # Where the service itself has put a file, it can fetch it from.
-        request = asset_request(sent, target_id, allow_private=self.allow_private or sent is not source)
+        # Without facts where an equal source took them with it: then the file is checked once more.
+        facts = self._facts.pop(source, None) or await judge(source)
+        sent = await published(source, facts, client=client, flow=flow, patient=True)
+        request = asset_request(sent, target_id)
         return await client.call(request, read, flow=flow, patient=True, passage=passage)
 
     def question(self, item_id: str) -> Request:

@@ -105,13 +105,13 @@ def group_request(name: str, description: str | None = None) -> Request:
     return Request(lane="submit", method="POST", path=_GROUPS, body=body, subject=f"group {safe_text(name, 80)}")
 
 
-def asset_request(source: AssetSource, group_id: str, *, allow_private: bool = False) -> Request:
-    """Return the request that submits ``source`` to a group; the URL stands in its body byte for byte.
+def asset_request(source: AssetSource, group_id: str) -> Request:
+    """Return the request that submits ``source`` to a group; its URL is in the body byte for byte.
 
-    :raises InvalidSource: see :func:`check_source`.
-    :raises InvalidInput: ``group_id`` is no id.
+    :param source: one that passed :func:`check_source`, with the URL that the service shall fetch.
+    :raises InvalidSource: it is a local file that was not uploaded.
+    :raises InvalidInput: ``group_id`` is not an id.
     """
-    check_source(source, allow_private=allow_private)
     if source.path is not None:
         message = "it is a local file, which the service cannot fetch: upload it first"
         raise InvalidSource(message, about=source.label)

@@ -1,4 +1,4 @@
-"""Local files, put where the service can fetch them: judged first, then streamed to its upload endpoints."""
+"""Uploads of local files: each is checked once, then streamed to the service's upload endpoint for its type."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from seedance_avatar.wire.request import Request, Streamed
 from seedance_avatar.wire.response import Response
 
 from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
-from .messages import check_source
 
 __all__ = [
     "check_file",
@@ -32,70 +31,15 @@ __all__ = [
 ]
 
 
-async def judge(source: AssetSource) -> None:
-    """Refuse a source made of a local file that cannot become an asset of its type; a URL passes.
+_CHUNK: Final = 1 << 18  # bytes read and sent at a time
+
+
+def check_file(source: AssetSource) -> MediaFacts:
+    """Return the facts of the local file that ``source`` was made of, once it is known to fit. It reads the disk.
 
     :raises InvalidSource: there is no such file, or it breaks limits of the service: each is named.
     """
-    if source.path is not None:
-        from .uploads import check_file  # noqa: PLC0415 - see the top of this module
-
-        await to_thread.run_sync(check_file, source)
-
-
-async def published(source: AssetSource, *, client: Client, flow: Flow, patient: bool = False) -> AssetSource:
-    """Return ``source`` with a URL that the service can fetch: a local file is judged and uploaded first.
-
-    :raises InvalidSource: see :func:`judge`. What :func:`~seedance_avatar.uploads.upload_file` raises, likewise.
-    """
-    path = getattr(source, "path", None)
-    if path is None:
-        return source  # its own URL is judged where the request is built
-    from .uploads import upload_file  # noqa: PLC0415 - see the top of this module
-
-    check_source(source)
-    await judge(source)
-    url = await upload_file(path, client=client, flow=flow, patient=patient)
-    return attrs.evolve(source, source_url=url, path=None)
-
-
-_CHUNK: Final = 1 << 18
-
-
-async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow, patient: bool = False) -> str:
-    """Upload the file at ``path`` to the service and return its URL there, which is public.
-
-    Which of the service's endpoints it goes to is told by its first bytes. It does no harm to upload a file twice,
-    so whatever breaks is tried again.
-
-    :param patient: as for :meth:`Client.call`.
-    :raises InvalidInput: there is no such file, or the service would not take it: each reason is named.
-    :raises ConnectionFailed: no answer came in all attempts.
-    :raises ApiError: the service refused.
-
-    Cancelled, it stops sending; what the service has made of it is nobody's.
-    """
-    facts = await to_thread.run_sync(probe, path)
-    name = safe_text(facts.path.name, 80)
-    problems = list(_upload_problems(facts))
-    if problems:
-        message = f"the service takes no such upload: {'; '.join(problems)}"
-        raise InvalidInput(message, about=name)
-    file = _Reader(facts.path)
-    try:
-        await to_thread.run_sync(file.open)
-        return await client.call(_request(file, facts, name), _read_url, flow=flow, patient=patient)
-    finally:
-        file.close()
-
-
-def check_file(source: AssetSource) -> None:
-    """Refuse a source made of a local file that cannot become an asset of its type. It reads the disk.
-
-    :raises InvalidSource: there is no such file, or it breaks limits of the service: each is named.
-    """
-    if source.path is None:
-        return
+    assert source.path is not None  # noqa: S101 - a source of a URL has no file to check
     try:
         facts = probe(source.path)
     except InvalidInput as error:
@@ -105,6 +49,61 @@ def check_file(source: AssetSource) -> None:
     if problems:
         message = f"this file cannot become an asset of type {source.asset_type}: {'; '.join(problems)}"
         raise InvalidSource(message, about=source.label)
+    return facts
+
+
+async def judge(source: AssetSource) -> MediaFacts | None:
+    """Check the local file of ``source`` in a thread and return its facts, or None for the source of a URL.
+
+    :raises InvalidSource: see :func:`check_file`.
+    """
+    return None if source.path is None else await to_thread.run_sync(check_file, source)
+
+
+async def published(
+    source: AssetSource, facts: MediaFacts | None, *, client: Client, flow: Flow, patient: bool = False
+) -> AssetSource:
+    """Return ``source`` with a URL that the service can fetch: a local file is uploaded first.
+
+    :param facts: what :func:`judge` returned for this source.
+    :raises InvalidInput: the file can no longer be read, or changed after it was checked.
+    :raises ConnectionFailed: no answer came in all attempts.
+    :raises ApiError: the service refused.
+    """
+    if facts is None:
+        return source
+    url = await _send(facts, client=client, flow=flow, patient=patient)
+    return attrs.evolve(source, source_url=url, path=None)
+
+
+async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow) -> str:
+    """Upload the file at ``path`` to the service and return its URL there, which is public.
+
+    Which of the service's endpoints it goes to is told by its first bytes. It does no harm to upload a file twice,
+    so whatever breaks is tried again.
+
+    :raises InvalidInput: there is no such file, or the service would not take it: each reason is named.
+    :raises ConnectionFailed: no answer came in all attempts.
+    :raises ApiError: the service refused.
+
+    Cancelled, it stops sending; a file that the service has received stays there.
+    """
+    facts = await to_thread.run_sync(probe, path)
+    problems = list(_upload_problems(facts))
+    if problems:
+        message = f"the service takes no such upload: {'; '.join(problems)}"
+        raise InvalidInput(message, about=safe_text(facts.path.name, 80))
+    return await _send(facts, client=client, flow=flow, patient=False)
+
+
+async def _send(facts: MediaFacts, *, client: Client, flow: Flow, patient: bool) -> str:
+    file = _Reader(facts.path, facts.size)
+    try:
+        await to_thread.run_sync(file.open)
+        request = _request(file, facts, safe_text(facts.path.name, 80))
+        return await client.call(request, _read_url, flow=flow, patient=patient)
+    finally:
+        file.close()
 
 
 def _upload_problems(facts: MediaFacts) -> Iterator[str]:
@@ -116,12 +115,13 @@ def _upload_problems(facts: MediaFacts) -> Iterator[str]:
 
 @attrs.define(eq=False, repr=False)
 class _Reader:
-    """A file that is read in threads.
+    """A file of ``size`` bytes that is read in threads.
 
-    A cancelled caller does not wait for its thread, so the lock keeps the closing behind what that still does.
+    A cancelled caller does not wait for its thread, so the lock makes closing wait for a read that is under way.
     """
 
     path: Path
+    size: int
     _file: IO[bytes] | None = None
     _over: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -132,9 +132,16 @@ class _Reader:
                 return
             try:
                 self._file = self.path.open("rb")
+                size = os.fstat(self._file.fileno()).st_size
             except OSError as error:
                 message = f"{safe_text(self.path)} cannot be read: {error.strerror or type(error).__name__}"
                 raise InvalidInput(message) from error
+            if size != self.size:
+                message = (
+                    f"{safe_text(self.path)} changed after it was checked ({self.size:,} bytes then, {size:,} now): "
+                    "nothing of it was sent; upload it again when it is complete"
+                )
+                raise InvalidInput(message)
 
     def read(self, start: int, length: int) -> bytes:
         with self._lock:
@@ -153,7 +160,7 @@ class _Reader:
 
 @attrs.define(eq=False, repr=False)
 class _Pieces:
-    """The body of one try, from its first byte on."""
+    """The body of one attempt: the multipart head, the file in chunks, the multipart tail."""
 
     file: _Reader
     head: bytes
@@ -169,7 +176,7 @@ class _Pieces:
         if at < 0:
             return self.head
         if at < self.size:
-            # Not one byte more than was promised, should the file be growing.
+            # No more than Content-Length announced, even if the file is growing.
             piece = await to_thread.run_sync(self.file.read, at, min(self.size - at, _CHUNK))
             if not piece:
                 message = "the file became shorter while it was sent"

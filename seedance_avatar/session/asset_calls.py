@@ -9,8 +9,15 @@ from functools import partial
 import attrs
 
 from seedance_avatar.assets.adapter import group_id_of
-from seedance_avatar.assets.messages import asset_query, asset_request, group_request, read_asset, read_group
-from seedance_avatar.assets.uploads import published, upload_file
+from seedance_avatar.assets.messages import (
+    asset_query,
+    asset_request,
+    check_source,
+    group_request,
+    read_asset,
+    read_group,
+)
+from seedance_avatar.assets.uploads import judge, published, upload_file
 from seedance_avatar.client.client import Passage
 from seedance_avatar.errors import AssetFailed
 from seedance_avatar.events import Accepted
@@ -70,9 +77,10 @@ class Assets:
     async def upload(self, source: AssetSource, group: AssetGroup | str) -> Asset:
         """Upload one source and return its asset."""
         engine, group_id = self.engine(), group_id_of(group)
+        check_source(source, allow_private=self.allow_private)
         client = engine.client
-        sent = await published(source, client=client, flow=engine.alone)
-        request = asset_request(sent, group_id, allow_private=self.allow_private or sent is not source)
+        sent = await published(source, await judge(source), client=client, flow=engine.alone)
+        request = asset_request(sent, group_id)
 
         def read(answer: Response) -> Asset:
             asset = read_asset(answer, source=source)

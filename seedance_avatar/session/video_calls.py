@@ -61,7 +61,7 @@ class Videos:
             try:
                 return await self._submit(request, journal)
             except ContentRefused as refusal:
-                url = refused_image(refusal, request, allow_private=self.allow_private)
+                url = refused_image(refusal, request)
                 if register is None or url is None or url in registered:
                     raise
                 refused = refusal

@@ -103,7 +103,7 @@ class VideoAdapter:
 
     def request(self, source: GenerationRequest, target_id: str) -> Request:
         """Return the submission of ``source`` under the id ``target_id``."""
-        return generation_request(source, parts_of(source, allow_private=self.allow_private), target_id)
+        return generation_request(source, parts_of(source), target_id)
 
     def question(self, item_id: str) -> Request:
         """Return the status request."""

@@ -24,7 +24,7 @@ _REAL_PERSON: Final = re.compile(r"real person|PrivacyInformation", re.IGNORECAS
 _CONTENT: Final = re.compile(r"content\[([0-9]{1,4})\]")
 
 
-def refused_image(error: ContentRefused, request: GenerationRequest, *, allow_private: bool = False) -> str | None:
+def refused_image(error: ContentRefused, request: GenerationRequest) -> str | None:
     """Return the URL of the image that ``error`` refuses for showing a real person, or None.
 
     It is None when the refusal is about something else, or about something that is no plain image URL, or when it
@@ -32,7 +32,7 @@ def refused_image(error: ContentRefused, request: GenerationRequest, *, allow_pr
     """
     if not _REAL_PERSON.search(f"{error.code} {error.message}"):
         return None
-    parts = parts_of(request, allow_private=allow_private)
+    parts = parts_of(request)
     named = _CONTENT.search(error.message)
     if named is None:
         candidates = [part.url for part in parts if _is_plain_image(part)]

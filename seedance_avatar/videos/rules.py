@@ -50,12 +50,13 @@ class Part:
         return ROLE_TYPES[self.role]
 
 
-def parts_of(request: GenerationRequest, *, allow_private: bool = False) -> tuple[Part, ...]:
+def parts_of(request: GenerationRequest) -> tuple[Part, ...]:
     """Return the references of ``request`` in the order in which they are sent: frames, images, videos, audios.
 
-    :param allow_private: accept URLs of hosts that are not public, for a gateway that stands beside them.
+    Whether the service can fetch their URLs is judged by :func:`check_request`, once for each request.
+
     :raises InvalidInput: a reference is neither an asset nor a :class:`Reference`, its role or type is not
-        known, or its asset is not active; :class:`InvalidSource` where the service cannot fetch its URL.
+        known, or its asset is not active.
     """
     given: list[Reference] = []
     if request.first_frame is not None:
@@ -65,7 +66,7 @@ def parts_of(request: GenerationRequest, *, allow_private: bool = False) -> tupl
     given += [_as_reference(item, at, request.label) for at, item in enumerate(request.references, 1)]
     # Sorting is stable: within a role the caller's order stands, and "image 2" in the prompt is the second.
     given.sort(key=lambda reference: _ORDER.index(reference.role))
-    return tuple(Part(it.role, _url_of(it, request.label, allow_private=allow_private)) for it in given)
+    return tuple(Part(it.role, _url_of(it, request.label)) for it in given)
 
 
 def check_request(
@@ -79,14 +80,19 @@ def check_request(
     The remarks returned are sentences for a warning: a model that ``models`` does not know, assets whose ids
     are of two styles and so, perhaps, of two accounts.
 
-    :raises InvalidInput: the request breaks a rule; the message says which, and what to do. What
-        :func:`parts_of` raises, likewise.
+    :param allow_private: accept URLs of hosts that are not public, for a gateway that stands beside them.
+    :raises InvalidInput: the request breaks a rule; the message says which, and what to do. It is an
+        :class:`InvalidSource` where the service cannot fetch a URL.
     """
     _refuse(_wrong_types(request), request.label)
     if request.callback_url is not None and (why := judge_url(request.callback_url, allow_private=allow_private)):
         message = f"the service cannot call callback_url {redact_url(request.callback_url)}: {why}"
         raise InvalidInput(message, about=request.label)
-    parts = parts_of(request, allow_private=allow_private)
+    parts = parts_of(request)
+    for part in parts:
+        if not str(part.url).startswith(_ASSET) and (why := judge_url(part.url, allow_private=allow_private)):
+            message = f"the service cannot fetch the {part.role} {redact_url(part.url)}: {why}"
+            raise InvalidSource(message, about=request.label)
     counts = Counter[str](part.role for part in parts)
     _refuse(_broken_anywhere(request, counts), request.label)
     if model := models.get(request.model):
@@ -125,7 +131,7 @@ def _as_reference(item: object, at: int, about: str) -> Reference:
     raise InvalidInput(message, about=about)
 
 
-def _url_of(reference: Reference, about: str, *, allow_private: bool) -> str:
+def _url_of(reference: Reference, about: str) -> str:
     medium, wanted = reference.medium, ROLE_TYPES[reference.role]
     if isinstance(medium, Asset):
         if medium.asset_type in ROLE_TYPES.values() and medium.asset_type != wanted:
@@ -141,9 +147,6 @@ def _url_of(reference: Reference, about: str, *, allow_private: bool) -> str:
             return medium
         message = f"{redact_url(medium)} is no asset URI: it must be asset://<asset_id>"
         raise InvalidInput(message, about=about)
-    if why := judge_url(medium, allow_private=allow_private):
-        message = f"the service cannot fetch the {reference.role} {redact_url(medium)}: {why}"
-        raise InvalidSource(message, about=about)
     return medium
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,10 @@ from seedance_avatar import (
     ProtocolError,
     Unsent,
 )
-from seedance_avatar.assets import uploads
+from seedance_avatar.assets import messages, uploads
+from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.assets.media import probe
+from seedance_avatar.wire.public_urls import judge_url
 
 
 def put(folder: Path, name: str, data: bytes) -> Path:
@@ -111,7 +115,7 @@ async def test_a_file_that_vanishes_after_it_was_judged_is_refused(
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("change", [-100, 100])
-async def test_a_file_that_changes_its_length_while_it_is_sent(
+async def test_a_file_that_changes_after_it_was_checked_is_not_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
 ) -> None:
     path = put(tmp_path, "a.png", png(400, 400) + bytes(1000))
@@ -119,14 +123,89 @@ async def test_a_file_that_changes_its_length_while_it_is_sent(
     path.write_bytes(path.read_bytes()[: facts.size + change] + bytes(max(0, change)))
     monkeypatch.setattr(uploads, "probe", lambda _: facts)
     async with studio() as service, quick(service.url) as session:
+        with pytest.raises(InvalidInput, match=r"a\.png changed after it was checked .* upload it again"):
+            await session.upload_file(path)
+    assert service.uploads == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("change", [-100, 100])
+async def test_a_file_that_changes_its_length_while_it_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    path = put(tmp_path, "a.png", png(400, 400) + bytes(1000))
+    data = path.read_bytes()
+    opened = uploads._Reader.open
+
+    def open_and_change(reader: uploads._Reader) -> None:
+        opened(reader)
+        path.write_bytes(data[: len(data) + change] + bytes(max(0, change)))
+
+    monkeypatch.setattr(uploads._Reader, "open", open_and_change)
+    async with studio() as service, quick(service.url) as session:
         if change < 0:
             with pytest.raises(ConnectionFailed):
                 await session.upload_file(path)
             assert service.uploads == []
         else:
-            # What it had when it was judged is what is sent.
             await session.upload_file(path)
-            assert len(service.uploads[0][2]) == facts.size
+            assert service.uploads[0][2] == data  # as many bytes as were announced
+
+
+class Calls:
+    """Counts the calls of a function that it stands in for."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.arguments: list[Any] = []
+
+    def __call__(self, argument: Any, **options: Any) -> Any:
+        self.arguments.append(argument)
+        return self.function(argument, **options)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("journal", [False, True])
+async def test_a_local_file_is_read_and_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, journal: bool
+) -> None:
+    paths = [put(tmp_path, f"{number}.png", png(400, 400 + number)) for number in range(3)]
+    probes = Calls(probe)
+    monkeypatch.setattr(uploads, "probe", probes)
+    options: dict[str, Any] = {"journal": tmp_path / "run.db"} if journal else {}
+    async with studio() as service, quick(service.url) as session:
+        async with session.ingest(map(AssetSource.from_file, paths), group="pg_1", **options) as stream:
+            assert len([asset async for asset in stream]) == 3
+        assert sorted(probes.arguments) == paths
+        probes.arguments.clear()
+        await session.upload(AssetSource.from_file(paths[0]), group="pg_1")
+        await session.upload_file(paths[1])
+    assert probes.arguments == paths[:2]
+    assert len(service.uploads) == 5
+
+
+@pytest.mark.asyncio
+async def test_the_facts_of_files_are_kept_no_longer_than_their_sources(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.png", png(400, 400))
+    adapter = AssetAdapter("pg_1")
+    for number in range(3):
+        await adapter.prepare(AssetSource.from_file(path, key=f"{number}"))
+    gc.collect()
+    assert len(adapter._facts) == 0
+
+
+@pytest.mark.asyncio
+async def test_a_source_url_is_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = [f"https://cdn.example.com/{number}.jpg" for number in range(5)]
+    judged = Calls(judge_url)
+    monkeypatch.setattr(messages, "judge_url", judged)
+    async with studio() as service, quick(service.url) as session:
+        async with session.ingest(map(AssetSource.image, urls), group="pg_1", journal=tmp_path / "run.db") as stream:
+            assert len([asset async for asset in stream]) == 5
+        await session.upload(AssetSource.image(urls[0]), group="pg_1")
+        await session.upload(AssetSource.from_file(put(tmp_path, "a.png", png(400, 400))), group="pg_1")
+    assert judged.arguments == [*urls, urls[0]]
+    assert len(service.assets) == 7
 
 
 @pytest.mark.asyncio
@@ -154,7 +233,7 @@ async def test_cancelled_at_every_await_it_stops_and_leaves_nothing_open(tmp_pat
 
 
 def test_a_file_that_is_opened_too_late_stays_closed(tmp_path: Path) -> None:
-    reader = uploads._Reader(put(tmp_path, "a.png", png(400, 400)))
+    reader = uploads._Reader(put(tmp_path, "a.png", png(400, 400)), 0)
     # As when a cancelled caller cleans up while its thread has yet to begin.
     reader.close()
     reader.open()

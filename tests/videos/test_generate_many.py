@@ -30,6 +30,8 @@ from seedance_avatar import (
 )
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Record
+from seedance_avatar.videos import rules
+from seedance_avatar.wire import public_urls
 
 
 def session(service: Studio, **knobs: Any) -> AvatarSession:
@@ -253,3 +255,30 @@ async def test_references_of_one_run_may_be_assets_and_urls(tmp_path: Path) -> N
         await fates(avatars, [wanted], journal=tmp_path / "run.db")
     assert b"s3cret" not in (tmp_path / "run.db").read_bytes()
     assert service.submissions[0]["image_with_roles"][1]["url"].endswith("s3cret")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("journal", [False, True])
+async def test_each_url_of_a_request_is_judged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, journal: bool
+) -> None:
+    judged: list[object] = []
+
+    def judge_url(url: object, **options: Any) -> str | None:
+        judged.append(url)
+        return public_urls.judge_url(url, **options)
+
+    monkeypatch.setattr(rules, "judge_url", judge_url)
+    urls = [f"https://cdn.example.com/{number}.jpg" for number in range(3)]
+    options: dict[str, Any] = {"journal": tmp_path / "run.db"} if journal else {}
+    async with studio() as service, session(service) as avatars:
+        wanted = [
+            GenerationRequest("Shot", references=[Reference.image(url)], callback_url=f"{url}/done") for url in urls
+        ]
+        outcomes = await fates(avatars, wanted, **options)
+        assert all(isinstance(outcome, Active) for outcome in outcomes)
+        assert sorted(map(str, judged)) == sorted([*urls, *(f"{url}/done" for url in urls)])
+        judged.clear()
+        await avatars.generate("Shot", references=Reference.image(urls[0]), **options)
+        assert judged == urls[:1]
+    assert len(service.submissions) == 4
