@@ -12,7 +12,10 @@ BEGIN: Final = "<!-- recipes -->\n"
 END: Final = "<!-- /recipes -->\n"
 RECIPES: Final = [
     ROOT / "tests" / "recipes" / f"{name}.py"
-    for name in ("aiohttp_service", "starlette_service", "worker", "key_rotation", "shared_budget")
+    for name in (
+        *("aiohttp_service", "starlette_service", "webhook_aiohttp", "webhook_starlette"),
+        *("worker", "key_rotation", "shared_budget"),
+    )
 ]
 
 

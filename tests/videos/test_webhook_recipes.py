@@ -1,4 +1,4 @@
-"""The recipes of the webhooks module, run as they stand there, and called over real sockets as the service calls."""
+"""The webhook recipes, run as they are, and called over real sockets as the service calls."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import hashlib
 import hmac
 import json
 import re
+import runpy
 import socket
-import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,7 +22,7 @@ from aiohttp import web
 
 from seedance_avatar.videos import webhooks
 
-BLOCKS = re.findall(r"::\n\n((?:    .*\n|\n)+)", webhooks.__doc__ or "")
+RECIPES = Path(__file__).parents[1] / "recipes"
 BODY = json.dumps(
     {
         "id": "evt_1",
@@ -35,11 +36,9 @@ BODY = json.dumps(
 ).encode()
 
 
-def recipe(number: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("TOAPIS_WEBHOOK_SECRETS", "whsec_new,whsec_old")
-    space: dict[str, Any] = {}
-    exec(compile(textwrap.dedent(BLOCKS[number]), f"recipe {number}", "exec"), space)  # noqa: S102 - our own docstring
-    return space
+    return runpy.run_path(str(RECIPES / f"{name}.py"))
 
 
 @asynccontextmanager
@@ -76,16 +75,18 @@ def signed(secret: str, body: bytes = BODY, at: float | None = None) -> dict[str
     }
 
 
-def test_there_is_a_recipe_for_each() -> None:
-    assert len(BLOCKS) == 2
+def test_the_module_names_the_recipes() -> None:
+    assert webhooks.__doc__ is not None
+    named = re.findall(r"tests/recipes/(\w+)\.py", webhooks.__doc__)
+    assert sorted(named) == sorted(path.stem for path in RECIPES.glob("webhook_*.py"))
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(("number", "serve"), [(0, under_aiohttp), (1, under_uvicorn)])
+@pytest.mark.parametrize(("name", "serve"), [("webhook_aiohttp", under_aiohttp), ("webhook_starlette", under_uvicorn)])
 async def test_a_recipe_takes_what_is_genuine_once(
-    number: int, serve: Callable[[Any], AbstractAsyncContextManager[str]], monkeypatch: pytest.MonkeyPatch
+    name: str, serve: Callable[[Any], AbstractAsyncContextManager[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space = recipe(number, monkeypatch)
+    space = recipe(name, monkeypatch)
     async with serve(space["app"]) as url, aiohttp.ClientSession() as http:
 
         async def call(headers: dict[str, str], body: bytes = BODY) -> int:

@@ -81,7 +81,7 @@ def test_while_a_secret_is_replaced_both_are_good_on_either_side() -> None:
     assert verify(f"{signature('whsec_new')}, {signature('whsec_old')}", secrets=["whsec_old"]).event_id == "evt_1"
     assert verify(f"v2=abc,{signature(SECRET)},v1=").event_id == "evt_1"
     assert verify(signature(SECRET).upper().replace("V1=", "v1=")).event_id == "evt_1"
-    with pytest.raises(WebhookRefused, match="of none of the secrets"):
+    with pytest.raises(WebhookRefused, match="no secret made its signature"):
         verify(signature("whsec_older"), secrets=["whsec_new", "whsec_old"])
 
 
@@ -90,7 +90,7 @@ def test_while_a_secret_is_replaced_both_are_good_on_either_side() -> None:
     ["", "v1=", signature("other"), signature(SECRET).removeprefix("v1="), "v1=" + "é" * 64, "v1=" + "0" * 64],
 )
 def test_what_is_not_signed_by_us_is_refused(signatures: str) -> None:
-    with pytest.raises(WebhookRefused, match="signature is of none of the secrets"):
+    with pytest.raises(WebhookRefused, match="no secret made its signature"):
         verify(signatures)
 
 
@@ -139,7 +139,7 @@ def test_no_secret_is_no_check(secrets: Any) -> None:
     "body", [b"", b"not json", b"[]", b'{"data": null}', b'{"data": {"status": "SUCCESS"}}', b"\xff"]
 )
 def test_a_genuine_webhook_about_nothing_is_told_apart(body: bytes) -> None:
-    with pytest.raises(ProtocolError, match="genuine, but tells of no task"):
+    with pytest.raises(ProtocolError, match="signature is valid, but its body names no task"):
         verify(signature(SECRET, body), body)
 
 
