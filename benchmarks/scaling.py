@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.scaling`` prints what a simulation says. ``--measure`` runs small ingests on 1, 2 and 4 worker
 processes against a local sandbox that holds one limit for all of them, and prints them beside the simulation.
-``--check`` prints nothing and says by its exit code whether README.md holds the simulation's own tables.
+``--check`` prints nothing and says by its exit code whether this folder's README.md holds its tables.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def told(seconds: float) -> str:
 
 
 def tables() -> str:
-    """Return what the simulation says, as the README shows it."""
+    """Return what the simulation says, as ``benchmarks/README.md`` shows it."""
     lines = [
         "| assets | tier | accounts | workers | time | requests | pending at most | bound by |",
         "| ---: | --- | ---: | ---: | ---: | ---: | ---: | --- |",
@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do as the arguments say; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--measure", action="store_true", help="run small ingests on 1, 2 and 4 processes")
-    parser.add_argument("--check", action="store_true", help="compare the tables with README.md")
+    parser.add_argument("--check", action="store_true", help="compare the tables with benchmarks/README.md")
     parser.add_argument("--count", type=int, default=600, help="images in each measured run (default: %(default)s)")
     parser.add_argument(
         "--submits", type=float, default=60.0, help="the sandbox's limit (default: %(default)s a second)"
@@ -237,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.worker:
         print(asyncio.run(_ingest(json.loads(sys.stdin.readline()))))
     elif given.check:
-        return int(tables() not in Path("README.md").read_text(encoding="utf-8"))
+        return int(tables() not in Path(__file__).with_name("README.md").read_text(encoding="utf-8"))
     elif given.measure:
         _measured(given.count, given.submits)
     else:

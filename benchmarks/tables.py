@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table for the terminal and for the README."""
+"""What a benchmark found, as a table for the terminal and for ``benchmarks/README.md``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import attrs
 __all__ = ["Table", "machine", "show", "spread", "write_readme"]
 
 _NAMED: Final = ("aiohttp", "openai", "httpx", "requests")
-_README: Final = Path(__file__).parent.parent / "README.md"
+_README: Final = Path(__file__).parent / "README.md"
 _BLOCK: Final = ("<!-- benchmarks -->", "<!-- /benchmarks -->")
 
 
@@ -50,7 +50,7 @@ class Table:
         return "\n".join((self.title, self.note, "", *drawn))
 
     def markdown(self) -> str:
-        """Return it for the README."""
+        """Return it as Markdown."""
 
         def line(cells: Sequence[str]) -> str:
             return f"| {' | '.join(cells)} |"
@@ -102,20 +102,22 @@ def show(tables: Sequence[Table]) -> None:
 
 
 def _measured(name: str, modules: Sequence[str]) -> str:
-    """Run ``modules`` and return what they print as a part of the README, between marks of its own."""
+    """Run ``modules`` and return what they print as a part of the page, between comments of its own."""
     parts = []
     for module in modules:
         print(f"== python -m {module}", flush=True)
         run = [sys.executable, "-m", module]
         environment = {**os.environ, "BENCHMARKS_MARKDOWN": "1"}
         told = subprocess.run(run, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603 - ourselves
-        # Who draws for a terminal only is shown as a terminal would.
-        parts.append(told.strip() if told.startswith("**") else f"`python -m {module}`\n\n```text\n{told.strip()}\n```")
+        shown = told.strip()
+        if not shown.startswith("**"):  # it has no title of its own; what is no table either is drawn for a terminal
+            shown = f"`python -m {module}`\n\n" + (shown if shown.startswith("|") else f"```text\n{shown}\n```")
+        parts.append(shown)
     return "\n".join((f"<!-- benchmark {name} -->", "\n\n".join(parts), f"<!-- /benchmark {name} -->"))
 
 
 def write_readme(wanted: Mapping[str, Sequence[str]], readme: Path = _README) -> int:
-    """Measure what is ``wanted``, and write it into the marked block of the README; return the exit status.
+    """Measure what is ``wanted``, and write it into ``readme`` between its two comments; return the exit status.
 
     What is not wanted stays as it was measured before.
     """

@@ -14,10 +14,12 @@ from seedance_avatar.text import safe_text
 from .arguments import hide_dashes, show_dashes
 from .commands.demo import demo
 from .commands.generate import generate
+from .commands.guide import guide
 from .commands.ingest import ingest
 from .commands.report import report
 from .commands.sandbox import sandbox
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
+from .pages import page_pointer
 from .run.results import Unwritable
 from .run.summary import INVOCATION
 
@@ -58,7 +60,7 @@ app: Final = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for _command in (demo, ingest, generate, report, sandbox):
+for _command in (demo, ingest, generate, report, sandbox, guide):
     app.command(_command)
 
 
@@ -79,7 +81,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _told(str(error) if isinstance(error, AvatarError | Unwritable) else _fault(error), _code(error))
+        message = str(error) if isinstance(error, AvatarError | Unwritable) else _fault(error)
+        return _told(message, _code(error), page_pointer(error))
     return int(code) if isinstance(code, int) else Exit.DONE
 
 
@@ -93,6 +96,6 @@ def _fault(error: Exception) -> str:
     return f"a fault in this program: {type(error).__name__}: {error}; run the same with --debug for its traceback"
 
 
-def _told(message: str, code: int) -> int:
-    sys.stderr.write(f"seedance-avatar: {safe_text(message, 700)}\n")
+def _told(message: str, code: int, pointer: str = "") -> int:
+    sys.stderr.write(f"seedance-avatar: {safe_text(message, 700)}{pointer}\n")
     return code

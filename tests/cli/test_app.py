@@ -87,6 +87,7 @@ def test_an_async_command_is_awaited_and_its_result_is_the_exit_code(
         lines = capsys.readouterr().err.splitlines()
         assert lines[0] == (
             "seedance-avatar: HTTP 401: the key is not known; check the API key (TOAPIS_API_KEY) and what it may do"
+            " (seedance-avatar guide troubleshooting)"
         )
         assert lines[1].startswith("seedance-avatar: a fault in this program: LookupError: a bug\\x1b[2J in here; ")
         assert lines[2] == "seedance-avatar: interrupted"

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 
-from .guarantees import README, written
+from .guarantees import PAGE, README, page, written
 from .kills import Kills, prove_kills
 from .soak import Soak, prove_faults, prove_soak
 
@@ -26,9 +26,10 @@ def main() -> int:
     faults = which.add_parser("faults", help="one ingest, every kind of fault at 2 %%")
     faults.add_argument("--sources", type=int, default=5_000)
     faults.add_argument("--seed", type=int, default=1)
-    which.add_parser("guarantees", help="write the table of guarantees into the README")
+    which.add_parser("guarantees", help="write the tables of guarantees into both READMEs")
     told = parser.parse_args()
     if told.proof == "guarantees":
+        PAGE.write_text(page(), encoding="utf-8")
         README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     found: Kills | Soak

@@ -1,29 +1,60 @@
-"""The README's table of guarantees: each fault, the promise that is kept under it, and the test that shows it.
+"""The guarantees: each fault, what is promised under it, and the test that shows it.
 
-``python -m tests.proof guarantees`` writes it between the marks in the README; a test compares the two.
+``python -m tests.proof guarantees`` writes all of them into ``tests/proof/README.md`` and the most important ones into
+the README; a test compares both with this file.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-__all__ = ["GUARANTEES", "README", "Guarantee", "table", "written"]
+__all__ = ["GUARANTEES", "PAGE", "README", "Guarantee", "page", "written"]
 
 README: Final = Path(__file__).resolve().parents[2] / "README.md"
+PAGE: Final = Path(__file__).with_name("README.md")
 _MARKS: Final = re.compile(r"(<!-- guarantees -->\n)(?:.*?\n)?(<!-- /guarantees -->)", re.DOTALL)
+_HEAD: Final = """# Guarantees and proofs
+
+What the library promises under each fault, and the test that shows it. Every source ends as one of five outcomes:
+*active*, *failed*, *pending* (accepted, not finished), *in doubt* (sent, the answer lost) or *unsent*.
+
+This page is written by `python -m tests.proof guarantees` from [`guarantees.py`](guarantees.py); a test compares them.
+"""
+_TAIL: Final = """
+## Proofs at full size
+
+The suite runs each of these in a small size (`tests/public/test_trust_proof.py`). In full size they take minutes
+to hours:
+
+```sh
+python -m tests.proof kills --count 200       # kill -9 at random moments, each followed by resuming to the end
+python -m tests.proof faults                  # one ingest, every kind of fault at 2 % of all requests
+python -m tests.proof soak --sources 100000   # many sources, 5 % of all requests go wrong, a kill every 20 s
+```
+
+Each compares what the sandbox received with what was reported, source by source, and exits with 1 when they differ.
+"""
 
 
 @attrs.frozen
 class Guarantee:
-    """One line: what happens, what is promised, and ``file::test``, where the file may be left out."""
+    """One promise.
+
+    :ivar fault: what happens.
+    :ivar promise: what is promised then.
+    :ivar test: ``file::test``; without a file it is in ``public/test_guarantees.py``.
+    :ivar first: True for the few that the README shows.
+    """
 
     fault: str
     promise: str
     test: str
+    first: bool = attrs.field(default=False, kw_only=True)
 
     @property
     def where(self) -> tuple[str, str]:
@@ -32,30 +63,39 @@ class Guarantee:
         return file or "public/test_guarantees.py", name
 
 
-def table() -> str:
-    """Return the table in Markdown."""
-    rows = [f"| {it.fault} | {it.promise} | `{it.where[1]}` |" for it in GUARANTEES]
+def table(guarantees: Iterable[Guarantee]) -> str:
+    """Return the table of ``guarantees`` in Markdown."""
+    rows = [f"| {it.fault} | {it.promise} | `{it.where[1]}` |" for it in guarantees]
     return "\n".join(["| when | then | shown by |", "| --- | --- | --- |", *rows])
 
 
-def written(text: str) -> str:
-    """Return ``text`` with the table between its marks.
+def page() -> str:
+    """Return ``tests/proof/README.md``: all of them."""
+    return f"{_HEAD}\n{table(GUARANTEES)}\n{_TAIL}"
 
-    :raises ValueError: the marks are not in it.
+
+def written(text: str) -> str:
+    """Return the README's ``text`` with the first of them between its two comments.
+
+    :raises ValueError: the comments are not in it.
     """
-    found, count = _MARKS.subn(lambda marks: f"{marks[1]}{table()}\n{marks[2]}", text)
+    first = table(it for it in GUARANTEES if it.first)
+    found, count = _MARKS.subn(lambda marks: f"{marks[1]}{first}\n{marks[2]}", text)
     if count != 1:
         message = "the README has no place for the guarantees: <!-- guarantees --> and <!-- /guarantees -->"
         raise ValueError(message)
     return found
 
 
-_ONCE: Final = "the upload is *in doubt*: sent once, reported, never sent again by itself"
-_AGAIN: Final = "a status request is repeated, and nobody notices"
+_ONCE: Final = "the upload is *in doubt*: sent once, reported, never repeated without your order"
+_AGAIN: Final = "a status request is repeated, without any effect on the outcome"
 
 GUARANTEES: Final[tuple[Guarantee, ...]] = (
     Guarantee(
-        "the connection is refused", "nothing was sent: one probe at a time until it is back", "test_connection_refused"
+        "the connection is refused",
+        "nothing was sent: one request at a time is tried until it is back",
+        "test_connection_refused",
+        first=True,
     ),
     Guarantee(
         "it stays refused beyond `patience`",
@@ -68,7 +108,12 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
     Guarantee(
         "the connection is reset as soon as it is made", "at most one upload of each source", "test_reset_after_accept"
     ),
-    Guarantee("the answer is lost after the work was done", f"{_ONCE}; {_AGAIN}", "test_answer_lost_after_applying"),
+    Guarantee(
+        "the answer is lost after the work was done",
+        f"{_ONCE}; {_AGAIN}",
+        "test_answer_lost_after_applying",
+        first=True,
+    ),
     Guarantee("no answer comes at all", f"given up after `request` seconds; {_ONCE}", "test_silence"),
     Guarantee("the answer to an upload is cut at any byte", _ONCE, "test_reset_at_every_byte_of_an_upload_s_answer"),
     Guarantee(
@@ -80,12 +125,13 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
     Guarantee("a kept connection was closed by the service", "no source is sent twice", "test_stale_keep_alive"),
     Guarantee(
         "429 with `Retry-After`, in seconds or as a date",
-        "nothing of its kind leaves before; a date is read against the answer's own; then the upload is repeated",
+        "no request of its kind is sent before (a date is read against the answer's own); then the upload is repeated",
         "test_429_with_a_wait",
+        first=True,
     ),
     Guarantee(
-        "429 without a time, or with one that makes no sense",
-        "repeated after a wait of our own",
+        "429 without a time, or with an unusable one",
+        "repeated after a wait of the client's own",
         "test_429_without_a_usable_wait",
     ),
     Guarantee(
@@ -102,9 +148,9 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
         "test_200_with_success_false",
     ),
     Guarantee("200 that is truncated, empty or no JSON", f"{_ONCE}; {_AGAIN}", "test_200_that_cannot_be_read"),
-    Guarantee("an id that is missing, null or hostile", _ONCE, "test_an_id_that_cannot_be_used"),
-    Guarantee("wrong types beside a good id", "accepted, and followed", "test_wrong_types_beside_a_good_id"),
-    Guarantee("a status that nobody knows", "not the end: it is looked at again", "test_an_unknown_status"),
+    Guarantee("an id that is missing, null or not of ordinary id characters", _ONCE, "test_an_id_that_cannot_be_used"),
+    Guarantee("wrong types beside a good id", "accepted, and polled", "test_wrong_types_beside_a_good_id"),
+    Guarantee("an unknown status", "not final: it is polled on", "test_an_unknown_status"),
     Guarantee(
         "an answer without end: body, headers, compressed bomb",
         f"1 MiB is read at most; {_ONCE}",
@@ -113,8 +159,9 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
     Guarantee("a redirect, to the same host or another", f"never followed; {_ONCE}", "test_a_redirect"),
     Guarantee(
         "the key or the money is refused, at the start or in the middle",
-        "nothing more is sent or taken; what was accepted is followed to its end",
+        "nothing more is sent or taken; what was accepted is polled to its end",
         "test_the_account_is_refused",
+        first=True,
     ),
     Guarantee(
         "the key is refused while polling",
@@ -122,29 +169,33 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
         "test_the_key_is_refused_while_polling",
     ),
     Guarantee(
-        "an asset never finishes", "*pending* at `asset_timeout`, with its id", "test_an_asset_that_never_finishes"
+        "an asset never finishes",
+        "*pending* at `asset_timeout`, with its id",
+        "test_an_asset_that_never_finishes",
+        first=True,
     ),
-    Guarantee("an asset fails", "*failed*, with the service's reason", "test_an_asset_that_fails"),
-    Guarantee("404 for an asset just accepted", "waited out for a minute", "test_404_right_after_acceptance"),
+    Guarantee("an asset fails", "*failed*, with the service's reason", "test_an_asset_that_fails", first=True),
+    Guarantee("404 for an asset just accepted", "polled on for a minute", "test_404_right_after_acceptance"),
     Guarantee("404 for longer", "*failed*, not sent again", "test_404_for_longer_than_a_minute"),
-    Guarantee("the wall clock jumps", "no deadline hangs on it", "test_the_wall_clock_jumps"),
+    Guarantee("the wall clock jumps", "no deadline depends on it", "test_the_wall_clock_jumps"),
     Guarantee(
-        "the loop stalls for ten minutes (a laptop sleeps)",
-        "each asset is looked at once more before its deadline counts",
+        "the event loop stalls for ten minutes (a laptop sleeps)",
+        "each asset is asked about once more before its deadline counts",
         "test_the_loop_stalls_for_ten_minutes",
     ),
     Guarantee(
-        "the loop stalls while answers come in",
+        "the event loop stalls while answers arrive",
         "they are read before anything is given up",
         "test_the_loop_stalls_while_uploads_are_on_the_wire",
     ),
     Guarantee("proxies in the environment", "ignored, unless `trust_env=True`", "test_proxies_in_the_environment"),
-    Guarantee("a fork", "the child is told to open a session of its own", "test_a_fork"),
+    Guarantee("a fork", "`SessionStateError`: the child opens a session of its own", "test_a_fork"),
     Guarantee("another event loop", "`SessionStateError`, nothing sent", "test_another_loop"),
     Guarantee(
-        "`kill -9` at any moment, and the same again",
-        "no source is sent twice, every id is recovered, in doubt is at most what was on the wire",
+        "`kill -9` at any moment, then the same program again",
+        "no source is sent twice, every id is recovered, at most the requests that were under way are in doubt",
         "public/test_trust_proof.py::test_killed_at_any_moment_and_resumed_nothing_is_sent_twice_and_no_id_is_lost",
+        first=True,
     ),
     Guarantee(
         "every fault of this table at 2 %",
@@ -152,8 +203,8 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
         "public/test_trust_proof.py::test_every_fault_at_two_percent_leaves_one_outcome_for_each_source",
     ),
     Guarantee(
-        "a run that was left, cancelled or drained, again",
-        "what was accepted is polled, what never left is sent",
+        "a run that was left, cancelled or drained, then run again",
+        "what was accepted is polled, what was never sent is sent",
         "ingest/test_resume.py::test_a_broken_run_goes_on_where_it_was",
     ),
     Guarantee(
@@ -165,16 +216,19 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
         "the same source twice, in one run or over many",
         "one upload, an outcome for each",
         "ingest/test_resume.py::test_the_same_source_is_one_upload_over_all_runs",
+        first=True,
     ),
     Guarantee(
         "a second process on the same journal",
         "refused at once, naming the first; readers are not",
         "ingest/test_resume.py::test_a_second_process_is_refused_and_told_who_holds_it",
+        first=True,
     ),
     Guarantee(
         "the disk is full",
-        "no upload leaves without its intent on disk; what is on the wire comes home and is reported",
+        "nothing is sent that is not recorded first; answers under way are waited for and reported",
         "ingest/test_resume.py::test_the_disk_fills_in_the_middle",
+        first=True,
     ),
     Guarantee(
         "a file that is no journal, or of another version",

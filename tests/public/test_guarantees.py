@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 import pytest
-from proof.guarantees import GUARANTEES, README, written
+from proof.guarantees import GUARANTEES, PAGE, README, page, written
 from rig.clock import LoopClock, loop_clock
 from rig.leaks import no_leaks
 from rig.proxy import black_hole
@@ -156,9 +156,11 @@ def test_every_guarantee_names_a_test_that_exists() -> None:
     assert len({guarantee.fault for guarantee in GUARANTEES}) == len(GUARANTEES)
 
 
-def test_the_readme_holds_the_table() -> None:
+def test_both_pages_hold_the_table() -> None:
     text = README.read_text(encoding="utf-8")
     assert written(text) == text, "run: python -m tests.proof guarantees"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tests.proof guarantees"
+    assert sum(it.first for it in GUARANTEES) == 10
 
 
 # --- nothing was sent ---------------------------------------------------------------------------------------

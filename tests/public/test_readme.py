@@ -14,8 +14,11 @@ from seedance_avatar import AvatarSession, Limits, Polling, Retry, Timeouts, err
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.threaded import in_thread
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OTHERS = ["benchmarks", "tests/proof", "tests/recipes", "seedance_avatar/integrations"]
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = FENCE.findall(README) + FENCE.findall((ROOT / OTHERS[-1] / "README.md").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -44,7 +47,31 @@ def test_an_example_runs(
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 2
+    assert len(EXAMPLES) == 4
+
+
+@pytest.mark.parametrize("folder", ["", *OTHERS])
+def test_every_link_leads_to_a_file_and_a_heading(folder: str) -> None:
+    page = ROOT / folder / "README.md"
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if heading:
+            text = target.read_text(encoding="utf-8")
+            titles = [re.sub(r"[^\w -]", "", title.lower()) for title in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+            assert heading in {title.replace(" ", "-") for title in titles} or f'<a id="{heading}">' in text, link
+
+
+def test_the_readme_ends() -> None:
+    assert len(README.splitlines()) <= 335
+
+
+def test_the_figures_of_the_overhead_are_the_measured_ones() -> None:
+    ours, bare = re.findall(r"\((\d+) µs against (\d+) µs", README)[0]
+    tables = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert f"| seedance-avatar, call by call | {ours} µs |" in tables
+    assert f"| bare aiohttp | {bare} µs |" in tables
 
 
 def test_every_error_and_method_of_the_face_is_in_the_readme() -> None:
@@ -63,5 +90,5 @@ def test_every_option_is_in_the_readme(options: type) -> None:
 
 
 def test_the_version_is_one() -> None:
-    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{seedance_avatar.__version__}"' in pyproject

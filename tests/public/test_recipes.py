@@ -1,4 +1,4 @@
-"""The README's recipes, run as they stand: real servers, real clients, the sandbox behind them."""
+"""The recipes, run as they stand: real servers, real clients, the sandbox behind them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 from recipes import aiohttp_service, key_rotation, shared_budget, starlette_service
-from rig.recipes import README, RECIPES, written
+from rig.recipes import PAGE, RECIPES, ROOT, rendered
 
 from seedance_avatar import AvatarSession, Limits, Polling
 from seedance_avatar.sandbox import Fate, Sandbox
@@ -56,9 +56,8 @@ def urls(count: int, name: str = "face") -> list[str]:
     return [f"https://cdn.example.com/{name}-{number}.jpg" for number in range(count)]
 
 
-def test_the_readme_shows_every_recipe_as_it_is() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert written(readme) == readme, "write them there: python tests/rig/recipes.py"
+def test_the_page_shows_every_recipe_as_it_is() -> None:
+    assert PAGE.read_text(encoding="utf-8") == rendered(), "write it anew: python tests/rig/recipes.py"
     assert {path.name for path in RECIPES} == {path.name for path in RECIPES[0].parent.glob("*.py")}
 
 
@@ -161,7 +160,7 @@ def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         "sys.argv[0] = 'tests/recipes/worker.py'; runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     with subprocess.Popen(  # noqa: S603 - our own interpreter and recipe
-        [sys.executable, "-c", program, *arguments], cwd=README.parent, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             yield process

@@ -1,4 +1,4 @@
-"""An aiohttp service: one session for the life of the process, and a health check from its figures."""
+"""An aiohttp service: one session for the life of the process, and a health check from its statistics."""
 
 import contextlib
 from collections.abc import AsyncIterator

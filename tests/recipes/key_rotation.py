@@ -1,4 +1,4 @@
-"""Keys that rotate while the session goes on: it asks for the key before every request."""
+"""A key that rotates while a session is open: the session asks for it before every request."""
 
 import asyncio
 import sys

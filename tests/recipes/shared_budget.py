@@ -1,4 +1,4 @@
-"""Ten ingests at once that share one account's limits: each gets its share, a short one does not wait for a long one."""
+"""Ten ingests at once under one account's limits: each gets an equal share, and a short one ends early."""
 
 import anyio
 
@@ -13,7 +13,7 @@ async def main(tenants: dict[str, list[str]], limits: Limits | None = None) -> d
         group = await session.create_group(tenant)
         async with session.ingest(map(AssetSource.image, urls), group=group) as stream:
             async for outcome in stream.outcomes():
-                if isinstance(outcome, Active):  # in earnest: the tenant's own records
+                if isinstance(outcome, Active):  # in production: the tenant's own records
                     active[tenant] = active.get(tenant, 0) + 1
 
     async with AvatarSession(limits=limits) as session, anyio.create_task_group() as tasks:

@@ -1,4 +1,4 @@
-"""A Starlette service: ingests in the background, their progress as server-sent events, an orderly end.
+"""A Starlette service: ingests in the background, progress as server-sent events, a graceful shutdown.
 
 Serve it with ``uvicorn starlette_service:app --timeout-graceful-shutdown 5``, so that a browser that still listens
 does not keep the process from ending. FastAPI takes the same lifespan.
@@ -25,7 +25,7 @@ from seedance_avatar import Active, AssetSource, AvatarSession, IngestReport, In
 class Job:
     """An ingest in the background: a task that ends by itself when its session drains."""
 
-    ready: dict[str, str] = field(default_factory=dict)  # in earnest: your database
+    ready: dict[str, str] = field(default_factory=dict)  # in production: your database
     stats: Callable[[], IngestStats] = IngestStats  # the figures at this moment
     task: asyncio.Task[IngestReport] = field(init=False)
 

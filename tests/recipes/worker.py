@@ -1,4 +1,4 @@
-"""A worker that is told to end by SIGTERM, as containers are: it drains, and the next one goes on where it ended."""
+"""A worker in a container: on SIGTERM it drains, and the next run of it resumes from the journal."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The recipes as they stand in the README: ``python tests/rig/recipes.py`` writes them there."""
+"""The page of recipes, written from the programs beside it: ``python tests/rig/recipes.py``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-README: Final = ROOT / "README.md"
-BEGIN: Final = "<!-- recipes -->\n"
-END: Final = "<!-- /recipes -->\n"
+PAGE: Final = ROOT / "tests" / "recipes" / "README.md"
 RECIPES: Final = [
     ROOT / "tests" / "recipes" / f"{name}.py"
     for name in (
@@ -17,25 +15,24 @@ RECIPES: Final = [
         *("worker", "key_rotation", "shared_budget"),
     )
 ]
+HEAD: Final = """# Recipes
+
+Whole programs to copy and change. Each is a file in this folder, and a test runs it as it stands
+against the [sandbox](../../README.md#in-your-own-tests). With a key in `TOAPIS_API_KEY` they run against the service.
+
+This page is written by `python tests/rig/recipes.py`; change the programs, not the page.
+"""
 
 
 def rendered() -> str:
-    """Return the block of the README that shows every recipe whole."""
-    parts = []
+    """Return the page: every recipe whole, under the first line of its docstring."""
+    parts = [HEAD]
     for path in RECIPES:
         program = path.read_text(encoding="utf-8")
         title = (ast.get_docstring(ast.parse(program)) or "").partition("\n")[0]
-        # Tildes, since what stands between backticks is run as an example by itself.
-        parts.append(f"<details><summary>{title}</summary>\n\n~~~python\n{program}~~~\n\n</details>\n")
-    return f"{BEGIN}\n" + "\n".join(parts) + f"\n{END}"
-
-
-def written(readme: str) -> str:
-    """Return ``readme`` with the block as the recipes are now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + rendered() + after
+        parts.append(f"## {title}\n\n[`{path.name}`]({path.name})\n\n```python\n{program}```\n")
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(rendered(), encoding="utf-8")
