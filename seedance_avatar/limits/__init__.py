@@ -1,1 +1,1 @@
-"""How fast: when may the next request leave. Pure."""
+"""Decides when the next request may leave: the rate limiter and the search for the permitted rate. Pure."""

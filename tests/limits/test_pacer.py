@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.limits.gateways import Bucket
 from benchmarks.limits.simulate import Net, simulate
-from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Announced, Pacer
+from seedance_avatar.limits.pacer import QUERIES, SUBMITS, AnnouncedLimit, Pacer
 from seedance_avatar.options import Limits
 from seedance_avatar.wire.response import RateHints
 
@@ -282,15 +282,15 @@ def test_an_announced_allowance_lowers_even_a_given_rate() -> None:
         pacer, Bucket(10.0, 60.0), length=60.0, net=Net(latency=0.02), rng=random.Random(1), announce="limits"
     )
     assert pacer.rate == pytest.approx(10.0, rel=0.2)
-    assert pacer.why == "announced by the service"
+    assert pacer.why == "from the service's headers"
     assert run.refusals == 0.0
     assert run.held(10.0) > 0.95
 
 
 @given(st.lists(st.tuples(st.integers(-3, 80), st.integers(-3, 80), st.floats(0, 3)), max_size=50))
 def test_senseless_announcements_never_stop_it(seen: list[tuple[int, int, float]]) -> None:
-    announced, now = Announced(), 0.0
+    announced, now = AnnouncedLimit(), 0.0
     for limit, remaining, pause in seen:
         now += pause
-        announced.note(now, RateHints(limit=limit, remaining=remaining, reset=pause), throttled=False)
+        announced.observe(now, RateHints(limit=limit, remaining=remaining, reset=pause), throttled=False)
         assert announced.ceiling >= 0.2

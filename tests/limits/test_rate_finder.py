@@ -12,19 +12,26 @@ from hypothesis import strategies as st
 from benchmarks.limits.gateways import Bucket
 from benchmarks.limits.simulate import Net, Run, simulate
 from seedance_avatar.limits.pacer import SUBMITS, Pacer
-from seedance_avatar.limits.rate_finder import LATE, LATE_LEAST, TARGET, DepartureLog, RateFinder, first
+from seedance_avatar.limits.rate_finder import (
+    MAX_SLACK,
+    MIN_SLACK,
+    TARGET_REFUSALS,
+    DepartureLog,
+    RateFinder,
+    first_rate,
+)
 
 
 def pass_evenly(finder: RateFinder, now: float, seconds: float, rate: float) -> float:
     """Let requests through at an even rate, each answered at once; return when the last left."""
     for _ in range(round(seconds * rate)):
         now += 1.0 / rate
-        finder.passed(now, now, busy=True)
+        finder.on_success(now, now, paced=True)
     return now
 
 
 def refuse(finder: RateFinder, now: float, pause: float = 0.0, *, late: bool = False) -> float | None:
-    return finder.refused(now, now, pause, late=late)
+    return finder.on_refusal(now, now, pause, late=late)
 
 
 def measured(rate: float = 50.0, burst: int = 0) -> tuple[RateFinder, float]:
@@ -32,7 +39,7 @@ def measured(rate: float = 50.0, burst: int = 0) -> tuple[RateFinder, float]:
     finder = RateFinder.start(SUBMITS)
     now = 100.0
     for _ in range(burst):
-        finder.passed(now, now, busy=True)
+        finder.on_success(now, now, paced=True)
     for _ in range(3):
         now = pass_evenly(finder, now, 6.0, rate)
         refuse(finder, now + 1e-6)
@@ -46,24 +53,24 @@ def run_against(rate: float, burst: float, net: Net, length: float) -> Run:
 
 @given(st.lists(st.floats(0.001, 2.0), min_size=1, max_size=400), st.floats(0.1, 100.0))
 def test_a_trail_tells_the_depth_however_it_is_thinned_out(gaps: list[float], rate: float) -> None:
-    trail, now, left = DepartureLog(), 0.0, []
+    cycle, now, left = DepartureLog(), 0.0, []
     for gap in gaps:
         now += gap
         left.append(now)
-        trail.add(now)
-    trail.end = now
+        cycle.add(now)
+    cycle.end = now
     exact = max(len(left) - count - rate * (now - at) for count, at in enumerate(left))
-    assert trail.total == len(left)
-    assert len(trail._times) <= 64
-    assert trail.depth(rate) <= exact + 1e-6
+    assert cycle.total == len(left)
+    assert len(cycle._times) <= 64
+    assert cycle.depth(rate) <= exact + 1e-6
     if len(gaps) < 64:
-        assert trail.depth(rate) == pytest.approx(exact)
+        assert cycle.depth(rate) == pytest.approx(exact)
 
 
 def test_the_first_rate_that_holds_is_found_to_one_percent() -> None:
-    assert first(10.0, 100.0, lambda rate: rate >= 42.0) == pytest.approx(42.0, rel=0.011)
-    assert first(10.0, 100.0, lambda _: False) == 100.0
-    assert first(10.0, 100.0, lambda _: True) == 10.0
+    assert first_rate(10.0, 100.0, lambda rate: rate >= 42.0) == pytest.approx(42.0, rel=0.011)
+    assert first_rate(10.0, 100.0, lambda _: False) == 100.0
+    assert first_rate(10.0, 100.0, lambda _: True) == 10.0
 
 
 def test_what_is_let_through_between_two_refusals_is_the_limit() -> None:
@@ -80,7 +87,7 @@ def test_it_cruises_until_the_next_refusal_is_paid_for_and_then_probes() -> None
         cruising += 1
         assert cruising < 5000
     # Three refusals of three times three hundred so far: with a fourth, the share is to be the target again.
-    assert cruising >= min(4.0 / TARGET - 900, 1.5 / TARGET) - 2
+    assert cruising >= min(4.0 / TARGET_REFUSALS - 900, 1.5 / TARGET_REFUSALS) - 2
     assert finder.rate <= 1.1 * 50.5
 
 
@@ -98,12 +105,12 @@ def test_a_crowd_of_late_ones_that_is_refused_was_too_large_and_the_pace_was_not
     now = pass_evenly(finder, now, 3.0, 49.0)
     before = finder.rate
     refuse(finder, now + 1e-6, late=True)
-    assert finder.slack == LATE / 2
+    assert finder.slack == MAX_SLACK / 2
     assert finder.rate == pytest.approx(before)
     for _ in range(10):
         now = pass_evenly(finder, now + 0.1, 3.0, 49.0)
         refuse(finder, now + 1e-6, late=True)
-    assert finder.slack == LATE_LEAST
+    assert finder.slack == MIN_SLACK
 
 
 def test_a_refusal_in_the_middle_of_a_cruise_is_doubted_once() -> None:
@@ -139,7 +146,7 @@ def test_while_nothing_is_let_through_the_tries_grow_rare_and_the_rate_stays() -
         waits.append(wait)
     assert waits == sorted(waits)
     assert waits[-1] <= 6.0
-    finder.passed(now + 6.0, now + 5.9, busy=True)
+    finder.on_success(now + 6.0, now + 5.9, paced=True)
     assert finder.rate == pytest.approx(rate, rel=0.03)
 
 
@@ -150,7 +157,7 @@ def test_a_pause_that_is_asked_for_with_each_refusal_makes_the_cruise_longer() -
         refuse(finder, now + 1e-6, pause)
         now += pause
         count = 0
-        while finder.why != "no 429 for long: trying more" and count < 10_000:
+        while finder.why != "no 429 for long: probing" and count < 10_000:
             now = pass_evenly(finder, now, 0.02, 50.0)
             count += 1
         return count
@@ -179,16 +186,16 @@ def test_whatever_it_is_told_the_rate_is_finite_and_no_wait_is_long(
         now += gap
         if what == "passed":
             for _ in range(times):
-                finder.passed(now, now - trip, busy=True)
+                finder.on_success(now, now - trip, paced=True)
         elif what == "idled":
-            finder.idled(gap)
+            finder.on_idle(gap)
         else:
             left_at = finder.cut_at - 1.0 if what == "old" and finder.cut_at > 0.0 else now - trip
-            wait = finder.refused(now, left_at, pause, late=what == "late")
+            wait = finder.on_refusal(now, left_at, pause, late=what == "late")
             assert wait is None or 0.0 < wait < 60.0
         assert math.isfinite(finder.rate)
         assert finder.rate > 0.0
-        assert LATE_LEAST <= finder.slack <= LATE
+        assert MIN_SLACK <= finder.slack <= MAX_SLACK
         assert finder.why
 
 
