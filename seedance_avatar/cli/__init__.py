@@ -1,4 +1,4 @@
-"""The command line ``seedance-avatar``; it uses only the public face."""
+"""The command line ``seedance-avatar``, written with the public names of this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["main"]
 def main() -> int:
     """Run the command that the process was started with, and return its exit code."""
     try:
-        from .app import run  # noqa: PLC0415 - the extra may be missing, which deserves better than a traceback
+        from .app import run  # noqa: PLC0415 - the extra may be missing: one line says what to install
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"cyclopts", "rich"}:
             raise
@@ -21,6 +21,7 @@ def main() -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        # Its reader is gone, which was told where it mattered; the interpreter shall not stumble over it at its end.
+        # The reader of the pipe has gone, which was reported already. The interpreter flushes once more as it ends,
+        # and would print a second error: it is given something that can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -1,4 +1,4 @@
-"""The tree of commands, a module for each, and the one place where an error becomes a line and an exit code."""
+"""The commands of the program, and how an error becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ with one URL a line):
     seedance-avatar ingest sources.csv --group-name brand-avatar \\
         --journal run.db --out results.jsonl
 
-Killed in the middle? Run the same line again: the journal knows what was sent.
-And with what is active:
+If it is interrupted, run the same line again: the journal records what was
+sent. Then generate a video with the active assets:
 
     seedance-avatar generate "She waves at the camera." \\
         --journal run.db --key face-001 --out wave.mp4
@@ -49,7 +49,7 @@ And with what is active:
 
 _EPILOGUE: Final = f"""{EXIT_CODES}
 
-Any command takes --debug: the traceback of an error instead of one line."""
+Any command takes --debug, to show the traceback of an unexpected error."""
 
 app: Final = App(
     name="seedance-avatar",
@@ -67,7 +67,7 @@ for _command in (demo, ingest, generate, report, sandbox, guide):
 def run(arguments: Sequence[str]) -> int:
     """Run the command in ``arguments`` and return its exit code; an error is one line on standard error.
 
-    With ``--debug`` among them an unexpected error leaves as it is.
+    With ``--debug`` among them an unexpected error is raised.
     """
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
@@ -75,14 +75,14 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(hide_dashes(arguments), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _told(f"{show_dashes(str(error)).rstrip('.')}; see seedance-avatar --help", Exit.USAGE)
+        return _failed(f"{show_dashes(str(error)).rstrip('.')}; see seedance-avatar --help", Exit.USAGE)
     except KeyboardInterrupt:
-        return _told("interrupted", exit_for_signal(2))
+        return _failed("interrupted", exit_for_signal(2))
     except Exception as error:
         if debug:
             raise
-        message = str(error) if isinstance(error, AvatarError | Unwritable) else _fault(error)
-        return _told(message, _code(error), page_pointer(error))
+        message = str(error) if isinstance(error, AvatarError | Unwritable) else _unexpected(error)
+        return _failed(message, _code(error), page_pointer(error))
     return int(code) if isinstance(code, int) else Exit.DONE
 
 
@@ -92,10 +92,10 @@ def _code(error: Exception) -> int:
     return Exit.UNWRITABLE if isinstance(error, Unwritable) else Exit.BROKEN
 
 
-def _fault(error: Exception) -> str:
-    return f"a fault in this program: {type(error).__name__}: {error}; run the same with --debug for its traceback"
+def _unexpected(error: Exception) -> str:
+    return f"a fault in this program: {type(error).__name__}: {error}; run it again with --debug for the traceback"
 
 
-def _told(message: str, code: int, pointer: str = "") -> int:
+def _failed(message: str, code: int, pointer: str = "") -> int:
     sys.stderr.write(f"seedance-avatar: {safe_text(message, 700)}{pointer}\n")
     return code

@@ -1,4 +1,4 @@
-"""A lone ``-`` among arguments, which the parser would take for an option without a name."""
+"""Types of arguments, and a lone ``-`` among them, which the parser would take for an option without a name."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from cyclopts import Parameter
 __all__ = ["FileOrDash", "Flag", "hide_dashes", "show_dashes"]
 
 _DASH: Final = "\x00"
-"""Stands for ``-`` while arguments are told apart; no argument of a process can hold it."""
+"""Stands for ``-`` while arguments are parsed; no argument of a process can contain it."""
 
 
 def hide_dashes(arguments: Sequence[str]) -> list[str]:
-    """Return ``arguments`` with every lone ``-`` replaced by what stands for it."""
+    """Return ``arguments`` with every lone ``-`` replaced by a character that the parser leaves alone."""
     return [_DASH if word == "-" else word for word in arguments]
 
 
 def show_dashes(text: str) -> str:
-    """Return ``text`` with ``-`` where something stands for it."""
+    """Return ``text`` with every replaced ``-`` restored."""
     return text.replace(_DASH, "-")
 
 
-def _shown(_type: Any, tokens: Sequence[Any]) -> str:  # noqa: ANN401 - as cyclopts calls a converter
+def _shown(_type: Any, tokens: Sequence[Any]) -> str:  # noqa: ANN401 - the signature that cyclopts asks of a converter
     return show_dashes(tokens[0].value)
 
 
 FileOrDash = Annotated[str, Parameter(converter=_shown)]
 """The path of a file, or ``-`` for a standard stream."""
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-"""A switch that is off unless it is named."""
+"""A switch that is off by default and has no ``--no-`` form."""

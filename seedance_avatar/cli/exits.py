@@ -1,4 +1,4 @@
-"""What the exit code of a command says, and which of two truths it tells."""
+"""The exit codes of the commands, and which one an error or a signal gives."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Exit(IntEnum):
     UNWRITABLE = 74
 
 
-EXIT_CODES: Final = """Exit codes (where several are true, the last of them):
+EXIT_CODES: Final = """Exit codes (the last one that applies):
 
-    0    all active, or the video downloaded (demo: all as expected)
+    0    all active, or the video downloaded (demo: only the expected failures)
     2    some failed or were rejected
     3    some are in doubt, pending or not sent
     4    the service refused the key, or the account has no quota
@@ -47,7 +47,7 @@ EXIT_CODES: Final = """Exit codes (where several are true, the last of them):
 
 
 def exit_for_error(error: BaseException) -> Exit:
-    """Return the code of a command that ended by ``error`` instead of by outcomes."""
+    """Return the exit code of a command that ``error`` ended."""
     match error:
         case AuthError() | QuotaExhausted():
             return Exit.REFUSED
@@ -60,5 +60,5 @@ def exit_for_error(error: BaseException) -> Exit:
 
 
 def exit_for_signal(signum: int) -> int:
-    """Return the code of a command that ``signum`` ended, as shells count: 130 for SIGINT, 143 for SIGTERM."""
+    """Return the exit code of a command that ``signum`` ended: 130 for SIGINT, 143 for SIGTERM, as shells count."""
     return 128 + signal.Signals(signum)

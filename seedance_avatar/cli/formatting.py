@@ -1,4 +1,4 @@
-"""Numbers in a person's words."""
+"""Numbers, durations, rates and sizes as text for people."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 def rate(per_second: float | None) -> str:
     """Return ``4.9/s``, ``120/s``, ``unlimited``; slow rates by the minute."""
-    if per_second is None or per_second > 1e6:  # noqa: PLR2004 - nobody meets such a limit
+    if per_second is None or per_second > 1e6:  # noqa: PLR2004 - no limit is that high
         return "unlimited"
     if 0 < per_second < 0.95:  # noqa: PLR2004 - below it minutes read better
         return f"{per_second * 60:.0f}/min"

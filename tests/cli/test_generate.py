@@ -113,7 +113,7 @@ async def test_a_video_that_takes_too_long_can_be_fetched_later(
     (made,) = sandbox.ledger.generations
     told = capsys.readouterr().err
     again = f"seedance-avatar generate --task {made.task_id} --out 'my wave.mp4'"
-    assert f"the video goes on at the service; get it with: {again}" in told
+    assert f"the generation continues at the service; get the video with: {again}" in told
     assert await generate(out="my wave.mp4", task=made.task_id) == 0
     assert Path("my wave.mp4").exists()
     assert len(sandbox.ledger.generations) == 1
@@ -151,5 +151,5 @@ async def test_an_interrupted_wait_says_how_to_get_the_video(sandbox: Sandbox) -
         code, out = await process.end()
     assert (code, out) == (130, "")
     (made,) = sandbox.ledger.generations
-    assert f"get it with: seedance-avatar generate --task {made.task_id} --out late.mp4" in process.err
+    assert f"get the video with: seedance-avatar generate --task {made.task_id} --out late.mp4" in process.err
     assert "Traceback" not in process.err

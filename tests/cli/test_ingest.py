@@ -191,14 +191,14 @@ async def test_the_same_command_again_with_a_journal_sends_nothing_twice(
         assert [result["error"] for result in by_line] == [result["error"] for result in told_first]
         told = capsys.readouterr().err
         assert "1 failed: no subject" in told
-        assert "the journal: keep it until you are done" in told
+        assert "the journal: keep it to resume the run" in told
 
 
 @pytest.mark.asyncio
 async def test_results_that_no_journal_could_give_again_are_not_overwritten(sandbox: Sandbox) -> None:
     Path("r.jsonl").write_text("the only ids of an hour\n")
     for journal in (None, "new.db"):
-        with pytest.raises(InvalidInput, match=r"r.jsonl exists, and its results would be overwritten"):
+        with pytest.raises(InvalidInput, match=r"r.jsonl exists and would be overwritten"):
             await ingest(manifest(3), group_name="hero", journal=journal, out="r.jsonl")
     assert Path("r.jsonl").read_text() == "the only ids of an hour\n"
     assert sandbox.ledger.counts.total() == 0
@@ -211,7 +211,7 @@ async def test_what_is_not_finished_in_time_is_pending(sandbox: Sandbox, capsys:
     told = capsys.readouterr().err
     assert code == 3
     assert "pending          1   accepted, not finished yet" in told
-    assert "go on where this ended, nothing is sent twice:" in told
+    assert "continue where this run ended; nothing is sent twice:" in told
     (pending,) = (line for line in results() if line["outcome"] == "pending")
     assert pending["asset_id"] is not None
     assert pending["asset_uri"] is None
@@ -225,7 +225,7 @@ async def test_a_lost_answer_is_in_doubt_and_without_a_journal_the_advice_is_hon
     assert await ingest(manifest(5), group_name="hero", out="r.jsonl") == 3
     told = capsys.readouterr().err
     assert "in doubt         1" in told
-    assert "no journal was kept, so this run cannot be resumed" in told
+    assert "this run kept no journal and cannot be resumed" in told
     assert "what is in doubt may exist at the service and is not sent again by itself" in told
     assert sorted(line["outcome"] for line in results()) == ["active"] * 4 + ["in_doubt"]
 

@@ -99,7 +99,7 @@ def test_a_bad_csv_row_is_told_with_its_line_and_the_next_one_is_read() -> None:
         (8, True),
     ]
     reasons = [row.reason for row in found if isinstance(row, RejectedRow)]
-    assert reasons[0] == "1 fields, where the first line names 2 columns"
+    assert reasons[0] == "1 fields, but the first line names 2 columns"
     assert reasons[2].startswith("not CSV: ")
     assert reasons[3] == "no source_url"
 
@@ -193,7 +193,7 @@ def test_unknown_columns_are_left_out_and_named_once_and_boundedly() -> None:
         (b"\n# only words\n", None, "is empty"),
         (b'[{"source_url": "x"}]', None, "is a JSON array"),
         (b'[{"source_url": "x"}]', "jsonl", "is a JSON array"),
-        (b"hello there\n", None, "cannot be told from its start"),
+        (b"hello there\n", None, "cannot be detected"),
         (b"url,name\nx,y\n", "csv", "has no column source_url"),
         (b"", "csv", "has no column source_url"),
         (b"source_url,name,Name\n", "csv", "names a column twice"),

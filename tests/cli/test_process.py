@@ -58,7 +58,7 @@ async def test_the_first_signal_drains_and_says_how_to_go_on(
     summary = json.loads(process.err.splitlines()[-1])
     assert summary["event"] == "summary"
     told = " ".join(summary["next"])
-    assert "go on where this ended, nothing is sent twice" in told
+    assert "continue where this run ended; nothing is sent twice" in told
     assert "--group-name 'the hero' --journal" in told
     found = lines(out)
     assert len(found) == summary["counts"]["active"] + summary["counts"]["pending"] + summary["counts"]["unsent"]
@@ -74,7 +74,7 @@ async def test_a_second_signal_ends_at_once_and_the_same_command_resumes(sandbox
         sandbox.latency = 30.0  # what is on the wire now does not come home
         await process.until('"event": "progress"')
         process.send(signal.SIGINT)
-        await process.until("stopping: what is on the wire comes home")
+        await process.until("stopping: waiting (10 s at most) for requests that were already sent")
         process.send(signal.SIGINT)
         code, _ = await process.end()
     assert code == 130

@@ -42,7 +42,7 @@ def test_a_frame_says_everything_in_eighty_columns() -> None:
         "flight",
         "5",
     ]
-    assert lines[2] == " 4.9/s now   ETA 2 h 45 min   limit 5.0/s (as documented)"
+    assert lines[2] == " 4.9/s now   ETA 2 h 45 min   pace 5.0/s (as documented)"
     assert lines[3].startswith(" last error line 812, face-07")
     assert "\\x1b[2J" in frame(SNAPSHOT, 200)[3].plain
     assert all(len(text) <= 79 for text in lines)
@@ -64,8 +64,8 @@ def test_a_frame_fits_every_width(width: int) -> None:
 
 
 def test_the_limit_is_explained_by_a_429_as_long_as_that_is_fresh() -> None:
-    assert attrs.evolve(SNAPSHOT, throttled_ago=12.0).limit == "limit 5.0/s (a 429 12 s ago)"
-    assert attrs.evolve(SNAPSHOT, throttled_ago=61.0).limit == "limit 5.0/s (as documented)"
+    assert attrs.evolve(SNAPSHOT, throttled_ago=12.0).limit == "pace 5.0/s (a 429 12 s ago)"
+    assert attrs.evolve(SNAPSHOT, throttled_ago=61.0).limit == "pace 5.0/s (as documented)"
 
 
 def test_the_bar_is_full_only_when_all_is_done() -> None:
@@ -82,7 +82,7 @@ def test_a_plain_line_is_one_safe_line_with_everything() -> None:
     PlainView(out).show(attrs.evolve(SNAPSHOT, trouble="stopping"))
     assert out.getvalue() == (
         "1,112 of 50,000 in 2 min 10 s: 1,100 active, 12 failed, 0 in doubt, 118 pending, 5 in flight; "
-        "4.9/s now, ETA 2 h 45 min; limit 5.0/s (as documented); stopping; "
+        "4.9/s now, ETA 2 h 45 min; pace 5.0/s (as documented); stopping; "
         "last error: line 812, face-07 (https://cdn.example.com/…): [red]no subject[/red] was found\\x1b[2J\n"
     )
     assert line(attrs.evolve(SNAPSHOT, total=None)).startswith("1,112 in 2 min")

@@ -200,7 +200,7 @@ async def test_what_to_do_names_the_very_command(past: Past, tmp_path: Path) -> 
     (resume, stands) = next_steps(await read_history(str(tmp_path / "other.db")), manifest=None)
     assert resume.command == f"seedance-avatar ingest MANIFEST --group-id pg_9 --journal {tmp_path / 'other.db'}"
     assert resume.says.startswith("2 sources are not finished")
-    assert stands.says.startswith("MANIFEST stands for")
+    assert stands.says.startswith("Replace MANIFEST")
 
 
 @pytest.mark.asyncio

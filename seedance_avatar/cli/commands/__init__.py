@@ -1,1 +1,1 @@
-"""Commands."""
+"""The commands, a module for each."""

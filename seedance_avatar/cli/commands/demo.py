@@ -1,4 +1,4 @@
-"""``seedance-avatar demo``: the whole way, without a key, against a local copy of the service."""
+"""``seedance-avatar demo``: ingest and generate against a local copy of the service, without a key."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ _FATES: Final = {
     "walk-023": Fate.failed("the video is longer than 15 seconds"),
     "voice-009": Fate.failed("the material could not be downloaded"),
 }
-"""What the sandbox lets go wrong, so that it can be seen."""
+"""The sources that fail on purpose."""
 
 
 async def demo(*, out: str = "demo.mp4", speed: float = 5.0, json: Flag = False) -> int:
-    """Watch it work, without a key.
+    """Ingest 200 sources and generate a video on this machine, without a key.
 
-    A local copy of the service is started on a free port of this machine, with
-    time five times as fast, and 200 sources are made active assets over real
-    HTTP; then a video is generated with a few of them and downloaded. It takes
-    some fifteen seconds. Nothing leaves this machine.
+    Starts a local copy of the service on a free port, with time five times as
+    fast, uploads 200 sources to it over HTTP, generates a video with three of
+    them and downloads it. Takes about fifteen seconds. Nothing leaves this
+    machine.
 
-    Five sources are made to fail, so that failures can be seen too. The exit
-    code is 0 when everything came out as it was meant to.
+    Five of the sources fail on purpose, to show what a failure looks like. The
+    exit code is 0 when only these failed.
 
-    :param out: where the video goes.
-    :param speed: how many times as fast as at the service time passes.
-    :param json: progress and events as JSON Lines on standard error.
+    :param out: file for the video.
+    :param speed: how many times faster than at the service time passes.
+    :param json: write progress and events as JSON Lines to standard error.
     """
     if not speed > 0:
         message = f"--speed must be more than 0, not {speed:g}"
         raise InvalidInput(message)
-    # The schedule that learns, which is the default, expects the service's own times to begin with.
+    # The default schedule begins with the service's own processing times, and here time passes faster.
     polling = Polling.fixed(5 / speed, 2.5 / speed)
     limits = RateLimits.per_second(submits=6 * speed, submit_burst=30)
     view, log = choose_view(as_json=json)
@@ -91,7 +91,7 @@ async def demo(*, out: str = "demo.mp4", speed: float = 5.0, json: Flag = False)
 
 
 _NEXT: Final = (
-    "the failures above were made on purpose; with your own key:",
+    "the failures above were made on purpose. With your own key:",
     "",
     "    export TOAPIS_API_KEY=sk-...",
     "    seedance-avatar ingest sources.csv --group-name brand-avatar --journal run.db --out results.jsonl",
@@ -99,7 +99,7 @@ _NEXT: Final = (
 
 
 def _choose(cast: dict[str, Asset], outcome: Outcome) -> None:
-    """Keep the first active asset of each type: they play in the video."""
+    """Keep the first active asset of each type as a reference for the video."""
     if isinstance(outcome, Active):
         cast.setdefault(outcome.source.asset_type, outcome.asset)
 
@@ -135,6 +135,6 @@ def _fate(source_url: str, asset_type: str) -> Fate | None:
 
 
 def _verdict(run: Run) -> int:
-    """Return 0 when what failed is what was meant to fail, else the ordinary exit code."""
+    """Return 0 when exactly the five sources failed that should, else the ordinary exit code."""
     as_meant = run.tally.counts["failed"] == len(_FATES) and run.tally.total == run.total and not run.tally.unfinished
     return Exit.DONE if as_meant else run.tally.exit

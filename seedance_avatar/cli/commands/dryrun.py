@@ -1,4 +1,4 @@
-"""What ``--dry-run`` says of a manifest."""
+"""The output of ``--dry-run``: what a manifest holds, and how long its uploads would take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["print_survey", "survey_facts"]
 
 
 def print_survey(console: Console, reading: Reading, found: Survey) -> Exit:
-    """Print what ``found`` says of the manifest, and return the exit code of that."""
+    """Print what was ``found`` in the manifest, and return the exit code."""
     kinds = ", ".join(f"{number(count)} {kind}" for kind, count in found.types.most_common())
     lines = [Text(f"{reading.name}: ", style="bold").append(plural(found.good + found.rejected, "row"))]
     lines.append(Text(f"  {number(found.good):>9} good" + (f" ({kinds})" if kinds else "")))
@@ -45,7 +45,7 @@ def print_survey(console: Console, reading: Reading, found: Survey) -> Exit:
             per_minute = round((limits.submits_per_second or 0) * 60)
             pace = f"{number(per_minute)} a minute ({rate(limits.submits_per_second)})"
             lines.append(Text(f"  {duration(estimate(found, limits)):<14} with --limits {tier:<8} {pace}"))
-        lines.append(Text("  --limits auto begins as default and goes as fast as the account turns out to allow"))
+        lines.append(Text("  --limits auto begins as default and finds the account's limit"))
     for line in lines:
         if line.plain:
             console.print(line, soft_wrap=True)
@@ -55,7 +55,7 @@ def print_survey(console: Console, reading: Reading, found: Survey) -> Exit:
 
 
 def survey_facts(reading: Reading, found: Survey) -> dict[str, Any]:
-    """Return the same as facts."""
+    """Return what ``print_survey`` prints as plain values for JSON."""
     return {
         "good": found.good,
         "rejected": found.rejected,

@@ -1,4 +1,4 @@
-"""``seedance-avatar generate``: active assets become a finished, downloaded video."""
+"""``seedance-avatar generate``: generates a video with active assets and downloads it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["generate"]
 T = TypeVar("T")
 
 _MOST: Final = 50
-"""Reference assets that the widest model takes."""
+"""The most reference assets that any model takes."""
 
 
 async def generate(  # noqa: PLR0913 - a command's options are its arguments
@@ -67,31 +67,31 @@ async def generate(  # noqa: PLR0913 - a command's options are its arguments
 
         seedance-avatar generate --task vt_01J8C --out wave.mp4
 
-    Each asset is looked at before anything is sent: with one that is not active
-    the service promises no clean error, and the money may be gone. In the
-    prompt media are named by type and number ("image 1"), never by an id.
+    The status of each asset is checked before anything is sent: a generation
+    with one that is not active may cost money and fail without a clear error.
+    In the prompt, name media by type and number ("image 1"), never by id.
 
-    A generation takes one to five minutes. It is sent exactly once, and it goes
-    on at the service when this command ends: --task waits for it again. The
-    path of the finished file is written to standard output.
+    A generation takes one to five minutes. It is submitted exactly once, and
+    continues at the service when this command ends: --task waits for it again.
+    The path of the finished file is written to standard output.
 
-    :param prompt: what shall be seen and heard.
-    :param out: where the video goes; a file that exists is not replaced.
-    :param asset: the id of a reference asset; may be given several times. Put its type and a colon before it
-        (image:ID) should the service not tell the type.
-    :param journal: take the reference assets from this journal of an ingest: those of --key, else all active ones.
-    :param key: the key of an asset in the journal; may be given several times.
-    :param task: wait for and download a video that was submitted before, by its id.
-    :param first_frame: the id of the image that the video begins with; not together with reference assets.
-    :param last_frame: the id of the image that it ends with.
-    :param model: the model.
-    :param duration: whole seconds; 0 lets the model choose.
+    :param prompt: what the video shows and says.
+    :param out: file for the video; an existing file is not replaced.
+    :param asset: id of a reference asset; may be given several times. Write TYPE:ID (image:pa_01J8A) if the service
+        does not report the asset's type.
+    :param journal: use the active assets in this journal of an ingest as references: those of --key, or all.
+    :param key: key of an asset in the journal; may be given several times.
+    :param task: id of a video that was submitted earlier: only wait for it and download it.
+    :param first_frame: id of the image asset for the first frame; not together with reference assets.
+    :param last_frame: id of the image asset for the last frame.
+    :param model: name of the model.
+    :param duration: length in whole seconds; 0 lets the model choose.
     :param aspect_ratio: 16:9, 9:16, 1:1, 4:3, 3:4, 21:9 or adaptive.
-    :param resolution: 480p, 720p, 1080p or 4k, as the model has them.
-    :param audio: whether the video has sound.
-    :param seed: the same seed makes similar videos.
+    :param resolution: 480p, 720p, 1080p or 4k, if the model supports it.
+    :param audio: generate sound as well.
+    :param seed: seed of the model; the same seed gives similar videos.
     :param timeout: seconds to wait for the video.
-    :param base_url: the service; by default TOAPIS_BASE_URL, else https://toapis.com.
+    :param base_url: base URL of the service; by default TOAPIS_BASE_URL, else https://toapis.com.
     """
     _check(prompt, task, out, key_without_journal=bool(key) and journal is None)
     wanted = [_Wanted.read(word) for word in asset or ()]
@@ -100,7 +100,7 @@ async def generate(  # noqa: PLR0913 - a command's options are its arguments
         wanted += [_Wanted(known.asset_id, known.asset_type) for known in found]
     if len(wanted) > _MOST:
         advice = "choose some of the journal's with --key" if journal else "give fewer"
-        message = f"more than {_MOST} reference assets are more than any model takes: {advice}"
+        message = f"no model takes more than {_MOST} reference assets: {advice}"
         raise InvalidInput(message)
     film = _Film(out)
     main = asyncio.current_task()
@@ -137,10 +137,10 @@ async def generate(  # noqa: PLR0913 - a command's options are its arguments
 
 
 def _check(prompt: str, task: str | None, out: str, *, key_without_journal: bool) -> None:
-    """Refuse, before anything is sent, what could only end badly once the money is spent."""
+    """Check before anything is sent what would otherwise fail after the generation was paid for."""
     message = ""
     if bool(prompt) == bool(task):
-        message = "give either a PROMPT for a new video, or --task for one that was submitted before"
+        message = "give either a PROMPT for a new video, or --task for one that was submitted earlier"
     elif Path(out).exists():
         message = f"{out} exists and is not replaced: name another --out"
     elif not Path(out).absolute().parent.is_dir():
@@ -155,14 +155,14 @@ def _check(prompt: str, task: str | None, out: str, *, key_without_journal: bool
 
 @attrs.frozen
 class _Wanted:
-    """A reference asset: its id, and its type where the user said it."""
+    """A reference asset: its id, and its type where the user gave it."""
 
     asset_id: str
     asset_type: str | None = None
 
     @classmethod
     def read(cls, word: str) -> Self:
-        """Read ``ID`` or ``TYPE:ID``; an ``asset://`` before the id does no harm."""
+        """Read ``ID`` or ``TYPE:ID``; an ``asset://`` before the id is left out."""
         kind, colon, rest = word.partition(":")
         if colon and kind in ASSET_TYPES:
             return cls(rest.removeprefix("asset://"), kind)
@@ -174,7 +174,7 @@ async def _looked_up(session: AvatarSession, wanted: _Wanted) -> Asset:
     if asset.asset_type in ASSET_TYPES:
         return asset
     if wanted.asset_type is None:
-        message = f"the service does not tell the type of {asset.asset_id}: write --asset image:{asset.asset_id}"
+        message = f"the service does not report the type of {asset.asset_id}: write --asset image:{asset.asset_id}"
         raise InvalidInput(message)
     return attrs.evolve(asset, asset_type=wanted.asset_type)
 
@@ -185,19 +185,19 @@ async def _frame(session: AvatarSession, asset_id: str | None) -> Asset | None:
 
 @attrs.define(eq=False)
 class _Film:
-    """The video on its way: its task, once that is known, and where its file shall be."""
+    """A generation in progress: its task, once that is known, and the path of its file."""
 
     out: str
     task: VideoTask | None = None
 
     def go_on(self) -> str:
-        """Return how to get the video later."""
+        """Return one line that says how to get the video later."""
         if self.task is None:
             return "interrupted before a task was known; nothing was sent, unless a line above says so"
         command = shlex.join(["seedance-avatar", "generate", "--task", self.task.task_id, "--out", self.out])
-        return f"the video goes on at the service; get it with: {command}"
+        return f"the generation continues at the service; get the video with: {command}"
 
-    async def finish(self, session: AvatarSession, timeout: float) -> None:  # noqa: ASYNC109 - as wait_for_video has it
+    async def finish(self, session: AvatarSession, timeout: float) -> None:  # noqa: ASYNC109 - passed on to wait_for_video
         """Wait for the video and download it."""
         if self.task is None:
             return
@@ -209,7 +209,7 @@ class _Film:
 
 
 async def _shown(doing: str, work: Awaitable[T]) -> T:
-    """Await ``work``; on a terminal say meanwhile what is being done and for how long."""
+    """Await ``work``; on a terminal show ``doing`` and the seconds so far."""
     if not on_live_terminal():
         _say(doing)
         return await work

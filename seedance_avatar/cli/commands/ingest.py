@@ -1,4 +1,4 @@
-"""``seedance-avatar ingest``: a manifest becomes active assets."""
+"""``seedance-avatar ingest``: uploads every row of a manifest and waits until it is active."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     base_url: str | None = None,
     allow_private_sources: Flag = False,
 ) -> int:
-    r"""Make every source of a manifest an active asset.
+    r"""Upload every row of a manifest and wait until it is active.
 
     Examples:
         seedance-avatar ingest sources.csv --dry-run
@@ -69,46 +69,46 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     a line ('#' begins a comment). Its columns:
 
         source_url   a public http or https URL
-        asset_type   image, video or audio; else the URL's ending tells
-        name         kept by the service, 64 characters at most
-        description  kept by the service, 300 characters at most
-        key          your own stable name for it; it comes back in the results
-        group        the name of its group; each is created once
+        asset_type   image, video or audio; by default from the URL's ending
+        name         name at the service, 64 characters at most
+        description  description at the service, 300 characters at most
+        key          your own stable name of the source, repeated in the results
+        group        name of its group; each group is created once
 
-    What became of each source is written as JSON Lines as soon as it is known.
-    Rows that cannot be used go to a file of rejects and do not stop the run.
+    One result for each source is written as JSON Lines as soon as it is known.
+    Rows that cannot be used are written to a file of rejects; the run goes on.
 
-    The key of the account comes from TOAPIS_API_KEY. Progress is shown on
-    standard error: live on a terminal, a line every ten seconds elsewhere.
+    The API key is read from TOAPIS_API_KEY. Progress goes to standard error:
+    live on a terminal, otherwise one line every ten seconds.
 
-    Ctrl-C stops in order (what is on the wire comes home, 10 s at most), a
-    second one at once. With --journal the same command goes on where either
-    left off, and after a crash too: nothing is lost, nothing is sent twice.
+    The first Ctrl-C sends nothing more, waits (10 s at most) for requests that
+    were already sent, and prints the summary; the second ends at once. With
+    --journal the same command continues after either, and after a crash:
+    nothing is lost and nothing is sent twice.
 
     :param manifest: the file, or - for standard input.
-    :param group_name: create a group of this name for sources that name none.
-    :param group_id: put sources that name no group into this existing one.
-    :param journal: keep here what was sent, so that nothing is lost or sent twice when the run is killed; running
-        the same command again resumes.
-    :param out: where results go; - is standard output.
-    :param rejects: where rejected rows go; by default beside the manifest, with .rejects.jsonl at its end.
-    :param format: the manifest's format; by default told by its name or its first line.
-    :param asset_type: the type of rows that have none and whose URL does not tell it.
-    :param limits: how fast to go: auto finds it out; default, vip and svip are the documented tiers of an account;
+    :param group_name: create a group of this name for rows that name no group.
+    :param group_id: id of an existing group for rows that name no group.
+    :param journal: file that records what was sent: the same command, run again, continues from it.
+    :param out: file for the results; - is standard output.
+    :param rejects: file for rejected rows; by default the manifest's name followed by .rejects.jsonl.
+    :param format: format of the manifest; by default from its name or its first line.
+    :param asset_type: type of rows that have none and whose URL has no known ending.
+    :param limits: how fast to send: auto finds the account's limit; default, vip and svip are the documented tiers;
         unlimited is for a gateway of your own.
-    :param asset_timeout: seconds from acceptance after which an asset that is not finished counts as pending.
-    :param max_pending: sources at most that are under way at one time.
-    :param on_failure: stop: send nothing more after the first failure.
-    :param on_in_doubt: resend: send again what an earlier run of this journal left in doubt; may make duplicates.
-    :param retry_refused: send again what an earlier run of this journal was refused.
+    :param asset_timeout: seconds after acceptance until an asset that is not finished counts as pending.
+    :param max_pending: most sources in progress at one time.
+    :param on_failure: stop sends nothing more after the first failure.
+    :param on_in_doubt: resend sends again what an earlier run of this journal left in doubt; it may make duplicates.
+    :param retry_refused: send again what was refused in an earlier run of this journal.
     :param strict: send nothing if any row cannot be used.
-    :param dry_run: only check the manifest, and say how long it would take. Needs no key.
-    :param json: progress and events as JSON Lines on standard error.
-    :param base_url: the service; by default TOAPIS_BASE_URL, else https://toapis.com.
-    :param allow_private_sources: also send URLs of private hosts, for a gateway that stands beside them.
+    :param dry_run: only check the manifest and estimate the time; sends nothing and needs no key.
+    :param json: write progress and events as JSON Lines to standard error.
+    :param base_url: base URL of the service; by default TOAPIS_BASE_URL, else https://toapis.com.
+    :param allow_private_sources: also send source URLs on private hosts, for a gateway in the same network.
     """
     if group_name is not None and group_id is not None:
-        message = "--group-name creates a group and --group-id names one that exists: give only one of them"
+        message = "--group-name creates a group and --group-id names an existing one: give only one of them"
         raise InvalidInput(message)
     reading = Reading(
         path=manifest,
@@ -165,12 +165,12 @@ async def _dry_run(reading: Reading, *, grouped: bool, as_json: bool) -> int:
 
 
 def _keep_earlier(out: str, journal: str | None) -> None:
-    """Refuse to overwrite results that no journal could give again."""
+    """Raise InvalidInput where ``out`` holds results that no journal could restore."""
     path = Path(out)
     if out == "-" or not path.is_file() or not path.stat().st_size:
         return
     if journal is None or not Path(journal).exists():
-        message = f"{out} exists, and its results would be overwritten: move it away, or name another --out"
+        message = f"{out} exists and would be overwritten: move it away, or name another --out"
         raise InvalidInput(message)
 
 
@@ -180,7 +180,7 @@ def _first_reason(found: Survey) -> str:
 
 @attrs.define(eq=False)
 class _Command:
-    """The parts of one run, and the order in which they act."""
+    """One run of the command: reading, ingesting, summing up."""
 
     run: Run
     session: AvatarSession
@@ -189,8 +189,8 @@ class _Command:
     journal: str | None
     log: EventLog | None
 
-    async def perform(self, **options: Any) -> int:  # noqa: ANN401 - those of session.ingest
-        """Do it all, print the summary, return the exit code."""
+    async def perform(self, **options: Any) -> int:  # noqa: ANN401 - the options of session.ingest
+        """Run the ingest, print the summary, return the exit code."""
         run = self.run
         with run.interrupts(self._last_words) as interrupts:
             try:
@@ -201,7 +201,7 @@ class _Command:
                 run.view.say("interrupted before anything was sent")
                 return interrupts.exit
             except Exception:
-                if run.tally.total:  # it broke on the way: what was done by then is told all the same
+                if run.tally.total:  # an unexpected error: the summary shows what was done by then
                     run.view.close()
                     self._sum_up(interrupted=False)
                 raise
@@ -228,26 +228,26 @@ class _Command:
         if self.journal is not None:
             options["journal"] = self.journal
         else:
-            run.view.say("no --journal: if this is killed, what was sent by then cannot be resumed")
+            run.view.say("no --journal: a run that is killed cannot be resumed")
         async with self.session as session:
             await self._first_group()
             if run.results is None:
                 return
             async with run.results:
-                # An id that serves every source is judged as a whole, before the first of them.
+                # A group id for all sources is checked once, before the first of them.
                 only = reading.found is not None and set(reading.found.groups) == {None}
                 alone = self.groups.group_id if only else None
                 await run.follow(session, reading.sources(), group=alone or self._group_of, **options)
 
     async def _first_group(self) -> None:
-        """Create the only group beforehand: where that is refused, not one source need be read."""
+        """Create the group beforehand if there is only one: if that is refused, no source is read."""
         found = self.reading.found
         names = {self.groups.default} if found is None else {name or self.groups.default for name in found.groups}
         if len(names) == 1 and (name := names.pop()) is not None:
             await self.groups.made(name)
             self.run.title = f"{self.reading.name} → {name}"
 
-    async def _group_of(self, source: Any) -> Any:  # noqa: ANN401 - as session.ingest asks and takes it
+    async def _group_of(self, source: Any) -> Any:  # noqa: ANN401 - any source, and any group that session.ingest takes
         group = self.groups(source)
         try:
             return await group
@@ -283,7 +283,7 @@ class _Command:
         if reading.rejected:
             files.append((reading.rejects_path, f"{plural(reading.rejected, 'rejected row')} with the reasons"))
         if self.journal is not None:
-            files.append((self.journal, "the journal: keep it until you are done"))
+            files.append((self.journal, "the journal: keep it to resume the run, and for reports"))
         summary = Summary(
             title=run.title,
             elapsed=run.elapsed,

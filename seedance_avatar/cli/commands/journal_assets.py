@@ -1,4 +1,4 @@
-"""What the journal of an ingest remembers: its active assets, by key."""
+"""The active assets in the journal of an ingest, by key."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["remembered_assets"]
 async def remembered_assets(path: str, keys: Sequence[str], *, most: int) -> list[Asset]:
     """Return the active assets in the journal at ``path``: those of ``keys`` in their order, else all, oldest first.
 
-    It may be read while an ingest writes it.
+    An ingest may be writing the journal.
 
-    :param most: how many are of use; of more only one more is read.
+    :param most: how many the caller can use; at most one more is returned.
     :raises InvalidInput: no active asset of such a key is in it, or none at all.
     :raises JournalError: there is no such file, or it is not a journal.
     """

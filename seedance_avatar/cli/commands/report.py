@@ -1,4 +1,4 @@
-"""``seedance-avatar report``: what became of a run, from its journal."""
+"""``seedance-avatar report``: summarises a run from its journal, as text or as a page."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ __all__ = ["report"]
 
 
 async def report(journal: str, /, *, html: FileOrDash | None = None, manifest: str | None = None) -> int:
-    """Tell what became of a run, from its journal.
+    """Summarise a run from its journal.
 
     Examples:
         seedance-avatar report run.db
 
         seedance-avatar report run.db --html report.html
 
-    The journal is only read, also while an ingest is writing it. With --html
-    the report is one page that needs no network and no script: a timeline,
-    times to active, throughput with limit and 429s, reasons of failure, what
-    is in doubt, and the commands to go on with. No URL in it has its query.
+    The journal is only read, and an ingest may be writing it. With --html the
+    report is one page that needs no network and no script: a timeline, times
+    to active, throughput with limit and 429s, reasons of failure, what is in
+    doubt, and the commands to run next. URLs are shown without their query.
 
-    :param journal: the file that an ingest was given as --journal.
-    :param html: write the report as a page to this file; - is standard output.
-    :param manifest: the manifest of the run, to name it in the commands to go on with.
+    :param journal: the file that ingest was given as --journal.
+    :param html: file for the report as a page; - is standard output.
+    :param manifest: manifest of the run, to be named in the commands to run next.
     """
     draw = None if html is None else _page_maker()
     history = await read_history(journal)
@@ -63,7 +63,7 @@ def _say(console: Console, line: str) -> None:
 
 def _page_maker() -> Callable[[History, Sequence[Step]], str]:
     try:
-        from seedance_avatar.cli.report.page import report_page  # noqa: PLC0415 - it needs an extra that most runs do not
+        from seedance_avatar.cli.report.page import report_page  # noqa: PLC0415 - matplotlib is an extra, and slow to import
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "matplotlib":
             raise
@@ -73,7 +73,7 @@ def _page_maker() -> Callable[[History, Sequence[Step]], str]:
 
 
 def _write(path: str, page: str) -> None:
-    """Put ``page`` at ``path`` at once: a reader sees the old report or the new one, never half of one."""
+    """Replace the file at ``path`` by ``page`` atomically: a reader sees the old report or the new one."""
     target = Path(path)
     try:
         with tempfile.NamedTemporaryFile(

@@ -1,4 +1,4 @@
-"""``seedance-avatar sandbox``: the local service, for any client."""
+"""``seedance-avatar sandbox``: runs a local copy of the service for any client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Ctrl-C ends it.
 """
 
 
-async def sandbox(  # noqa: PLR0913 - each is a knob of the sandbox
+async def sandbox(  # noqa: PLR0913 - each is an option of the command
     *,
     port: int = 8080,
     host: str = "127.0.0.1",
@@ -40,23 +40,23 @@ async def sandbox(  # noqa: PLR0913 - each is a knob of the sandbox
     limits: Literal["none", "default", "vip", "svip"] = "default",
     seed: int = 0,
 ) -> int:
-    """Serve a local copy of the service, to any client.
+    """Run a local copy of the service for any client.
 
     It answers as the service does, until Ctrl-C, and keeps nothing. It prints
-    what this library, this command line and curl need to talk to it.
+    what this library, this command line and curl need to use it.
 
     Examples:
         seedance-avatar sandbox
 
         seedance-avatar sandbox --port 9000 --time-scale 0.1 --fail-rate 0.05
 
-    :param port: the port to listen on; 0 takes a free one.
-    :param host: the address to listen on.
-    :param key: the API key that it accepts.
+    :param port: port to listen on; 0 takes a free one.
+    :param host: address to listen on.
+    :param key: the API key to accept.
     :param time_scale: factor on processing times: 0.1 makes the 13 seconds of an image 1.3.
-    :param fail_rate: share of the sources that fail while they are processed, 0 to 1.
-    :param limits: rate limits of the account: none, or those of a documented tier.
-    :param seed: what times and failures are drawn from.
+    :param fail_rate: share of the sources that fail while processing, 0 to 1.
+    :param limits: rate limits of the account: those of a documented tier, or none.
+    :param seed: seed of the random processing times and failures.
     """
     server = Sandbox(
         keys=(key,),

@@ -1,1 +1,1 @@
-"""Manifest."""
+"""Reading manifests: formats, rows, and a check of the whole."""

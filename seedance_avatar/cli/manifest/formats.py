@@ -1,8 +1,7 @@
-"""From the bytes of a manifest to raw records with their line numbers, one at a time.
+"""Reads the records of a manifest with their line numbers, one at a time, from CSV, JSON Lines, text or Parquet.
 
-Each reader is a generator that holds one record (Parquet: one batch). What is wrong with one record is a
-:class:`BadRecord` in its place and does not end the reading; what is wrong with the whole manifest raises
-:class:`ManifestError`.
+Each reader is a generator that holds one record (Parquet: one batch). A record that cannot be read is a
+:class:`BadRecord` in its place; a manifest that cannot be read as a whole raises :class:`ManifestError`.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ class ManifestError(InvalidInput):
 
 @attrs.frozen
 class BadRecord:
-    """A record that is not even a record, and why."""
+    """A record that cannot be read, and why."""
 
     reason: str
 
 
 Record: TypeAlias = tuple[int, Mapping[str, object] | BadRecord]
-"""A line number (Parquet: a row number), from 1, and what stood there."""
+"""A line number (Parquet: a row number), from 1, and the record on that line."""
 
 
 def read_records(stream: BinaryIO, name: str, form: Format | None = None) -> Iterator[Record]:
     """Read ``stream`` as the manifest ``name``; keys are column names in lower case.
 
-    :param form: its format, or None: by the name's ending, else by the first line that says something.
-    :raises ManifestError: at the first step: not UTF-8, no column ``source_url``, a format that cannot be told,
+    :param form: its format, or None: by the name's ending, else by the first line that is neither empty nor a comment.
+    :raises ManifestError: at the first step: not UTF-8, no column ``source_url``, a format that cannot be detected,
         or Parquet without its extra or from a pipe.
     """
     form = form or _SUFFIXES.get(PurePath(name).suffix.lower())
@@ -76,7 +75,7 @@ def read_records(stream: BinaryIO, name: str, form: Format | None = None) -> Ite
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    # What is not UTF-8 becomes lone surrogates, which condemn their own row and no other.
+    # Bytes that are not UTF-8 become lone surrogates, so that only the row they are in is rejected.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     first = True
     try:
@@ -90,11 +89,11 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
                 line = text.readline(_LONGEST_LINE)
     finally:
         if not stream.closed:
-            text.detach()  # the stream is its owner's to close
+            text.detach()  # the caller closes the stream
 
 
 def _sniffed(lines: Iterator[str], name: str) -> tuple[Format, list[str]]:
-    """Tell the format by the first line that says something, and return the lines that were read to tell it."""
+    """Detect the format by the first line with content; return it and the lines that were read for that."""
     head: list[str] = []
     first = ""
     for line in itertools.islice(lines, _PEEKED_LINES):
@@ -112,9 +111,9 @@ def _sniffed(lines: Iterator[str], name: str) -> tuple[Format, list[str]]:
     if "://" in first and not any(mark in first for mark in ' "\t;'):
         return "text", head
     if not first:
-        message = f"{name} is empty: there is nothing to ingest"
+        message = f"{name} is empty"
     else:
-        message = f"the format of {name} cannot be told from its start: say --format csv, jsonl, text or parquet"
+        message = f"the format of {name} cannot be detected: give --format csv, jsonl, text or parquet"
     raise ManifestError(message)
 
 
@@ -158,13 +157,13 @@ def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
     columns = [cell.strip().lower() for cell in next(csv.reader([header_line], delimiter=delimiter), [])]
     if "source_url" not in columns:
         found = safe_text(", ".join(columns), 120) or "nothing"
-        message = f"{name} has no column source_url: its first line must name the columns, and it holds: {found}"
+        message = f"{name} has no column source_url: its first line must name the columns, and names: {found}"
         raise ManifestError(message)
     if len(set(columns)) < len(columns):
         message = f"{name} names a column twice in its first line: {safe_text(', '.join(columns), 120)}"
         raise ManifestError(message)
     skipped += 1
-    # Strict: a quote that is never closed, or goes on after its end, condemns its row instead of eating the next ones.
+    # Strict: a quote that is never closed, or text after its end, is an error of its row instead of joining rows.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         number = skipped + reader.line_num + 1
@@ -174,7 +173,7 @@ def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
             return
         except csv.Error as error:
             last = skipped + reader.line_num
-            # An open quote reaches for the end of the file (csv stops it at 128 KiB): say which rows it took along.
+            # An open quote extends over the following lines (csv stops it at 128 KiB): the message names them.
             taken = f"; lines {number} to {last} were read as one row: close its quotes" if last > number else ""
             yield number, BadRecord(f"not CSV: {safe_text(error, 80)}{taken}")
             continue
@@ -183,13 +182,12 @@ def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
         if len(cells) == len(columns):
             yield number, dict(zip(columns, cells, strict=True))
         else:
-            yield number, BadRecord(f"{len(cells)} fields, where the first line names {len(columns)} columns")
+            yield number, BadRecord(f"{len(cells)} fields, but the first line names {len(columns)} columns")
 
 
 def _parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
     if not stream.seekable():
         message = f"Parquet cannot be read from {name} (its index is at its end): give the name of a file"
-
         raise ManifestError(message)
     try:
         arrow = cast("Any", importlib.import_module("pyarrow"))

@@ -1,7 +1,7 @@
-"""A manifest: which sources it names, what of it cannot be used and why.
+"""Turns the rows of a manifest into sources, and says of every other row why it cannot be used.
 
-It is read once from its start to its end, a row at a time, in constant memory. A bad row is told with its line number
-and its reason and never ends the reading.
+A manifest is read once from start to end, a row at a time, in constant memory. A bad row is reported with its line
+number and its reason and does not end the reading.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Judge: TypeAlias = Callable[[AssetSource], object]
 
 @attrs.frozen
 class ManifestSource(AssetSource):
-    """A source that knows where it was read.
+    """A source with its place in a manifest.
 
     :ivar line: its line in the manifest (Parquet: its row), from 1.
-    :ivar group: the name of its group, or None for the one that the command names.
+    :ivar group: name of its group, or None for the group of the command.
     """
 
     line: int = 0
@@ -50,7 +50,7 @@ class ManifestSource(AssetSource):
 
     @property
     def label(self) -> str:
-        """What names this source in messages: its line, its key, its URL without secrets."""
+        """The name of this source in messages: its line, its key, its URL without secrets."""
         return f"line {self.line}, {super().label}"
 
 
@@ -58,7 +58,7 @@ class ManifestSource(AssetSource):
 class RejectedRow:
     """A row that cannot be used.
 
-    :ivar source: what may be shown of its URL, or None where it has none.
+    :ivar source: its URL without secrets, or None where it has none.
     """
 
     line: int
@@ -68,15 +68,15 @@ class RejectedRow:
 
 
 class _RowError(Exception):
-    """What is wrong with a row."""
+    """A row cannot be used; the message says why."""
 
 
 @attrs.define(eq=False)
 class Manifest:
-    """A manifest that is being read: iterate it once; what there is to tell of it stands beside.
+    """An open manifest, to be iterated once.
 
-    :ivar name: what to call it in messages.
-    :ivar unknown: columns that are not known here and are left out, in the order they were met (20 at most).
+    :ivar name: its name in messages.
+    :ivar unknown: names of unknown columns, which are left out, in order of appearance (20 at most).
     :ivar guessed: rows without an ``asset_type`` whose URL has no known ending; they were taken as ``fallback``.
     """
 
@@ -110,7 +110,7 @@ class Manifest:
                 )
 
     def _source(self, line: int, record: Mapping[str, object]) -> ManifestSource:
-        for column in record.keys() - COLUMNS if len(self.unknown) < 20 else ():  # noqa: PLR2004 - as documented above
+        for column in record.keys() - COLUMNS if len(self.unknown) < 20 else ():  # noqa: PLR2004 - the number in the class's docstring
             self.unknown[safe_text(column, 40)] = None
         url, kind, name, description, key, group = (_cell(record, column) for column in COLUMNS)
         if url is None:
@@ -128,7 +128,7 @@ class Manifest:
         try:
             path = urlsplit(url).path
         except ValueError:
-            return self.fallback  # not a URL at all: the judge has better words for that
+            return self.fallback  # not a URL at all: the judge rejects it with a reason
         found = _EXTENSIONS.get(path.rpartition("/")[2].rpartition(".")[2].lower())
         if found is None:
             self.guessed += 1
@@ -159,8 +159,8 @@ def open_manifest(
 ) -> Iterator[Manifest]:
     """Open the manifest at ``path`` (``-`` is standard input) for one reading.
 
-    :param judge: raises ``InvalidSource`` for a source that shall be rejected.
-    :param form: its format, or None to find it out.
+    :param judge: raises ``InvalidSource`` for a source that must be rejected.
+    :param form: its format, or None to detect it.
     :param fallback: the type of a row that names none and whose URL does not tell it.
     :raises ManifestError: there is no such file, or it may not be read.
     """
@@ -180,9 +180,9 @@ def open_manifest(
 
 
 def _standard_input() -> BinaryIO:
-    # A reader of our own: a run that is stopped while it waits here leaves its thread behind in the reader, and the
-    # interpreter, which puts its own reader of standard input in order as it ends, would stumble over that.
+    # Not sys.stdin: a run that is stopped during a read leaves the reading thread behind, and the interpreter, which
+    # closes sys.stdin as it ends, would abort over its lock.
     try:
         return open(sys.stdin.fileno(), "rb", closefd=False)
-    except OSError:  # standard input is no file but something that was put in its place
+    except OSError:  # standard input was replaced by an object without a descriptor
         return sys.stdin.buffer

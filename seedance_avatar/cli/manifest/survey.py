@@ -1,4 +1,4 @@
-"""A manifest read whole, before anything is sent: what is good, what is not, what repeats, how long it will take."""
+"""Checks a whole manifest before anything is sent: good, bad and repeated rows, and the time it will take."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .manifest import Manifest, ManifestSource, RejectedRow
 __all__ = ["TIERS", "Duplicates", "Repeat", "Survey", "estimate", "survey"]
 
 TIERS: Final[Mapping[str, Limits]] = {"default": Limits.default(), "vip": Limits.vip(), "svip": Limits.svip()}
-"""The documented limits of an account, by the name that the command line gives them."""
+"""The documented limits of an account, by the name of the tier on the command line."""
 
 _TYPICAL: Final = {"image": 13.0, "audio": 13.0, "video": 27.0}
 """Seconds until an asset is active, as clients of the service recorded them."""
-_TOLD: Final = 20
+_LISTED: Final = 20
 _CACHE_KIB: Final = 8_192
 
 
@@ -35,11 +35,11 @@ class Repeat:
 
 
 class Duplicates:
-    """Knows which sources were met before, in constant memory: what it must remember lies in a temporary file."""
+    """Finds repeated sources in constant memory, with a table in a temporary file."""
 
     def __init__(self) -> None:
-        # An empty name is a private database on disk that vanishes with its connection. Unlike a journal it may lose
-        # everything at a crash, so it needs none of its safety.
+        # An empty name is a private database on disk that is deleted with its connection. It need not survive a crash,
+        # so neither a journal nor synchronous writes are needed.
         self._seen = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._seen.execute("PRAGMA journal_mode = OFF")
         self._seen.execute("PRAGMA synchronous = OFF")
@@ -48,7 +48,7 @@ class Duplicates:
         self._seen.execute("BEGIN")
 
     def first_line(self, source: ManifestSource) -> int | None:
-        """Return the line that named the same source first, or None; from now on ``source`` is known."""
+        """Return the line that named the same source first, or None and remember ``source``."""
         named = [source.key] if source.key is not None else [source.group, source.asset_type, source.source_url]
         mark = int.from_bytes(blake2b(repr(named).encode(), digest_size=8).digest(), "big", signed=True)
         added = self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (mark, source.line))
@@ -58,13 +58,13 @@ class Duplicates:
         return found[0]
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete the table."""
         self._seen.close()
 
 
 @attrs.define(eq=False)
 class Survey:
-    """What a whole manifest holds.
+    """The contents of a whole manifest.
 
     :ivar good: rows that can be sent; ``types`` and ``groups`` count them (None: rows that name no group).
     :ivar rejected: rows that cannot; ``bad`` holds the first twenty.
@@ -81,19 +81,19 @@ class Survey:
 
     @property
     def uploads(self) -> int:
-        """How many uploads the good rows are: one for each source, however often it is named."""
+        """The number of uploads: one for each source, however many rows name it."""
         return self.good - self.repeated
 
 
 def survey(manifest: Manifest, reject: Callable[[RejectedRow], object]) -> Survey:
-    """Read ``manifest`` to its end, hand every bad row to ``reject`` and return what it holds."""
+    """Read ``manifest`` to its end, pass every bad row to ``reject``, and return the contents."""
     found = Survey()
     with closing(Duplicates()) as duplicates:
         for row in manifest:
             if isinstance(row, RejectedRow):
                 found.rejected += 1
                 reject(row)
-                if len(found.bad) < _TOLD:
+                if len(found.bad) < _LISTED:
                     found.bad.append(row)
                 continue
             found.good += 1
@@ -102,7 +102,7 @@ def survey(manifest: Manifest, reject: Callable[[RejectedRow], object]) -> Surve
             first = duplicates.first_line(row)
             if first is not None:
                 found.repeated += 1
-                if len(found.repeats) < _TOLD:
+                if len(found.repeats) < _LISTED:
                     found.repeats.append(Repeat(row.line, first))
     return found
 

@@ -1,1 +1,1 @@
-"""Report."""
+"""Reports on a journal, as text and as a page."""

@@ -1,4 +1,4 @@
-"""What to do after a run, told from its journal: the commands that go on."""
+"""Suggests what to do after a run, from its journal: in words and as commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Step", "next_steps"]
 
 @attrs.frozen
 class Step:
-    """Something to do: in words, and as a command that can be pasted into a shell, or None."""
+    """One suggestion: in words, and as a command quoted for a shell, or None."""
 
     says: str
     command: str | None = None
@@ -24,23 +24,23 @@ class Step:
 def next_steps(history: History, *, manifest: str | None) -> list[Step]:
     """Return what to do next; empty when everything is done.
 
-    :param manifest: the manifest of the run, which a journal does not know, or None.
+    :param manifest: the manifest of the run, which a journal does not record, or None.
     """
     command = _command(history, manifest)
     steps = []
     if history.unfinished:
         steps.append(
             Step(
-                f"{plural(history.unfinished, 'source is', 'sources are')} not finished. The command of the run goes "
-                f"on where it ended, and sends nothing twice:",
+                f"{plural(history.unfinished, 'source is', 'sources are')} not finished. The same command continues "
+                f"where the run ended, and sends nothing twice:",
                 command,
             )
         )
     if history.doubted:
         steps.append(
             Step(
-                f"{plural(history.doubted, 'thing is', 'things are')} in doubt: sent, the answer lost. Holding them is "
-                f"safe and needs nothing. This sends them again, and may make duplicates that nobody can delete:",
+                f"{plural(history.doubted, 'item is', 'items are')} in doubt: sent, but the answer was lost. Leaving "
+                f"them is safe. This sends them again, and may make duplicates, which cannot be deleted:",
                 f"{command} --on-in-doubt resend",
             )
         )
@@ -48,8 +48,8 @@ def next_steps(history: History, *, manifest: str | None) -> list[Step]:
     if refused:
         steps.append(
             Step(
-                f"{plural(refused, 'source was', 'sources were')} refused: nothing of them exists. Once the causes "
-                f"are gone, this sends them again:",
+                f"{plural(refused, 'source was', 'sources were')} refused and created nothing. Once the causes "
+                f"are fixed, this sends them again:",
                 f"{command} --retry-refused",
             )
         )
@@ -57,18 +57,18 @@ def next_steps(history: History, *, manifest: str | None) -> list[Step]:
     if failed:
         steps.append(
             Step(
-                f"{plural(failed, 'source')} failed after acceptance, which is final: correct the material by its "
-                f"reason, and ingest it under another URL or key."
+                f"{plural(failed, 'source')} failed after acceptance, which is final: correct the material "
+                f"according to the reason, and ingest it under another URL or key."
             )
         )
     if any(step.command for step in steps) and manifest is None:
-        steps.append(Step("MANIFEST stands for the manifest of the run, which a journal does not keep."))
+        steps.append(Step("Replace MANIFEST by the manifest of the run, which the journal does not record."))
     return steps
 
 
 def _command(history: History, manifest: str | None) -> str:
     words = ["seedance-avatar", "ingest", manifest or "MANIFEST"]
-    # A group that the journal created is found again by its name. With several of them the manifest names them.
+    # A group that was created with this journal is found by its name. Several groups are named in the manifest.
     names = set(history.groups.values())
     if len(names) == 1 and history.places <= set(history.groups):
         words += ["--group-name", *names]

@@ -1,4 +1,4 @@
-"""The charts of a report as static SVG, drawn by matplotlib; imported only when a report is made.
+"""Draws the charts of a report with matplotlib, as static SVG; imported only for a page.
 
 Colours are written as variables of the page's style sheet, so that one drawing serves light and dark. Each chart is
 drawn twice, for a wide page and for a phone, since text that is shrunk with its picture cannot be read.
@@ -38,7 +38,7 @@ _VARIABLES: Final = {
     _BAD: "--bad",
     _LIMIT: "--limit",
 }
-"""Colours that nobody would choose, and the variables that stand in the drawing for them."""
+"""Placeholder colours, and the style sheet's variables that replace them in the finished drawing."""
 
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text
@@ -69,7 +69,7 @@ _UNLIMITED: Final = 1e6
 
 @attrs.frozen(kw_only=True)
 class Chart:
-    """A drawing and the same in words and figures.
+    """A chart: the drawing, a sentence about it, and its table.
 
     :ivar svg: the drawing for wide and for narrow pages; markup.
     :ivar says: what it shows, in one or two sentences.
@@ -119,7 +119,7 @@ def draw_timeline(history: History) -> Chart:
 
 
 def draw_waits(history: History) -> Chart | None:
-    """Draw how long acceptance to active took, for each kind; None when nothing became active."""
+    """Draw the time from acceptance to active, for each kind; None when nothing became active."""
     kinds = [(KIND_NAMES[kind], history.to_active[kind]) for kind in KIND_NAMES if history.to_active.get(kind)]
     if not kinds:
         return None
@@ -167,7 +167,7 @@ _TABLE_SHARES: Final = (("fastest", 0.0), *_SHARES, ("slowest", 1.0))
 
 
 def draw_speed(history: History) -> Chart:
-    """Draw accepted and active a second, the limit that the sessions held themselves to, and the 429s."""
+    """Draw accepted and active a second, the limit, and the 429s."""
     total = max(history.worked.total, 1.0)
     width = next((step for step in _STEPS if total / step <= _BINS), total / _BINS)
     count = max(1, math.ceil(total / width))
@@ -282,7 +282,7 @@ def _drawn(name: str, draw: Callable[..., None], height: int) -> str:
     pictures = []
     for style, width in _WIDTHS:
         with mpl.rc_context():
-            mpl.rcdefaults()  # whatever a user's own style file says
+            mpl.rcdefaults()  # a user's own style file does not apply
             mpl.rcParams.update(_STYLE)
             figure = Figure(figsize=(width / _UNIT, height / _UNIT), dpi=_UNIT, layout="constrained")
             FigureCanvasSVG(figure)

@@ -1,4 +1,4 @@
-"""What a journal tells about its runs, read once from beginning to end: the facts of a report."""
+"""Reads a journal once from beginning to end and computes the facts of a report."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ KIND_NAMES: Final[Mapping[Kind, str]] = {
     "audio": "audio",
     "generation": "generated videos",
 }
-"""The kinds that a report counts, as people call them; groups are means, not ends."""
+"""Names of the kinds that a report counts; groups are not among them."""
 
 _PAUSE: Final = 5.0
-"""Seconds between two runs from which on the time between them is left out of every chart."""
+"""Seconds between two runs from which on the time between them is left out of the charts."""
 _DOUBTS: Final = 500
-"""Things in doubt that are listed one by one."""
+"""Items in doubt that are listed one by one."""
 _KINDS_OF_REASON: Final = 200
 _NAMED: Final = 3
 
 
 @attrs.frozen(kw_only=True)
 class Doubt:
-    """One thing that may or may not exist; every text in it is safe to print."""
+    """One item that may or may not exist; all its texts are safe to print."""
 
     label: str
     kind: str
@@ -47,7 +47,7 @@ class Doubt:
 
 @attrs.frozen
 class Worked:
-    """The time in which runs were at work, without the pauses between them.
+    """The time in which runs were working, without the pauses between them.
 
     :ivar spans: begin and end of each stretch of work, seconds since the epoch, oldest first.
     """
@@ -58,7 +58,7 @@ class Worked:
     def of(cls, runs: Sequence[Run], happened: Sequence[float]) -> Worked:
         """Return the stretches of ``runs``.
 
-        :param happened: moments of all that happened, sorted; a run that was killed lasted until the last of its own.
+        :param happened: times of everything recorded, sorted; a killed run ends at the last of its own.
         """
         spans: list[tuple[float, float]] = []
         for run, following in zip(runs, [*runs[1:], None], strict=False):
@@ -80,7 +80,7 @@ class Worked:
 
     @property
     def resumed(self) -> list[float]:
-        """After how many seconds of work there was a pause, for each pause."""
+        """For each pause, the seconds of work before it."""
         after, found = 0.0, []
         for begin, end in self.spans[:-1]:
             after += end - begin
@@ -99,15 +99,15 @@ class Worked:
 
 @attrs.define(eq=False, kw_only=True)
 class History:
-    """A journal as a report needs it. Times are seconds of work (see :class:`Worked`), sorted.
+    """The facts of a journal for a report. Times are seconds of work (see :class:`Worked`), sorted.
 
-    :ivar to_active: for each kind, seconds from acceptance to the answer that told the end; sorted.
+    :ivar to_active: for each kind, seconds from acceptance to the answer that it is active; sorted.
     :ivar to_accept: seconds from the last sending to acceptance; sorted.
-    :ivar apart: how many became active in another stretch of work than they were accepted in; their times are not kept.
-    :ivar limits: moments and submissions a second that the sessions held themselves to.
-    :ivar throttled: moments and how many 429s (or the like) were met since the moment before.
-    :ivar requests: round trips made, as far as they were noted.
-    :ivar doubts: the first 500 things in doubt.
+    :ivar apart: number that was accepted before a pause and became active after it; these are not in ``to_active``.
+    :ivar limits: moments, and the limit from then on in submissions a second.
+    :ivar throttled: moments, and the number of 429s since the moment before.
+    :ivar requests: number of round trips that were recorded.
+    :ivar doubts: the first 500 items in doubt.
     :ivar groups: for each group id that was created with this journal, its name.
     :ivar places: ids of the groups that assets went to.
     """
@@ -131,17 +131,17 @@ class History:
     places: set[str] = attrs.field(factory=set)
 
     def count(self, *states: State) -> int:
-        """Return how many things are in one of ``states`` (all, without any); groups are not counted."""
+        """Return the number of items in one of ``states``, or in all without any; groups are not counted."""
         return self.summary.count(*states, kinds=tuple(KIND_NAMES))
 
     @property
     def doubted(self) -> int:
-        """How many things are in doubt, groups among them."""
+        """The number of items in doubt, groups included."""
         return self.summary.count("in_doubt", kinds=(*KIND_NAMES, "group"))
 
     @property
     def unfinished(self) -> int:
-        """How many things a later run would go on with by itself."""
+        """The number of items that a later run would continue by itself."""
         return self.count("planned", "sending", "accepted")
 
     def top_reasons(self, count: int = 20) -> list[Reason]:
@@ -155,13 +155,13 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def share_of(ordered: Sequence[float], moment: float) -> int:
-    """Return how many of ``ordered`` (sorted) lie no later than ``moment``."""
+    """Return the number of ``ordered`` (sorted) that are no later than ``moment``."""
     return bisect_right(ordered, moment)
 
 
 @attrs.define(eq=False)
 class _Times:
-    """Pairs of moments, seconds since the epoch, until it is known when there were pauses."""
+    """Times of the records, seconds since the epoch, before the pauses are known."""
 
     sent: array[float] = attrs.field(factory=lambda: array("d"))
     accepted: array[float] = attrs.field(factory=lambda: array("d"))
@@ -171,7 +171,7 @@ class _Times:
     waits: dict[Kind, tuple[array[float], array[float]]] = attrs.field(factory=dict)
 
     def take(self, record: Record) -> None:
-        """Note what happened to ``record``, and when."""
+        """Add the times of ``record``."""
         sent, accepted, ended = record.sent_at, record.accepted_at, record.ended_at
         if sent is not None:
             self.sent.append(sent)

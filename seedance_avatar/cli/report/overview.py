@@ -1,4 +1,4 @@
-"""A report as plain text, for a terminal or a log."""
+"""The report as plain text, for a terminal or a log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 
 
 def print_overview(console: Console, history: History, steps: Sequence[Step]) -> None:
-    """Print counts, times, reasons, what is in doubt and what to do next; nothing in it is read as markup."""
+    """Print counts, times, reasons, what is in doubt and what to do next."""
     for line in _lines(history, steps):
         console.print(line, soft_wrap=True)
 
@@ -33,9 +33,9 @@ def _lines(history: History, steps: Sequence[Step]) -> list[Text]:
     for name, count, meaning in (
         ("active", history.count("active"), ""),
         ("failed", history.count("failed", "refused"), ""),
-        ("in doubt", history.count("in_doubt"), "sent, the answer lost: they may exist"),
+        ("in doubt", history.count("in_doubt"), "sent, but the answer was lost: they may exist"),
         ("pending", history.count("sending", "accepted"), "sent or accepted, not finished"),
-        ("not sent", history.count("planned"), "nothing of them exists"),
+        ("not sent", history.count("planned"), "they do not exist"),
     ):
         if count or name in {"active", "failed"}:
             lines.append(Text(f"  {name:<9}{number(count):>9}{f'   {meaning}' if meaning else ''}"))

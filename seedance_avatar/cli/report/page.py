@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no network, no script and no font of its own."""
+"""The report as one HTML page that needs no network, no script and no fonts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .history import KIND_NAMES, Doubt, History
 __all__ = ["report_page"]
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""What the page may do: show itself. Were markup to slip in, it could load and run nothing."""
+"""The page's content security policy: even injected markup could load and run nothing."""
 
 _STATES: Final = (
     ("active", ("active",), "active", "ready to be used"),
     ("failed", ("failed", "refused"), "failed", "refused, or failed while processing"),
-    ("in doubt", ("in_doubt",), "doubt", "sent, the answer lost"),
+    ("in doubt", ("in_doubt",), "doubt", "sent, but the answer was lost"),
     ("pending", ("sending", "accepted"), "pending", "sent or accepted, not finished"),
-    ("not sent", ("planned",), "unsent", "nothing of them exists"),
+    ("not sent", ("planned",), "unsent", "they do not exist"),
 )
 
 
@@ -162,7 +162,7 @@ def _table(name: str, caption: str, head: Sequence[str], rows: Iterable[Sequence
 
 
 def _scrolling(name: str, table: str) -> str:
-    # What scrolls sideways on a phone must be reachable by keyboard too.
+    # A table that scrolls sideways on a narrow page must be reachable by keyboard.
     return f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table>{table}</table></div>'
 
 
@@ -175,7 +175,7 @@ def _reasons(reasons: Sequence[Reason]) -> str:
         f"<td>{number(reason.count)}</td></tr>"
         for reason in reasons
     )
-    caption = "Most frequent first; refused: the service said no, or this library before sending; nothing of it exists"
+    caption = "Most frequent first; refused: by the service, or by this library before sending; it does not exist"
     return _scrolling(
         "reasons-table",
         f'<caption id="reasons-table">{caption}</caption><thead><tr><th scope="col">reason</th>'
@@ -192,13 +192,13 @@ def _doubts(history: History) -> str:
     rows = "\n".join(map(_doubt, history.doubts))
     left = history.doubted - len(history.doubts)
     more = f"<p>{number(left)} more are in the journal.</p>" if left > 0 else ""
-    return f"""<p>These were sent and their answers lost: each may exist at the service, which can neither list nor
-delete. They are never sent again by themselves. Decide for each: live without it, or send it again and live with a
-possible duplicate. With a request id the service's support may be able to tell.</p>
+    return f"""<p>These were sent, but their answers were lost: each may exist at the service, which can neither list
+nor delete. They are not sent again by themselves. Decide for each: do without it, or send it again and accept
+a possible duplicate. The service's support may find a request by its id.</p>
 {
         _scrolling(
             "doubt-table",
-            f'<caption id="doubt-table">{_text(plural(history.doubted, "thing"))} in doubt</caption><thead><tr>'
+            f'<caption id="doubt-table">{_text(plural(history.doubted, "item"))} in doubt</caption><thead><tr>'
             '<th scope="col">what</th><th scope="col" class="text">why</th><th scope="col" class="text">sent</th></tr>'
             f"</thead><tbody>{rows}</tbody>",
         )
@@ -230,4 +230,4 @@ def _all_counts(history: History) -> str:
     if history.summary.count("accepted", kinds=("group",)):
         rows[-1][1] = number(history.summary.count("accepted", kinds=("group",)))  # a group that exists is ready
         rows[-1][4] = "0"
-    return _table("counts-table", "Everything that this journal knows, by type", head, rows)
+    return _table("counts-table", "Everything in this journal, by type", head, rows)

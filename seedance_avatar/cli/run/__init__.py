@@ -1,1 +1,1 @@
-"""Run."""
+"""Running an ingest: progress, results, summary and signals."""

@@ -1,4 +1,4 @@
-"""Events as JSON Lines: one object a line, for another program to read while the run lasts."""
+"""Writes events as JSON Lines, for another program to read during the run."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class EventLog:
         self._stream.flush()
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - whatever a fact may be, a line for each type
-    """Return ``value`` as JSON can hold it and as it may be shown."""
+def plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - takes any fact, and has a return for each type
+    """Return ``value`` as plain JSON values without secrets: no query of a URL, no raw answer."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - whatever a fact may be,
             return {str(name): plain(item) for name, item in value.items()}
         case _ if attrs.has(type(value)):
             facts = {field.name: plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
-            facts.pop("unfinished", None)  # a report's outcomes were each an event of their own
+            facts.pop("unfinished", None)  # each of a report's outcomes was an event already
             return facts if "outcome" in facts else {"type": type(value).__name__} | facts
         case _:
             return str(type(value).__name__)

@@ -1,4 +1,4 @@
-"""The groups of one run: each name is created once, when the first source needs it."""
+"""Creates the groups of a run: each name once, when the first source needs it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ __all__ = ["Groups"]
 
 
 class Groups:
-    """Says which group a source goes to; it is what ``session.ingest(group=…)`` takes.
+    """Returns the group of a source, as ``session.ingest(group=…)`` expects it.
 
     :param create: creates a group by its name.
-    :param name: the group of sources that name none, or None.
-    :param group_id: its id, where it exists already, or None.
-    :ivar default: that name; ``group_id`` likewise.
+    :param name: name of the group for sources that name none, or None; kept as ``default``.
+    :param group_id: id of an existing group for sources that name none, or None.
     :ivar error: why a group could not be created, or None.
     """
 
@@ -35,7 +34,7 @@ class Groups:
         self._made: dict[str, asyncio.Future[AssetGroup]] = {}
 
     def check(self, source: AssetSource) -> None:
-        """Refuse a source that has no group to go to.
+        """Check that ``source`` has a group.
 
         :raises InvalidSource: it names none, and the command names none.
         """
@@ -44,12 +43,12 @@ class Groups:
             raise InvalidSource(message, about=source.label)
 
     def name_of(self, source: AssetSource) -> str | None:
-        """Return the name of the group that ``source`` goes to, or None for the one known by its id."""
+        """Return the name of the group of ``source``, or None for the existing group with ``group_id``."""
         named = source.group if isinstance(source, ManifestSource) else None
         return named or self.default
 
     async def __call__(self, source: AssetSource) -> AssetGroup | str:
-        """Return the group of ``source``; it is created on the first call that needs it.
+        """Return the group of ``source``, and create it on the first call that needs it.
 
         :raises AvatarError: it could not be created; the same for every source that needs it.
         """
@@ -59,7 +58,7 @@ class Groups:
         return await self.made(name or "")
 
     async def made(self, name: str) -> AssetGroup:
-        """Return the group called ``name``, created if it was not yet."""
+        """Return the group called ``name``, and create it on the first call."""
         making = self._made.get(name)
         if making is None:
             making = self._made[name] = asyncio.ensure_future(self._create(name))

@@ -1,4 +1,4 @@
-"""One ingest as a person runs it: shown while it lasts, written down, stopped in order by a signal."""
+"""Runs one ingest of a command: shows progress, writes results, and stops in order on a signal."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["DRAIN", "Run", "choose_view", "fan_out", "on_live_terminal"]
 
 T = TypeVar("T")
 DRAIN: Final = 10.0
-"""Seconds that what is on the wire gets to come home after the first signal."""
+"""Seconds to wait, after the first signal, for requests that were already sent."""
 
 
 def on_live_terminal() -> bool:
-    """Tell whether standard error is a terminal on which lines can be drawn again."""
+    """Return whether standard error is a terminal that can redraw lines."""
     return sys.stderr.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
 
 
 def choose_view(*, as_json: bool) -> tuple[View, EventLog | None]:
-    """Return what shows a run on standard error: events, a live frame on a terminal, or plain lines."""
+    """Return how progress is shown on standard error: events, a live frame on a terminal, or plain lines."""
     if as_json:
         log = EventLog(sys.stderr)
         return JsonView(log), log
@@ -43,7 +43,7 @@ def choose_view(*, as_json: bool) -> tuple[View, EventLog | None]:
 
 
 def fan_out(*observers: Observer | None) -> Observer:
-    """Return one observer that hands every event to each of ``observers``."""
+    """Return one observer that passes every event to each of ``observers``; those that are None are left out."""
     watching = [observer for observer in observers if observer is not None]
 
     def observe(event: Event) -> None:
@@ -55,13 +55,13 @@ def fan_out(*observers: Observer | None) -> Observer:
 
 @attrs.define(eq=False)
 class Run:
-    """Runs one ingest and keeps what it came to.
+    """Runs one ingest and counts its outcomes.
 
-    :ivar title: what is being done, for progress and summary.
+    :ivar title: what is being done, shown in progress and summary.
     :ivar view: where progress is shown.
-    :ivar meter: what the session's events add up to (an observer of the session).
+    :ivar meter: rates and percentiles from the session's events; an observer of the session.
     :ivar results: where outcomes are written, or None.
-    :ivar total: sources there are in all, or None where that cannot be known.
+    :ivar total: number of sources in all, or None where it cannot be known.
     :ivar rejected: returns how many rows were rejected so far.
     :ivar seen: called with every outcome.
     """
@@ -83,12 +83,17 @@ class Run:
     _main: asyncio.Task[Any] | None = None
 
     def interrupts(self, last_words: Callable[[], str]) -> Interrupts:
-        """Return the guard that lets the first signal drain this run, or cancel what comes before it."""
+        """Return a context manager in which the first signal drains the ingest, or cancels what comes before it.
+
+        :param last_words: returns what is printed when the second signal ends the process.
+        """
         self._main = asyncio.current_task()
 
         def last() -> str:
             if self.results is not None:
-                with suppress(OSError, RuntimeError):  # no room, no reader, or interrupted in the middle of a write
+                with suppress(
+                    OSError, RuntimeError
+                ):  # a full disk, a closed pipe, or a write that was interrupted half-way
                     self.results.abandon()
             return f"{self.view.farewell}\n{last_words()}\n"
 
@@ -100,16 +105,16 @@ class Run:
             if self._main is not None:
                 self._main.cancel()
             return
-        self._doing = "stopping: what is on the wire comes home (10 s at most); Ctrl-C again ends at once"
+        self._doing = "stopping: waiting (10 s at most) for requests that were already sent; Ctrl-C again ends at once"
         self.view.say(self._doing)
         self._draining = asyncio.ensure_future(self._session.drain(DRAIN))
 
     def halt(self) -> None:
-        """Take no more sources; what was accepted is followed to its end."""
+        """Take no more sources; assets that were accepted are polled to their end."""
         if self._stop is not None:
             self._stop()
 
-    async def follow(self, session: AvatarSession, sources: Iterable[AssetSource], **options: Any) -> None:  # noqa: ANN401 - those of session.ingest
+    async def follow(self, session: AvatarSession, sources: Iterable[AssetSource], **options: Any) -> None:  # noqa: ANN401 - the options of session.ingest
         """Ingest ``sources`` and return when each has its outcome.
 
         :raises Unwritable: the results could not be written; the run was stopped in order.
@@ -136,7 +141,7 @@ class Run:
             await self._draining
 
     async def beside(self, doing: str, work: Awaitable[T]) -> T:
-        """Await ``work`` after the ingest, and show meanwhile that ``doing`` is what is done."""
+        """Await ``work`` after the ingest, and show ``doing`` meanwhile."""
         self.view.say(doing)
         self._doing = doing
         showing = None if self._snap is None else asyncio.ensure_future(keep_showing(self.view, self._snap))

@@ -1,4 +1,4 @@
-"""How fast a run goes: rates, percentiles and what the service's limits do, from the session's events."""
+"""Measures a run from the session's events: rates, percentiles, 429s and outages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from seedance_avatar import Active, Event
-from seedance_avatar.events import Accepted, LimitChanged, Outage, RequestFinished, RetryPlanned, Settled
+from seedance_avatar.events import Accepted, Outage, RequestFinished, RetryPlanned, Settled
 
 __all__ = ["Histogram", "Meter", "RateWindow"]
 
@@ -21,7 +21,7 @@ _CREATED: Final = 300
 
 @attrs.define(eq=False)
 class Histogram:
-    """Durations in buckets that are 2 % wide: percentiles of a million values in a few kilobytes."""
+    """Percentiles of durations in constant memory: a histogram with buckets that are 2 % wide."""
 
     count: int = 0
     _buckets: Counter[int] = attrs.field(factory=Counter)
@@ -32,7 +32,7 @@ class Histogram:
         self._buckets[math.floor(math.log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += 1
 
     def percentile(self, share: float) -> float | None:
-        """Return the duration that ``share`` (0 to 1) of all did not exceed, within 1 %, or None without any."""
+        """Return the duration that a ``share`` (0 to 1) of all does not exceed, within 1 %, or None without any."""
         rank = max(1, math.ceil(share * self.count))
         for bucket in sorted(self._buckets):
             rank -= self._buckets[bucket]
@@ -43,14 +43,14 @@ class Histogram:
 
 @attrs.define(eq=False)
 class RateWindow:
-    """How often something happened in the last ``seconds``."""
+    """The rate of something over the last ``seconds``, counted by the second."""
 
     seconds: int
     _began: float | None = None
     _buckets: deque[tuple[int, int]] = attrs.field(factory=deque)
 
     def add(self, now: float) -> None:
-        """Note that it happened at ``now``, seconds."""
+        """Count one at the time ``now``, seconds."""
         if self._began is None:
             self._began = now
         second = math.floor(now)
@@ -61,7 +61,7 @@ class RateWindow:
         self._forget(now)
 
     def rate(self, now: float) -> float:
-        """Return how often a second it happened, over the window or what has passed of it."""
+        """Return the rate a second, over the window or the part of it that has passed."""
         self._forget(now)
         if self._began is None:
             return 0.0
@@ -74,14 +74,15 @@ class RateWindow:
 
 @attrs.define(eq=False)
 class Meter:
-    """An observer that keeps what a person wants to know, in constant memory.
+    """An observer that measures a run in constant memory.
 
-    :ivar submission: seconds on the wire of submissions that were accepted.
+    :ivar submission: seconds from request to answer of submissions that were accepted.
     :ivar to_active: seconds from acceptance to the answer that said ``active``.
+    :ivar accepted: the rate at which sources are accepted; ``settled`` at which they get their outcome.
     :ivar requests: round trips; ``throttled`` of them were answered with 429, ``repeated`` were repeats.
     :ivar throttled_at: when the last 429 came, on the loop's clock, or None.
-    :ivar down: what is wrong while the service cannot be reached, or an empty string.
-    :ivar trouble: the last thing that went wrong on the way, one line, or an empty string.
+    :ivar down: the error while the service cannot be reached, or an empty string.
+    :ivar trouble: the last error that led to a repeated request, one line, or an empty string.
     """
 
     submission: Histogram = attrs.field(factory=Histogram)
@@ -92,12 +93,11 @@ class Meter:
     throttled: int = 0
     repeated: int = 0
     throttled_at: float | None = None
-    limit: LimitChanged | None = None
     down: str = ""
     trouble: str = ""
 
     def __call__(self, event: Event) -> None:
-        """Take note of ``event``."""
+        """Count ``event``."""
         match event:
             case RequestFinished():
                 self._finished(event)
@@ -107,10 +107,8 @@ class Meter:
                 self.settled.add(at)
                 if after is not None and isinstance(outcome, Active):
                     self.to_active.add(after)
-            case LimitChanged(lane="submit"):
-                self.limit = event
             case Outage(down=down, error=error):
-                self.down = f"{error.describe() if error else 'the service cannot be reached'}" if down else ""
+                self.down = (error.describe() if error else "no answer") if down else ""
             case RetryPlanned(error=error, about=about):
                 self.trouble = f"{about}: {error.describe()}" if about else error.describe()
             case _:

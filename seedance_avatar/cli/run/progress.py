@@ -1,4 +1,4 @@
-"""What is seen of a run while it lasts: a live frame on a terminal, a plain line on a pipe, events as JSON."""
+"""Progress of a run: a live frame on a terminal, plain lines on a pipe, or events as JSON Lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["JsonView", "LiveView", "PlainView", "Snapshot", "View", "keep_showin
 _TITLE: Final = 34
 _LINE_UP: Final = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
 _WIDEST: Final = 100
-"""Columns that a frame uses at most: what is no wider than the window is left alone when it is resized."""
+"""Columns that a frame uses at most: a terminal breaks no line of it as long as the window is wider."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,11 +33,11 @@ class Snapshot:
     """A run at one moment.
 
     :ivar title: what is being done, as ``sources.csv → brand-avatar``.
-    :ivar total: sources there are in all, or None while that is not known.
-    :ivar rate: sources accepted a second, measured over the last seconds.
-    :ivar eta: seconds that the rest will take at the measured rate, or None while that is not known.
+    :ivar total: number of sources in all, or None while it is not known.
+    :ivar rate: sources accepted a second, over the last ten seconds.
+    :ivar eta: seconds that the rest will take at the measured rate, or None while it is not known.
     :ivar throttled_ago: seconds since the last 429, or None without any.
-    :ivar trouble: what goes wrong just now (an outage, an end that was asked for), or an empty string.
+    :ivar trouble: one line about an outage or a stop in progress, or an empty string.
     :ivar last_error: the last error, one line, or an empty string.
     """
 
@@ -60,7 +60,7 @@ class Snapshot:
 
     @property
     def counts(self) -> list[tuple[str, int, str]]:
-        """What is counted: its name, how many, and the colour when there are any."""
+        """The counts to show: name, number, and the colour of a number that is not 0."""
         stats = self.stats
         rows = [
             ("active", stats.active, "green"),
@@ -74,42 +74,42 @@ class Snapshot:
 
     @property
     def limit(self) -> str:
-        """The limit that holds now and why, as ``limit 5.0/s (a 429 12 s ago)``."""
+        """The limit that submissions keep to now, and why, as ``pace 5.0/s (a 429 12 s ago)``."""
         why = self.session.submit_why
-        if self.throttled_ago is not None and self.throttled_ago < 60:  # noqa: PLR2004 - later it explains nothing
+        if self.throttled_ago is not None and self.throttled_ago < 60:  # noqa: PLR2004 - an older one no longer explains the limit
             why = f"a 429 {duration(max(1.0, self.throttled_ago))} ago"
-        return f"limit {rate(self.session.submit_limit)}" + (f" ({safe_text(why, 60)})" if why else "")
+        return f"pace {rate(self.session.submit_limit)}" + (f" ({safe_text(why, 60)})" if why else "")
 
     @property
     def pace(self) -> str:
-        """The measured rate and the time that is left."""
+        """The measured rate and the estimated time left."""
         left = f"ETA {duration(max(1.0, self.eta))}" if self.eta is not None else "ETA not known yet"
         return f"{rate(self.rate)} now   {left}" if not self.finished else f"{rate(self.rate)} now"
 
     @property
     def finished(self) -> bool:
-        """True when every source has its outcome and there are no more."""
+        """True when the manifest was read to its end and every source has its outcome."""
         return self.stats.exhausted and self.done == self.stats.taken
 
 
 class View(Protocol):
-    """Somewhere to show a run.
+    """Shows the progress of a run.
 
-    :ivar every: seconds between two showings.
-    :ivar farewell: what gives the terminal back when the process ends without another word.
+    :ivar every: seconds between two calls of ``show``.
+    :ivar farewell: written to the terminal when the process ends without ``close``.
     """
 
     every: ClassVar[float]
     farewell: ClassVar[str]
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show where the run stands."""
+        """Show the progress so far."""
 
     def say(self, text: str) -> None:
-        """Show one line of news."""
+        """Print ``text`` as one line."""
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Take away what ``show`` drew."""
 
 
 class LiveView:
@@ -161,7 +161,7 @@ class PlainView:
         self._stream = stream
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print where the run stands, as one line."""
+        """Print the progress so far as one line."""
         self.say(line(snapshot))
 
     def say(self, text: str) -> None:
@@ -170,11 +170,11 @@ class PlainView:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is left to give back."""
+        """Do nothing: a line that was written stays."""
 
 
 class JsonView:
-    """Progress among the events, every second."""
+    """A ``progress`` event every second, among the other events."""
 
     every: ClassVar[float] = 1.0
     farewell: ClassVar[str] = ""
@@ -192,17 +192,17 @@ class JsonView:
         self._log.write("note", text=safe_text(text, 1000))
 
     def close(self) -> None:
-        """Nothing is left to give back."""
+        """Do nothing: a line that was written stays."""
 
 
 async def keep_showing(view: View, take: Callable[[], Snapshot]) -> None:
-    """Show what ``take`` returns, again and again, until cancelled."""
+    """Show what ``take`` returns every ``view.every`` seconds, until cancelled."""
     while True:
         if view.every < 1:
             view.show(take())
             await asyncio.sleep(view.every)
         else:
-            await asyncio.sleep(view.every)  # a short run on a pipe has its summary and no line that says nothing
+            await asyncio.sleep(view.every)  # a short run on a pipe prints its summary only
             view.show(take())
 
 
@@ -249,7 +249,7 @@ def _bar(snapshot: Snapshot, width: int) -> Text:
         share, tail = 0.0, f"{number(snapshot.done)} done, {number(snapshot.stats.taken)} read"
     room = width - title.cell_len - len(tail) - 5
     text = Text(" ").append_text(title).append("  ")
-    if snapshot.total and room >= 8:  # noqa: PLR2004 - a shorter bar says nothing
+    if snapshot.total and room >= 8:  # noqa: PLR2004 - a shorter bar is not readable
         halves = round(share * room * 2)
         full, half = divmod(halves, 2)
         text.append("━" * full + "╸" * half, style="green")

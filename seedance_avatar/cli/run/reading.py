@@ -1,4 +1,4 @@
-"""A manifest as a run reads it: good rows become sources, bad ones go to the file of rejects."""
+"""Reads the manifest of a run: good rows become sources, bad rows go to the file of rejects."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Reading"]
 
 @attrs.define(eq=False, kw_only=True)
 class Reading:
-    """One manifest, read whole beforehand where it is a file, and then once more for its sources.
+    """Reads one manifest: a file twice, first to check it and then for its sources; a pipe once.
 
     :ivar path: the manifest, ``-`` for standard input.
-    :ivar groups: says whether a row has a group to go to; None asks for none.
-    :ivar rejected: rows rejected so far.
-    :ivar notes: what there is to tell of it besides: columns left out, types guessed.
+    :ivar groups: checks that a row has a group, or None to check no groups.
+    :ivar rejected: number of rows rejected so far.
+    :ivar notes: lines about the manifest to show: columns left out, types assumed.
     """
 
     path: str
@@ -44,17 +44,17 @@ class Reading:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The name of the manifest in messages."""
         return "standard input" if self.path == "-" else Path(self.path).name
 
     @property
     def is_file(self) -> bool:
-        """True when it can be read twice; a pipe cannot. What is missing is told of by the first reading."""
-        place = Path(self.path)
-        return self.path != "-" and not (place.is_fifo() or place.is_char_device())
+        """True when it can be read twice, which a pipe cannot; a missing file counts as one, and fails when read."""
+        path = Path(self.path)
+        return self.path != "-" and not (path.is_fifo() or path.is_char_device())
 
     def survey(self) -> Survey:
-        """Read it to its end, write the rejects, and return what it holds.
+        """Read the manifest to its end, write the rejects, and return what it holds.
 
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
@@ -67,13 +67,13 @@ class Reading:
             first = self.found.bad[0]
             message = (
                 f"{plural(self.found.rejected, 'row')} of {self.name} cannot be used, the first in line {first.line} "
-                f"({first.reason}); all are in {self.rejects_path}; nothing was sent, as --strict asks"
+                f"({first.reason}); all are in {self.rejects_path}; nothing was sent, because of --strict"
             )
             raise ManifestError(message)
         return self.found
 
     def sources(self) -> Iterator[ManifestSource]:
-        """Yield the good rows.
+        """Yield the good rows as sources.
 
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
@@ -93,7 +93,9 @@ class Reading:
 
     def _refuse_if_strict(self, row: RejectedRow) -> None:
         if self.strict:
-            message = f"line {row.line} of {self.name} cannot be used: {row.reason}; reading stopped, as --strict asks"
+            message = (
+                f"line {row.line} of {self.name} cannot be used: {row.reason}; reading stopped, because of --strict"
+            )
             raise ManifestError(message)
 
     def _judge(self, source: AssetSource) -> None:
@@ -103,9 +105,9 @@ class Reading:
 
     def _note(self, manifest: Manifest) -> None:
         if manifest.unknown:
-            self.notes.append(f"columns that are not known here were left out: {', '.join(manifest.unknown)}")
+            self.notes.append(f"unknown columns were left out: {', '.join(manifest.unknown)}")
         if manifest.guessed:
             self.notes.append(
                 f"{plural(manifest.guessed, 'row')} without an asset_type and without a known ending of the URL: "
-                f"taken as {manifest.fallback} (--asset-type says otherwise)"
+                f"taken as {manifest.fallback} (change it with --asset-type)"
             )

@@ -1,4 +1,4 @@
-"""What became of each source, as JSON Lines, written as soon as it is known."""
+"""Writes one result for each source as JSON Lines, as soon as it is known."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .tally import outcome_name
 __all__ = ["Rejects", "Results", "Unwritable", "record"]
 
 _AHEAD: Final = 10_000
-"""Lines that may wait for a slow reader before the run waits with them."""
+"""Lines that may wait for a slow reader of the results before the run waits too."""
 
 
-class Unwritable(Exception):  # noqa: N818 - it says what a file is
+class Unwritable(Exception):  # noqa: N818 - the name says what happened, as those of the public errors do
     """Results could not be written; the message says where and why."""
 
 
 def record(outcome: Outcome) -> dict[str, Any]:
-    """Return ``outcome`` as the object that stands in the results: no query string, no raw answer."""
+    """Return ``outcome`` as one object of the results, without query strings and raw answers."""
     source = outcome.source
     asset: Asset | None = getattr(outcome, "asset", None)
     error: AvatarError | None = getattr(outcome, "error", None)
@@ -50,10 +50,10 @@ def record(outcome: Outcome) -> dict[str, Any]:
 
 
 class Results:
-    """Writes lines in the background, in order, so that a reader who pauses does not stop the loop.
+    """Writes results in a thread, in order, so that a reader who pauses does not block the event loop.
 
     :param path: a file, or ``-`` for standard output.
-    :param terminal: takes whole lines instead of standard output, when both share one terminal with a live frame.
+    :param terminal: prints whole lines above a live frame; instead of standard output, where both are one terminal.
     """
 
     def __init__(self, path: str, *, terminal: Callable[[str], None] | None = None) -> None:
@@ -81,11 +81,11 @@ class Results:
         await self.aclose()
 
     async def put(self, outcome: Outcome) -> None:
-        """Take the line of ``outcome``; wait only while ten thousand lines wait already.
+        """Queue the line of ``outcome``; wait only while ten thousand lines are queued.
 
         :raises Unwritable: an earlier line could not be written.
         """
-        # Standard output may be a terminal, which executes some of what JSON leaves as it is: there, ASCII only.
+        # Standard output may be a terminal, and JSON leaves some control characters as they are: ASCII only there.
         self._waiting.append(json.dumps(record(outcome), ensure_ascii=self.path == "-") + "\n")
         self._news.set()
         while len(self._waiting) > _AHEAD and self._task is not None and not self._task.done():
@@ -94,7 +94,7 @@ class Results:
         self._check()
 
     async def aclose(self) -> None:
-        """Write what waits, close the file.
+        """Write what is queued and close the file.
 
         :raises Unwritable: something could not be written.
         """
@@ -108,8 +108,8 @@ class Results:
         self._check()
 
     def abandon(self) -> None:
-        """Write what waits at once, from a signal handler: the process is about to end."""
-        if not self._busy:  # a stream that is being written, perhaps to a reader who paused, would hold us too
+        """Write what is queued, from a signal handler, because the process is about to end."""
+        if not self._busy:  # a write in progress may be waiting for a reader, and a second one would wait too
             self._write("".join(self._waiting))
             self._waiting = []
 
@@ -157,10 +157,10 @@ class Results:
 
 @attrs.define(eq=False)
 class Rejects:
-    """Rows that were rejected, as JSON Lines in a file that exists only once there is one.
+    """Writes rejected rows as JSON Lines, to a file that is created with the first of them.
 
-    :ivar path: where they go.
-    :ivar count: how many there were.
+    :ivar path: path of the file.
+    :ivar count: number of rows written.
     """
 
     path: str

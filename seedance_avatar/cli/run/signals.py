@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a run in order, the second at once."""
+"""Handles Ctrl-C and SIGTERM: the first ends a run in order, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """While it is entered, the first SIGINT or SIGTERM calls ``first`` on the loop, the second ends the process.
+    """A context manager in which the first SIGINT or SIGTERM calls ``first``, and the second ends the process.
 
     The handlers are the interpreter's own and not the loop's, so that the second signal ends a process whose loop
     is stuck.
 
     :param first: called once, on the loop, with the signal's number.
-    :param last_words: called from the handler of the second signal, right before the process ends; it must not
-        wait for anything, and what it returns is the last thing on standard error.
+    :param last_words: called in the handler of the second signal; returns the last text on standard error, and must
+        not wait for anything.
     :ivar caught: the number of the first signal that came, or None.
     """
 
@@ -42,7 +42,7 @@ class Interrupts:
                 loop.call_soon_threadsafe(self._first, signum)
                 return
             try:
-                # Not by sys.stderr: the signal may have come in the middle of a write, which cannot be entered twice.
+                # Not with sys.stderr: the signal may have come in the middle of a write to it, which is not reentrant.
                 os.write(2, self._last_words().encode())
             finally:
                 os._exit(exit_for_signal(signum))
@@ -57,5 +57,5 @@ class Interrupts:
 
     @property
     def exit(self) -> int | None:
-        """The exit code that the signal asks for, or None when none came."""
+        """The exit code of the signal, or None when none came."""
         return None if self.caught is None else exit_for_signal(self.caught)

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run."""
+"""The summary at the end of a run, as text or as JSON, and the advice in it."""
 
 from __future__ import annotations
 
@@ -29,22 +29,20 @@ _ROWS: Final = (
     ("active", "green", ""),
     ("failed", "red", ""),
     ("pending", "yellow", "accepted, not finished yet"),
-    ("in_doubt", "yellow", "sent, the answer lost: they may exist, and are not sent again by themselves"),
-    ("unsent", "yellow", "nothing of them exists"),
+    ("in_doubt", "yellow", "sent, but the answer was lost: they may exist, and are not sent again"),
+    ("unsent", "yellow", "not sent, or not applied: they do not exist"),
 )
-
-
 _NAMED: Final = ("failed", "in_doubt")
-"""Outcomes whose reason is the source's own, so that it helps to name the source."""
+"""Outcomes whose reasons are listed with the sources that have them."""
 
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """The end of a run.
+    """The facts of a summary.
 
     :ivar title: what was done.
     :ivar elapsed: seconds it took.
-    :ivar files: what was written: a path and what stands in it.
+    :ivar files: the files that were written: path and content.
     :ivar advice: what to do next, whole lines; the last may be a command.
     """
 
@@ -65,7 +63,7 @@ def tell(summary: Summary, log: EventLog | None) -> None:
 
 
 def plain_console(stream: TextIO) -> Console:
-    """Return a console that takes text as it is: no markup, no emoji, no numbers made blue, no lines broken."""
+    """Return a console that prints text as it is: no markup, no emoji, no highlighting, no wrapping."""
     return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -79,7 +77,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         if count or name in {"active", "failed"}:
             lines.append(_row(name.replace("_", " "), count, colour if count else "", meaning))
     if tally.unread:
-        lines.append(_row("not read", tally.unread, "yellow", "the run ended before it came to them"))
+        lines.append(_row("not read", tally.unread, "yellow", "the run ended before they were read"))
     if tally.rejected:
         lines.append(_row("rejected", tally.rejected, "red", "rows of the manifest that cannot be used"))
     lines += _speed(meter)
@@ -142,7 +140,7 @@ def _reasons(tally: Tally) -> list[Text]:
 
 
 def summary_facts(summary: Summary) -> dict[str, Any]:
-    """Return the same as facts."""
+    """Return what ``print_summary`` prints as plain values for JSON."""
     tally, meter = summary.tally, summary.meter
     return {
         "title": summary.title,
@@ -161,11 +159,11 @@ def summary_facts(summary: Summary) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """Return the command that is running, as it can be pasted into a shell."""
+    """Return the running command, quoted for a shell."""
     return shlex.join(["seedance-avatar", *INVOCATION.get()])
 
 
-def advice(  # noqa: PLR0913 - the facts that decide it
+def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
     tally: Tally,
     *,
     command: str,
@@ -174,9 +172,9 @@ def advice(  # noqa: PLR0913 - the facts that decide it
     rejects: str,
     error: AvatarError | None = None,
 ) -> list[str]:
-    """Return what to do next, line by line; empty when there is nothing to do.
+    """Return what to do next, line by line; an empty list when there is nothing to do.
 
-    :param error: what ended the run apart from its outcomes, or None.
+    :param error: the error that ended the run, or None.
     """
     lines: list[str] = []
     stopped = tally.refused or error
@@ -184,15 +182,15 @@ def advice(  # noqa: PLR0913 - the facts that decide it
         lines.append(f"{stopped.describe()}" + (f"; {stopped.hint}" if stopped.hint else ""))
     if tally.unfinished or interrupted:
         if journal is not None:
-            lines += ["go on where this ended, nothing is sent twice:", "", f"    {command}", ""]
+            lines += ["continue where this run ended; nothing is sent twice:", "", f"    {command}", ""]
         else:
             lines.append(
-                "no journal was kept, so this run cannot be resumed: ingest again only what the results do not show as "
-                "active, and add --journal run.db"
+                "this run kept no journal and cannot be resumed: ingest only the sources that are not active in the "
+                "results, and add --journal run.db"
             )
     if tally.counts["in_doubt"]:
-        how = "; with --on-in-doubt resend they are, which may make duplicates" if journal is not None else ""
+        how = "; --on-in-doubt resend sends it again, which may make duplicates" if journal is not None else ""
         lines.append(f"what is in doubt may exist at the service and is not sent again by itself{how}")
     if tally.rejected:
-        lines.append(f"correct the rejected rows ({rejects}) and ingest them by themselves")
+        lines.append(f"correct the rejected rows ({rejects}) and ingest them as a manifest of their own")
     return lines

@@ -1,4 +1,4 @@
-"""What a run's outcomes add up to: counts, reasons with the sources they struck, and the exit code."""
+"""Counts the outcomes of a run, groups failures by reason, and gives the exit code."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ OUTCOMES: Final = {Active: "active", Failed: "failed", Pending: "pending", InDou
 
 _REQUEST_ID: Final = re.compile(r" ?\(request id: [^)]*\)", re.IGNORECASE)
 _KINDS: Final = 200
-"""Different reasons that are told apart; a service that invents a new one each time must not fill the memory."""
+"""Different reasons that are counted apart; all others are counted together, which bounds the memory."""
 _NAMED: Final = 3
 """Sources named for each reason."""
 
 
 @attrs.define(eq=False)
 class Reason:
-    """One reason, how many sources it struck, and the first few of them."""
+    """One reason of failure: how many sources have it, and the first few of them."""
 
     text: str
     outcome: str
@@ -53,7 +53,7 @@ def outcome_name(outcome: Outcome) -> str:
 
 
 def reason_of(error: AvatarError) -> str:
-    """Return why, without what differs from one source to the next: ids of assets and of requests."""
+    """Return the reason of ``error`` without ids, so that equal reasons are equal texts."""
     match error:
         case AssetFailed(asset=asset):
             return asset.reason or "the service gave no reason"
@@ -64,7 +64,7 @@ def reason_of(error: AvatarError) -> str:
 
 
 def _brief(source: AssetSource) -> str:
-    """Return what names ``source`` where there is room for one line: its URL only where it has no key."""
+    """Return a short name of ``source``: its line, and its key or else its URL."""
     name = redact_url(source.source_url) if source.key is None else safe_text(source.key, 80)
     return f"line {source.line}, {name}" if isinstance(source, ManifestSource) else name
 
@@ -74,8 +74,8 @@ class Tally:
     """Counts outcomes as they come; its memory does not grow with them.
 
     :ivar rejected: rows of the manifest that never became a source.
-    :ivar unread: sources that the run did not come to before it ended.
-    :ivar refused: the first error that spoke of the key or of quota, or None.
+    :ivar unread: rows of the manifest that were not read before the run ended.
+    :ivar refused: the first error about the API key or the quota, or None.
     :ivar last_error: the last error, as one line that names its source, or an empty string.
     """
 
