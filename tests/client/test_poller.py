@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from rig.leaks import no_leaks
-from rig.rude import Act, RudeServer, Seen, Silence, json_answer, raw_answer, until
+from rig.rude import Act, Late, RudeServer, Seen, Silence, json_answer, raw_answer, until
 from rig.trips import opened
 
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
@@ -167,13 +167,15 @@ async def test_halted_it_ends_what_is_pending_and_what_comes_later() -> None:
 
 @pytest.mark.asyncio
 async def test_discarded_on_the_wire_it_is_not_told() -> None:
-    async with polling(json_answer(DONE)) as it:
+    release = asyncio.Event()
+    async with polling(Late(json_answer(DONE), release)) as it:
         now = it.poller.client.clock()
         item = Item(1)
         pending = PendingItem(kind="generation", accepted_at=now, deadline=None, payload=item, teaches=True)
         it.poller.add(pending)
-        await until(lambda: it.poller.client.query.inside)
+        await until(lambda: it.server.requests)
         it.poller.discard(pending)
+        release.set()
         await until(lambda: not it.poller.client.query.inside)
         assert (item.results, len(it.poller)) == ([], 0)
 

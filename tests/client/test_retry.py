@@ -48,12 +48,20 @@ errors = st.sampled_from(
 retries = st.builds(Retry, attempts=st.integers(1, 6), cap=st.floats(0, 60), patience=st.floats(0, 5000))
 
 
-@given(errors, st.integers(1, 10), retries, st.booleans(), st.floats(0, 5000), st.integers())
+@given(
+    error=errors,
+    attempt=st.integers(1, 10),
+    retry=retries,
+    patient=st.booleans(),
+    blocked_for=st.floats(0, 5000),
+    seed=st.integers(),
+)
 def test_only_what_may_be_repeated_is_and_never_for_longer_than_is_allowed(
+    *,
     error: AvatarError,
     attempt: int,
     retry: Retry,
-    patient: bool,  # noqa: FBT001 - drawn by hypothesis
+    patient: bool,
     blocked_for: float,
     seed: int,
 ) -> None:
@@ -80,14 +88,22 @@ def test_only_an_unclear_answer_to_a_submission_is_in_doubt(error: AvatarError, 
     assert not unclear or isinstance(raised, SubmissionInDoubt)
 
 
-@given(errors, st.floats(0, 1e6), st.booleans(), st.integers(0, 10), st.integers(1, 6), st.booleans())
+@given(
+    error=errors,
+    age=st.floats(0, 1e6),
+    late=st.booleans(),
+    misses=st.integers(0, 10),
+    attempts=st.integers(1, 6),
+    out_of_patience=st.booleans(),
+)
 def test_an_item_ends_all_others_only_for_a_refused_key_or_a_dead_network(
+    *,
     error: AvatarError,
     age: float,
-    late: bool,  # noqa: FBT001 - drawn by hypothesis
+    late: bool,
     misses: int,
     attempts: int,
-    out_of_patience: bool,  # noqa: FBT001 - drawn by hypothesis
+    out_of_patience: bool,
 ) -> None:
     meaning = after_failed_poll(
         error, age=age, late=late, misses=misses, attempts=attempts, out_of_patience=out_of_patience
