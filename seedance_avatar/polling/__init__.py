@@ -1,1 +1,1 @@
-"""When to look again at what is pending. Pure."""
+"""Decides when to poll each pending item again: fixed intervals, or a learned schedule. Pure."""

@@ -1,14 +1,13 @@
-"""The hazard of finishing, fitted to looks that only bracket when something finished. Pure.
+"""Estimates the hazard of finishing from polls, which only bracket when an item finished. Pure.
 
-A law is held as its cumulated hazard at rising ages (*knots*): minus the logarithm of the chance to be pending
-still. Between knots it is a straight line. A look that left at one age, after an earlier one that found the
-same item pending, tells either that it was pending all the while or that it finished somewhere in between.
+A distribution is held as its cumulative hazard at rising ages (*knots*): minus the logarithm of the probability of
+being still pending. Between knots it is linear. A poll at one age, after an earlier one that found the same item
+pending, says either that the item was pending in all of that interval or that it finished within it.
 
-The fit is one step of expectation-maximisation for such interval-censored, left-truncated data (Turnbull 1976):
-how many are expected to have finished within each bin, over how many are expected to have entered it. Every
-look counts by itself, not every item from its beginning, so what is still pending tells as much, for its
-age, as what is finished, and old looks can be forgotten without a bias. Only one step is made from one fit to
-the next: run to its end, the same procedure fits the noise as spikes.
+The estimate is one step of expectation maximisation for such interval-censored, left-truncated data (Turnbull 1976):
+the expected number of items that finished within each bin, over the expected number that entered it. Every poll counts
+by itself, not every item from its beginning, so items that are still pending count up to their age, and old polls can
+be forgotten without a bias. Only one step is made at each refit: run to convergence, the procedure fits the noise.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TypeAlias
 
-__all__ = ["Bracket", "assumed", "at_age", "bracket", "em_step", "resampled", "smoothed"]
+__all__ = ["Bracket", "bracket", "em_step", "interpolate", "log_logistic", "resampled", "smoothed"]
 
 Bracket: TypeAlias = tuple[bool, int, float, int, float]
-"""Whether it finished, then the bin and the share of that bin where the look's stretch begins, and where it ends."""
+"""Whether it finished; the bin, and the share of that bin, where the poll's interval begins; and where it ends."""
 
-_TRIFLE = 0.02  # a look of less weight than this is not worth counting, nor any older one
-_SLOWEST = 1e-6  # a second: no rate is taken to be less
-_CERTAIN = 50.0  # the hazard of one bin is at most this: who enters it finishes in it
+MIN_LOOK_WEIGHT = 0.02  # polls of less weight are skipped, and so are all older ones
+MIN_RATE = 1e-6  # 1/s: no rate is taken to be lower
+MAX_BIN_HAZARD = 50.0  # the hazard of one bin is at most this: all that enter it finish in it
 
 
-def assumed(ages: Sequence[float], median: float, shape: float) -> list[float]:
-    """Return the cumulated hazard of a log-logistic law: its tail is as heavy as a power of ``-shape``."""
+def log_logistic(ages: Sequence[float], median: float, shape: float) -> list[float]:
+    """Return the cumulative hazard of a log-logistic distribution, whose tail is a power of ``-shape``."""
     return [math.log1p((age / median) ** shape) for age in ages]
 
 
-def at_age(ages: Sequence[float], values: Sequence[float], age: float) -> float:
-    """Return the value at ``age`` of the line through ``values`` at ``ages``; the last one beyond them."""
+def interpolate(ages: Sequence[float], values: Sequence[float], age: float) -> float:
+    """Return ``values`` at ``ages``, interpolated linearly at ``age``; beyond the last age, the last value."""
     at = bisect_right(ages, age) - 1
     if at + 1 >= len(ages):
         return values[-1]
@@ -43,7 +42,7 @@ def at_age(ages: Sequence[float], values: Sequence[float], age: float) -> float:
 
 
 def resampled(ages: Sequence[float], values: Sequence[float], to: Sequence[float]) -> list[float]:
-    """Return the line through ``values`` at ``ages`` read at the rising ages ``to``, drawn on beyond its end."""
+    """Return ``values`` at ``ages``, interpolated linearly at the rising ages ``to`` and extrapolated at the end."""
     out, at, last = [], 0, len(ages) - 2
     for age in to:
         while at < last and ages[at + 1] < age:
@@ -53,20 +52,20 @@ def resampled(ages: Sequence[float], values: Sequence[float], to: Sequence[float
     return out
 
 
-def smoothed(ages: Sequence[float], hazard: Sequence[float], span: int, blur: float = 0.0) -> list[float]:
-    """Return the hazard of each bin, were it spread evenly over that bin and some more on either side.
+def smoothed(ages: Sequence[float], hazard: Sequence[float], span: int, width: float = 0.0) -> list[float]:
+    """Return the hazard of each bin, averaged over that bin and its neighbours.
 
-    :param span: how many more, at least.
-    :param blur: seconds; spread over all within ``sqrt(blur / rate)`` of the middle of the bin, with the rate (a
-        second) at which items finish there. Looks lie apart by a multiple of that: they tell nothing finer.
+    :param span: the number of neighbours on either side, at least.
+    :param width: seconds; averaged over all within ``sqrt(width / rate)`` of the middle of the bin, with the rate (1/s)
+        at which items finish there. Polls are a multiple of that apart, so they say nothing about finer detail.
     """
     last = len(ages) - 1
     out = []
     for j in range(last):
         low, high = max(0, j - span), min(last, j + 1 + span)
-        if blur:
+        if width:
             rate = (hazard[high] - hazard[low]) / (ages[high] - ages[low])
-            middle, reach = (ages[j] + ages[j + 1]) / 2, math.sqrt(blur / max(rate, _SLOWEST))
+            middle, reach = (ages[j] + ages[j + 1]) / 2, math.sqrt(width / max(rate, MIN_RATE))
             while low > 0 and ages[low] > middle - reach:
                 low -= 1
             while high < last and ages[high] < middle + reach:
@@ -76,7 +75,7 @@ def smoothed(ages: Sequence[float], hazard: Sequence[float], span: int, blur: fl
 
 
 def bracket(ages: Sequence[float], after: float, by: float, *, done: bool) -> Bracket:
-    """Return where the stretch from ``after`` to ``by`` (ages, seconds) begins and ends among the knots ``ages``."""
+    """Return the bins of ``ages`` in which the interval from ``after`` to ``by`` (seconds) begins and ends."""
     last = len(ages) - 1
     j = bisect_right(ages, after) - 1
     k = bisect_right(ages, by, j) - 1
@@ -93,25 +92,26 @@ def em_step(
     hazard: Sequence[float],
     looks: Sequence[Bracket],
     *,
-    memory: float,
-    believed: Sequence[float],
-    doubt: float,
+    window: float,
+    prior_events: Sequence[float],
+    prior_weight: float,
 ) -> list[float]:
-    """Return the cumulated hazard that looks make of ``hazard``.
+    """Return the cumulative hazard after one step of expectation maximisation from ``hazard``.
 
-    :param hazard: the cumulated hazard so far, at the knots.
-    :param looks: newest first.
-    :param memory: how many completions make a look count a third (1/e) of what the newest does.
-    :param believed: for each bin, how many of ``doubt`` imagined items that enter it finish in it.
-    :param doubt: how many such items are imagined: the weight of what was believed before.
+    :param hazard: the cumulative hazard so far, at the knots.
+    :param looks: the polls, newest first.
+    :param window: the number of completions after which a poll counts 1/e of what the newest does.
+    :param prior_events: for each bin, how many of ``prior_weight`` pseudo-observations that enter it finish in it.
+    :param prior_weight: the weight of the prior, in pseudo-observations.
     """
     last = len(hazard) - 1
-    # A stretch adds the same to every bin that it covers: noted as a step up where it begins and one down where it
-    # ends, summed at the end. ``entered``: found pending throughout. For what finished, by the weight over the
-    # chance of its stretch: ``share`` itself, and ``beyond`` times the chance to be pending at the stretch's end.
+    # An interval adds the same to every bin that it covers, so it is kept as a step up where it begins and a step down
+    # where it ends, and summed below. ``entered`` counts items that were pending throughout. For those that finished,
+    # ``share`` is the weight over the probability of the interval, and ``beyond`` is that times the probability of
+    # being pending at its end.
     entered, share, beyond = ([0.0] * (last + 2) for _ in range(3))
     exp = math.exp
-    weight, fade = 1.0, exp(-1 / memory)
+    weight, decay = 1.0, exp(-1 / window)
     for done, j, from_, k, to in looks:
         if not done:
             entered[j] += weight * (1 - from_)
@@ -131,8 +131,8 @@ def em_step(
         beyond[j + 1] += part * from_
         beyond[k] -= part * (1 - to)
         beyond[k + 1] -= part * to
-        weight *= fade
-        if weight < _TRIFLE:
+        weight *= decay
+        if weight < MIN_LOOK_WEIGHT:
             break
     out = [0.0]
     whole = passed = late = total = 0.0
@@ -144,11 +144,11 @@ def em_step(
         after = exp(-hazard[j + 1])
         step = hazard[j + 1] - hazard[j]
         finishing = before - after
-        # The mean chance to be pending, over the bin: what finishes within it was exposed for a part of it.
+        # The mean probability of being pending over the bin: an item that finishes in it is exposed for a part of it.
         mean = finishing / step if step > 1e-6 else before  # noqa: PLR2004 - below it the quotient is rounding
         events = max(0.0, passed * finishing)
-        exposed = max(whole + passed * mean - late, events / _CERTAIN, 0.0)
-        total += (events + believed[j]) / (exposed + doubt)
+        exposed = max(whole + passed * mean - late, events / MAX_BIN_HAZARD, 0.0)
+        total += (events + prior_events[j]) / (exposed + prior_weight)
         out.append(total)
         before = after
     return out

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from seedance_avatar.polling.plan import PollPlan
 
 
-def cost(looks: list[float], ages: list[float], finished: list[float], price: float, dread: float) -> float:
+def cost(looks: list[float], ages: list[float], finished: list[float], price: float, delay_scale: float) -> float:
     """Return what a sequence of looks costs, by summing up the law in small steps."""
     total, before, steps = 0.0, 0.0, 60
 
@@ -26,7 +26,7 @@ def cost(looks: list[float], ages: list[float], finished: list[float], price: fl
             low = before + (look - before) * step / steps
             high = before + (look - before) * (step + 1) / steps
             late = look - (low + high) / 2
-            total += (done(high) - done(low)) * (late + late * late / dread)
+            total += (done(high) - done(low)) * (late + late * late / delay_scale)
         before = look
     return total
 
@@ -46,16 +46,16 @@ def sequence(plan: PollPlan, end: float) -> list[float]:
 )
 @settings(max_examples=40)
 def test_no_sequence_of_looks_at_the_knots_is_cheaper(
-    masses: list[float], heaviest: int, price: float, dread: float
+    masses: list[float], heaviest: int, price: float, delay_scale: float
 ) -> None:
     masses[heaviest] = 1.0  # only their shares matter, so this leaves none out but *nothing to share*
     ages = [float(age) for age in range(8)]
     finished = [0.0, *itertools.accumulate(mass / sum(masses) for mass in masses)]
-    plan = PollPlan.solve(ages, finished, price, dread)
-    ours = cost(sequence(plan, 7.0), ages, finished, price, dread)
+    plan = PollPlan.solve(ages, finished, price, delay_scale)
+    ours = cost(sequence(plan, 7.0), ages, finished, price, delay_scale)
     for count in range(7):
         for chosen in itertools.combinations(ages[1:-1], count):
-            assert ours <= cost([*chosen, 7.0], ages, finished, price, dread) * 1.01 + 1e-6
+            assert ours <= cost([*chosen, 7.0], ages, finished, price, delay_scale) * 1.01 + 1e-6
 
 
 def test_an_even_hazard_is_looked_at_evenly_at_the_known_distance() -> None:
@@ -78,14 +78,14 @@ def test_a_dearer_look_is_made_less_often_and_dread_closes_the_long_gaps() -> No
     counts = [len(sequence(PollPlan.solve(ages, finished, price, 4.0), 60.0)) for price in (0.05, 0.2, 1.0)]
     assert counts[0] > counts[1] > counts[2]
     longest = [
-        max(b - a for a, b in itertools.pairwise(sequence(PollPlan.solve(ages, finished, 0.2, dread), 60.0)))
-        for dread in (1.0, 1000.0)
+        max(b - a for a, b in itertools.pairwise(sequence(PollPlan.solve(ages, finished, 0.2, delay_scale), 60.0)))
+        for delay_scale in (1.0, 1000.0)
     ]
     assert longest[0] < longest[1]
 
 
 @given(st.floats(0, 1e6), st.floats(-0.5, 0.5))
-def test_the_next_look_always_lies_ahead(age: float, strewn: float) -> None:
+def test_the_next_look_always_lies_ahead(age: float, jitter: float) -> None:
     ages = [step / 2 for step in range(100)]
     plan = PollPlan.solve(ages, [-math.expm1(-age / 5) for age in ages], 0.2, 4.0)
-    assert age < plan.next_look(age, strewn) < math.inf
+    assert age < plan.next_look(age, jitter) < math.inf
