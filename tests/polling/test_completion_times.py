@@ -217,7 +217,7 @@ def test_an_even_hazard_is_its_own_evening() -> None:
     assert even == pytest.approx([1, 1, 2, 4])
 
 
-@pytest.mark.parametrize(("blur", "even"), [(0.0, 20), (1e-3, 20), (0.16, 6.7), (1e6, 0.1)])
+@pytest.mark.parametrize(("width", "even"), [(0.0, 20), (1e-3, 20), (0.16, 6.7), (1e6, 0.1)])
 def test_a_spike_is_evened_out_over_what_looks_cannot_tell_apart(width: float, even: float) -> None:
     fine = [step / 10 for step in range(201)]
     spiked = [float(age) if age < 10 else age + 2 for age in fine]  # 2 more in the bin that ends at 10
