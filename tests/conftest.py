@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import Mock
 
@@ -46,6 +47,41 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("house")
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    return importlib.import_module("uvloop").new_event_loop()  # type: ignore[no-any-return]  # installed for its run only
+
+
+def _eager() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - Python 3.11 has none, nor its types
+    return loop
+
+
+_LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": _uvloop, "eager": _eager}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--event-loop``."""
+    parser.addoption("--event-loop", choices=_LOOPS, help="run asynchronous tests on uvloop, or with eager tasks")
+
+
+class _Loops:
+    """What makes the loops of asynchronous tests, where ``--event-loop`` asks for others than asyncio's."""
+
+    def __init__(self, name: str) -> None:
+        self._factories = {name: _LOOPS[name]}
+
+    def pytest_asyncio_loop_factories(self) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        return self._factories
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Carry out ``--event-loop``."""
+    name = config.getoption("event_loop")
+    if name is not None:  # pytest-asyncio takes no None for an answer
+        config.pluginmanager.register(_Loops(name))
 
 
 @pytest.hookimpl(wrapper=True)

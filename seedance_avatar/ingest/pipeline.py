@@ -160,6 +160,7 @@ class Pipeline:
 
     async def run(self) -> None:
         """Run to the end: every source taken has its outcome when this returns, however it returns."""
+        self.task = asyncio.current_task()
         self._started_at = self.client.clock()
         if self.client.observer is not None:
             self.client.observer(IngestStarted(at=self._started_at, ingest=self.number, kind=self.adapter.kind))

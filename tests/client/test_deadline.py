@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from rig.clock import loop_clock
@@ -104,13 +105,15 @@ async def test_a_cancellation_that_comes_with_the_end_wins() -> None:
 
 @pytest.mark.asyncio
 async def test_one_timer_does_for_all() -> None:
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
+    if not hasattr(loop, "_scheduled"):
+        pytest.skip("the timers of this event loop cannot be counted")
     deadlines = Deadlines(3600.0)
-    before = len(loop._scheduled)  # type: ignore[attr-defined]  # what is counted is the loop's own
+    before = len(loop._scheduled)
     for _ in range(100):
         with deadlines.one():
             pass
-    assert len(loop._scheduled) == before + 1  # type: ignore[attr-defined]  # as above
+    assert len(loop._scheduled) == before + 1
     deadlines.stop()
 
 

@@ -88,6 +88,7 @@ async def test_who_does_nothing_but_write_does_not_wait_for_anybody_else(
 @pytest.mark.asyncio
 async def test_closing_waits_for_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with slow_disk(tmp_path, monkeypatch, 1) as (journal, names, batches):
+        await some_turns()  # in which the changes before these are settled
         journal._outbox._rested_at = journal._loop.time() + HOUR
         task = asyncio.create_task(journal.sending(names[0]))
         await some_turns()
