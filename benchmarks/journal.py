@@ -2,7 +2,7 @@
 
 Each of some tasks moves things of its own, one write after the other, and waits until each is on the disk:
 *sending*, then *accepted*. The others do the same with one UPDATE a write on the same table: sqlite3 by
-``asyncio.to_thread``, and aiosqlite where it is installed (extra ``[bench]``).
+``asyncio.to_thread``, and aiosqlite where it is installed (dependency group ``bench``).
 """
 
 from __future__ import annotations
