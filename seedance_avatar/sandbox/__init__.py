@@ -1,4 +1,4 @@
-"""A real local ToAPIs on a loopback port, for a first run, for tests and for benchmarks."""
+"""A local server that answers as ToAPIs does, for a first run, for tests and for benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls: the keys that are accepted, and the account behind each of them."""
+"""The accepted API keys, and the account of each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Account", "Accounts", "no_money", "unauthorized"]
 
 @attrs.define(eq=False, kw_only=True)
 class Account:
-    """One customer of the sandbox: limits, money and groups of its own. All of it can be changed at any time.
+    """An account: it has its own limits, credits and groups. Its attributes can be changed at any time.
 
-    :ivar name: as the ledger names it.
-    :ivar number: its place in the ledger's columns.
-    :ivar limits: how fast it may go, or None for no limit.
-    :ivar credits: what is left to spend, or None for no end; an upload costs 1, a video 10.
+    :ivar name: its name in the ledger.
+    :ivar number: its number, from 0.
+    :ivar limits: its rate limits, or None for none.
+    :ivar credits: its balance, or None for an unlimited one; an upload costs 1, a video 10.
     """
 
     name: str
@@ -30,9 +30,9 @@ class Account:
     credits: float | None
 
     def charge(self, price: float, status: Literal[402, 403]) -> None:
-        """Take ``price`` from the credits.
+        """Subtract ``price`` from the credits.
 
-        :raises Refused: there are not enough of them; ``status`` is what that is answered with.
+        :raises Refused: there are not enough; the answer has this ``status``.
         """
         if self.credits is None:
             return
@@ -42,7 +42,7 @@ class Account:
 
 
 class Accounts:
-    """The accounts by their keys."""
+    """The accounts, by API key."""
 
     def __init__(
         self, keys: Sequence[str] | Mapping[str, str], *, limits: RateLimits | None, quota: float | None
@@ -53,7 +53,7 @@ class Accounts:
             raise ValueError(message)
         self.all: list[Account] = []
         for number, name in enumerate(dict.fromkeys(names.values())):
-            # The first account has the caller's own limits, so that changing them later is seen.
+            # The first account keeps the caller's own object, so that a later change to it takes effect.
             own = limits if number == 0 else copy.deepcopy(limits)
             self.all.append(Account(name=name, number=number, limits=own, credits=quota))
         by_name = {account.name: account for account in self.all}
@@ -68,7 +68,7 @@ class Accounts:
         return self._by_header.get(authorization) if authorization else None
 
     def admit(self, key: str, account: str | None = None) -> None:
-        """Accept ``key`` from now on, for the account named ``account`` (the first one by default)."""
+        """Accept ``key`` from now on, for the account named ``account``, by default the first."""
         self._by_header[f"Bearer {key}"] = next(a for a in self.all if account in {None, a.name})
 
     def revoke(self, key: str) -> None:
@@ -77,7 +77,7 @@ class Accounts:
 
 
 def unauthorized(authorization: str | None) -> Reply:
-    """Return the refusal of a call without a key, or with one that is not accepted."""
+    """Return the 401 for a missing key, or for one that is not accepted."""
     if not authorization:
         return refusal(401, "no API key was provided (request id: {id})", kind="new_api_error")
     return refusal(
@@ -86,6 +86,6 @@ def unauthorized(authorization: str | None) -> Reply:
 
 
 def no_money(status: Literal[402, 403]) -> Reply:
-    """Return the refusal that speaks of money: 402 as documented, 403 as the engine does."""
+    """Return the refusal for a balance that is too low: 402 as documented, 403 as the New API gateway answers."""
     code = "insufficient_quota" if status == 402 else "insufficient_user_quota"  # noqa: PLR2004 - an HTTP status
     return refusal(status, "the balance is too low (request id: {id})", code=code, kind="new_api_error")

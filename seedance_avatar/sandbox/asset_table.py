@@ -1,7 +1,7 @@
-"""Every asset that exists, column by column: some 40 bytes for each beside its URL.
+"""A table of all assets, stored by column: some 40 bytes for each beside its URL.
 
-A million assets as objects would take half a gigabyte and most of the server's time; as columns they are a
-few arrays. Nothing runs per asset either: what an asset's status is follows from the time of asking.
+A million assets as objects would take half a gigabyte. No task runs for an asset either: its status is computed from
+the time at which it is queried.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["AssetTable"]
 
 @attrs.define(eq=False)
 class AssetTable:
-    """The assets by their number.
+    """The columns of the table; a row's number is the number of the asset.
 
     :ivar accepted: when it was accepted, seconds on the sandbox's clock.
-    :ivar ready: when it ends; infinity for one that never does.
+    :ivar ready: when its processing ends; infinity for never.
     :ivar fate: an index into ``fates``.
     :ivar type: an index into ``ASSET_TYPES``.
     :ivar group: the group's number; ``account`` the account's.
-    :ivar answered: 1 once the answer to its POST was written whole.
-    :ivar looks: how often it was asked for.
-    :ivar urls: the source URLs as they came, or None when they are not kept.
-    :ivar words: name and description of those that have one.
+    :ivar answered: 1 once the whole answer to its POST was written.
+    :ivar looks: how often its status was queried.
+    :ivar urls: the source URLs, or None when they are not kept.
+    :ivar words: name and description of the assets that have one.
     """
 
     ids: Ids
@@ -52,7 +52,7 @@ class AssetTable:
     def __len__(self) -> int:
         return len(self.accepted)
 
-    def add(  # noqa: PLR0913 - one argument a column
+    def add(  # noqa: PLR0913 - one argument for each column
         self, *, source_url: str, asset_type: str, group: int, account: int, now: float, fate: Fate, ready: float
     ) -> int:
         """Add an asset and return its number."""
@@ -78,12 +78,12 @@ class AssetTable:
         return self.ids.mint(number, self.clock.wall_at(self.accepted[number]))
 
     def find(self, asset_id: str) -> int | None:
-        """Return the number of the asset that has this id, or None."""
+        """Return the number of the asset with this id, or None."""
         number = self.ids.number_of(asset_id)
         if number is None or number >= len(self.accepted) or self.id_of(number) != asset_id:
             return None
         return number
 
     def status(self, number: int, now: float) -> str:
-        """Return ``processing``, ``active`` or ``failed``: what asset ``number`` is at ``now``."""
+        """Return the status of asset ``number`` at ``now``: ``processing``, ``active`` or ``failed``."""
         return self.fates[self.fate[number]].status if now >= self.ready[number] else "processing"

@@ -1,4 +1,4 @@
-"""The three private-avatar endpoints: make a group, upload an asset, ask how it is."""
+"""The three private-avatar endpoints: create a group, upload an asset, query its status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PRICE: Final = 1.0
 def json_object(body: bytes) -> dict[str, Any]:
     """Return ``body`` read as a JSON object.
 
-    :raises Refused: it is none.
+    :raises Refused: it is not a JSON object.
     """
     try:
         value = json.loads(body)
@@ -45,10 +45,10 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def is_public(url: str) -> bool:
-    """Tell whether the service would fetch ``url``: public ``http`` or ``https`` only; no name is resolved."""
+    """Return whether ``url`` is public ``http`` or ``https``, as the service demands; no name is resolved."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises when it is none
+        parts.port  # noqa: B018 - reading it raises for an invalid port
         return parts.scheme in {"http", "https"} and _is_public_host(parts.hostname or "")
     except ValueError:
         return False
@@ -60,8 +60,8 @@ def _is_public_host(host: str) -> bool:
         return ipaddress.ip_address(host).is_global
     except ValueError:
         labels = host.rstrip(".").split(".")
-    # 2130706433 and 0x7f.1 are ways to write an address, and no public name ends in a number.
-    if len(labels) < 2 or labels[-1][:1].isdigit():  # noqa: PLR2004 - a name and a domain
+    # Without a dot or with a number at its end it is an address in another notation: 2130706433, 0x7f.1.
+    if len(labels) < 2 or labels[-1][:1].isdigit():  # noqa: PLR2004 - a host has a name and a domain
         return False
     return labels[-1] not in {"localhost", "local", "internal", "lan", "home", "corp"}
 
@@ -83,7 +83,7 @@ def _check_words(wanted: dict[str, Any]) -> None:
 
 @attrs.define(eq=False, kw_only=True)
 class Assets:
-    """Groups and assets, as the service keeps them."""
+    """Handles the requests about groups and assets."""
 
     clock: Clock
     table: AssetTable

@@ -1,4 +1,4 @@
-"""The sandbox's own time: the machine's, a test's, or one that moves only when it is told to."""
+"""The sandbox's clock: the machine's, a function of the caller's, or one that only ``advance`` moves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import attrs
 __all__ = ["Clock"]
 
 STEPPED_EPOCH = 1_760_000_000.0
-"""The wall time at which a stepped clock starts, so that a stepped run is the same on every day."""
+"""The wall time at which a stepped clock starts, so that every stepped run is the same."""
 
 
 @attrs.define(eq=False)
 class Clock:
-    """Seconds since the sandbox was made, and the wall time that goes with them.
+    """Seconds since the sandbox was created, and the corresponding wall time.
 
     :ivar source: where the seconds come from; None for the machine's monotonic clock.
     :ivar stepped: True when time moves by :meth:`advance` only.
@@ -40,7 +40,7 @@ class Clock:
         read = self.source or time.monotonic
         origin = self._origin = read()
         self._epoch = time.time()
-        # Asked several times for every request: a closure spares the look-ups.
+        # A closure, because it is called several times for every request and attribute look-ups take time.
         self.now = lambda: read() - origin
 
     def _stepped_now(self) -> float:
@@ -66,7 +66,7 @@ class Clock:
         await woken
 
     def advance(self, seconds: float) -> None:
-        """Move a stepped clock ``seconds`` on and wake who slept until then.
+        """Move a stepped clock ``seconds`` on and wake the sleepers that are due.
 
         :raises RuntimeError: the clock is not stepped.
         :raises ValueError: ``seconds`` is negative.

@@ -1,4 +1,4 @@
-"""What becomes of an upload, and how long it takes."""
+"""Decides whether an upload succeeds, and how long its processing takes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 import random
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 import attrs
 
 __all__ = ["Fate", "Fates", "ProcessingTime"]
 
 ProcessingTime: TypeAlias = float | Callable[[random.Random], float]
-"""Seconds until an asset is active: a number, or a function that draws one."""
+"""Seconds until an asset is active: a number, or a function of a random generator."""
 
 REASONS: Final = (
     "image width is less than 300 px",
@@ -23,7 +23,7 @@ REASONS: Final = (
 )
 
 TYPICAL: Final[Mapping[str, ProcessingTime]] = {
-    # What clients recorded: about 13 s for an image, 18 to 27 s for a video of 8 s.
+    # As clients measured: about 13 s for an image, 18 to 27 s for a video of 8 s.
     "image": lambda rng: 13.0 * math.exp(rng.gauss(0.0, 0.12)),
     "video": lambda rng: rng.uniform(18.0, 27.0),
     "audio": lambda rng: 10.0 * math.exp(rng.gauss(0.0, 0.15)),
@@ -33,11 +33,11 @@ TYPICAL: Final[Mapping[str, ProcessingTime]] = {
 
 @attrs.frozen
 class Fate:
-    """What becomes of one upload; build it by one of the four methods.
+    """How one upload ends; create it with one of the four class methods.
 
-    :ivar status: ``active``, ``failed``, or ``refused`` (the POST itself is answered with a refusal).
-    :ivar reason: why, for ``failed`` and ``refused``; None lets ``failed`` give no reason at all.
-    :ivar after: seconds from acceptance to the end before ``time_scale``; None draws them, infinity never ends.
+    :ivar status: ``active``, ``failed``, or ``refused`` (the POST itself is refused).
+    :ivar reason: why, for ``failed`` and ``refused``; None is a failure without a reason.
+    :ivar after: seconds from acceptance to the end, before ``time_scale``; None is random, infinity is never.
     :ivar http_status: the HTTP status of a refusal.
     :ivar code: the error code of a refusal.
     """
@@ -50,22 +50,22 @@ class Fate:
 
     @classmethod
     def active(cls, *, after: float | None = None) -> Self:
-        """Become active after ``after`` seconds."""
+        """Return: becomes active after ``after`` seconds."""
         return cls("active", None, after)
 
     @classmethod
     def failed(cls, reason: str | None = None, *, after: float | None = None) -> Self:
-        """Be accepted, then fail."""
+        """Return: is accepted, then fails with ``reason``."""
         return cls("failed", reason, after)
 
     @classmethod
     def stuck(cls) -> Self:
-        """Be accepted and never finish."""
+        """Return: is accepted and never finishes."""
         return cls("active", None, math.inf)
 
     @classmethod
     def refused(cls, reason: str, *, http_status: int = 422, code: str = "content_policy_violation") -> Self:
-        """Be refused at once: nothing is made."""
+        """Return: the POST is refused and creates nothing."""
         return cls("refused", reason, None, http_status, code)
 
 
@@ -74,10 +74,10 @@ _ACTIVE: Final = Fate()
 
 @attrs.define(eq=False, kw_only=True)
 class Fates:
-    """Decides the fate of every source. The same seed and source meet the same fate in any order of arrival.
+    """Decides the fate of every source. It depends on seed and source only, not on the order of arrival.
 
-    :ivar rules: fates by source URL; they go first.
-    :ivar decide: called with source URL and asset type where no rule fits; None leaves it to chance.
+    :ivar rules: fates by source URL; they have priority.
+    :ivar decide: called with source URL and asset type of all others; None is a random fate.
     """
 
     seed: int
@@ -90,7 +90,7 @@ class Fates:
     _rng: random.Random = attrs.field(init=False, factory=random.Random)
 
     def of(self, source_url: str, asset_type: str) -> tuple[Fate, float]:
-        """Return the fate of ``source_url`` and how many seconds it takes, ``time_scale`` included."""
+        """Return the fate of ``source_url`` and the seconds it takes, ``time_scale`` included."""
         rng = self._rng
         rng.seed(zlib.crc32(source_url.encode("utf-8", "surrogatepass"), self.seed & 0xFFFFFFFF))
         fate = self.rules.get(source_url)
@@ -105,13 +105,14 @@ class Fates:
             return fate, rng.uniform(1.0, 4.0) * self.time_scale
         if self.immediate and rng.random() < self.immediate:
             return fate, 0.0
-        law: Any = self.processing[asset_type]
-        return fate, (law(rng) if callable(law) else law) * self.time_scale
+        return fate, _drawn(self.processing[asset_type], rng) * self.time_scale
 
     def generation_takes(self, fate: Fate, number: int) -> float:
-        """Return how many seconds generation ``number`` takes to its ``fate``, ``time_scale`` included."""
+        """Return the seconds that generation ``number`` takes, ``time_scale`` included."""
         rng = self._rng
         rng.seed(self.seed * 1_000_003 + number)
-        law: Any = fate.after if fate.after is not None else self.processing["generation"]
-        seconds: float = law(rng) if callable(law) else law
-        return seconds * self.time_scale
+        return _drawn(self.processing["generation"] if fate.after is None else fate.after, rng) * self.time_scale
+
+
+def _drawn(time: ProcessingTime, rng: random.Random) -> float:
+    return time(rng) if callable(time) else time

@@ -1,4 +1,4 @@
-"""The answers that faults give in place of the right one."""
+"""The answers that faults give instead of the right one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PAGE: Final = "<html><head><title>{0} {1}</title></head><body><center><h1>{0} {
 
 
 def spoil(rule: Fault, right: Reply | None, rng: random.Random, clock: Clock, vintage: Vintage) -> Reply:
-    """Return what is answered where ``rule`` strikes.
+    """Return the answer to a request that gets the fault ``rule``.
 
-    :param right: the right answer; None where the work was not done.
+    :param right: the right answer, or None when the request was not applied.
     """
     if right is not None and rule.kind in {"slow", "truncated"}:
         right.end = "answer" if rule.kind == "slow" else "cut"
@@ -41,8 +41,8 @@ def _page(rule: Fault, rng: random.Random, clock: Clock, _: Vintage) -> Reply:
 
 
 def _rate_limited(rule: Fault, rng: random.Random, clock: Clock, _: Vintage) -> Reply:
-    # The service is known to send a 429 without any body as well.
-    if rng.random() < 0.5:  # noqa: PLR2004 - a coin
+    # The service also sends a 429 without a body.
+    if rng.random() < 0.5:  # noqa: PLR2004 - an even chance
         reply = Reply(429, b"")
     else:
         reply = refusal(429, "too many requests (request id: {id})", code="rate_limit_exceeded")
@@ -59,7 +59,7 @@ def _hint(rule: Fault, rng: random.Random, clock: Clock) -> str:
     if hint == "absurd":
         return f"Retry-After: {rng.choice(_ABSURD)}\r\n"
     if hint == "date":
-        # A date is whole seconds: rounded up, or it would often lie in the past when it is read.
+        # A date has whole seconds: it is rounded up, or it would often be in the past when it is read.
         return f"Retry-After: {formatdate(int(clock.wall()) + 2, usegmt=True)}\r\n"
     return f"Retry-After: {hint:g}\r\n"
 

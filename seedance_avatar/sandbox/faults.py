@@ -1,4 +1,4 @@
-"""Misbehaviour on request: each way in which a service, or the network before it, is known to fail."""
+"""Fault injection: each way in which the service, or the network in between, is known to fail."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FaultKind: TypeAlias = Literal[
     "unauthorized",
     "no_money",
 ]
-"""What can go wrong.
+"""The kinds of faults.
 
 ``rate_limited`` 429 · ``server_error`` 500, 502 or 504 with an HTML page · ``unavailable`` 503 · ``limiter_down``
 503 ``rate_limit_unavailable`` · ``dropped`` the connection closes, nothing was done · ``lost_answer`` it was done,
 the connection closes · ``reset`` the connection is reset · ``truncated`` half the body · ``empty`` and ``not_json``
-a 200 with such a body · ``refused`` 200 with ``success: false`` · ``slow`` late, otherwise well · ``unauthorized``
+a 200 with such a body · ``refused`` 200 with ``success: false`` · ``slow`` a right answer, but late · ``unauthorized``
 401 · ``no_money`` 402 or 403.
 """
 
@@ -39,28 +39,28 @@ RetryAfter: TypeAlias = float | Literal["date", "none", "absurd", "any"]
 
 _LASTING: Final = frozenset({"unauthorized", "no_money"})
 
-# Whether the work was done although the answer is none: by nature, or by the toss of a coin.
+# Whether the request is applied although its answer is wrong or missing: always, or at random.
 _DONE: Final = {"lost_answer": True, "truncated": True, "empty": True, "not_json": True, "slow": True}
 _EITHER: Final = frozenset({"server_error", "reset"})
 
 
 @attrs.define(eq=False, kw_only=True)
 class Fault:
-    """One rule: which requests misbehave, how often, and how.
+    """One rule: which requests get a fault, how often, and which.
 
     :ivar kind: one of :data:`FaultKind`.
-    :ivar probability: of each request that the rule is for.
-    :ivar times: how often it strikes before it is spent; None never is.
-    :ivar after: how many requests that the rule is for pass unharmed first.
+    :ivar probability: probability for each matching request.
+    :ivar times: number of faults after which the rule ends; None for no end.
+    :ivar after: number of matching requests that are answered normally first.
     :ivar method: ``GET`` or ``POST`` only.
     :ivar path: one kind of path only: ``groups``, ``assets`` (the POST), ``asset`` (the GET), ``generations`` (the
         POST), ``generation`` (the GET), ``uploads``, ``files``.
-    :ivar status: of ``server_error``: 500, 502 or 504; None draws one.
-    :ivar applied: of ``server_error`` and ``reset``: whether the work was done first; None tosses a coin.
+    :ivar status: of ``server_error``: 500, 502 or 504; None is random.
+    :ivar applied: of ``server_error`` and ``reset``: whether the request is applied first; None is random.
     :ivar retry_after: of ``rate_limited`` and ``unavailable``: whole seconds, a ``date`` a second from now, ``none``,
         something ``absurd``, or ``any`` of the first three.
     :ivar delay: of ``slow``: seconds.
-    :ivar hits: how often it has struck.
+    :ivar hits: number of faults so far.
     """
 
     kind: FaultKind = attrs.field(kw_only=False, validator=attrs.validators.in_(get_args(FaultKind)))
@@ -77,7 +77,7 @@ class Fault:
     _seen: int = attrs.field(init=False, default=0)
 
     def strikes(self, method: str, path: str, rng: random.Random) -> bool:
-        """Tell whether a request is hit, and count it."""
+        """Return whether this request gets the fault, and count it."""
         if (self.method is not None and method != self.method) or (self.path is not None and path != self.path):
             return False
         self._seen += 1
@@ -90,11 +90,11 @@ class Fault:
 
 
 class Faults:
-    """The faults of a sandbox. Rules are tried in order; a request meets one at most.
+    """The fault rules of a sandbox, tried in order; a request gets one fault at most.
 
     .. code-block:: python
 
-        sandbox.faults.add("lost_answer", method="POST", times=1)   # the next POST is applied, its answer lost
+        sandbox.faults.add("lost_answer", method="POST", times=1)   # the next POST is applied, but its answer is lost
         sandbox.faults.add("rate_limited", probability=0.1, retry_after=2)
         sandbox.faults.add("unauthorized", after=100)               # from the 101st request on
         sandbox.faults.clear()
@@ -108,9 +108,9 @@ class Faults:
     def everything(
         cls, probability: float, *, retry_after: RetryAfter = "any", delay: float = 0.2, seed: int = 0
     ) -> Self:
-        """Return every kind of fault that passes by itself, each with ``probability`` for every request.
+        """Return a rule for every kind of temporary fault, each with ``probability`` for every request.
 
-        A refused key and an empty account are not among them: they end a run.
+        A refused key and a low balance are not among them, because they end a run.
         """
         return cls(
             (
@@ -127,22 +127,22 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def add(self, kind: FaultKind, **knobs: Any) -> Fault:  # noqa: ANN401 - the fields of Fault
-        """Add a rule and return it; ``knobs`` are the fields of :class:`Fault`."""
-        rule = Fault(kind, **knobs)
+    def add(self, kind: FaultKind, **fields: Any) -> Fault:  # noqa: ANN401 - each field has its own type
+        """Add a rule and return it; ``fields`` are the fields of :class:`Fault`."""
+        rule = Fault(kind, **fields)
         self._rules.append(rule)
         return rule
 
     def remove(self, rule: Fault) -> None:
-        """Take a rule away again."""
+        """Remove a rule."""
         self._rules.remove(rule)
 
     def clear(self) -> None:
-        """Take all rules away."""
+        """Remove all rules."""
         self._rules.clear()
 
     def strike(self, method: str, path: str) -> Fault | None:
-        """Return the rule that hits this request, or None."""
+        """Return the rule that applies to this request, or None."""
         rng = self.rng
         for rule in self._rules:
             if rule.strikes(method, path, rng):
@@ -150,7 +150,7 @@ class Faults:
         return None
 
     def applies(self, rule: Fault) -> bool:
-        """Tell whether the work is done although this rule strikes."""
+        """Return whether the request is applied although it gets this fault."""
         if rule.kind in _EITHER:
-            return self.rng.random() < 0.5 if rule.applied is None else rule.applied  # noqa: PLR2004 - a coin
+            return self.rng.random() < 0.5 if rule.applied is None else rule.applied  # noqa: PLR2004 - an even chance
         return _DONE.get(rule.kind, False)

@@ -1,4 +1,4 @@
-"""The second host: where finished videos and uploaded files are fetched, without the key."""
+"""The files host: serves finished videos and uploaded files, without an API key."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class _File:
 
 @attrs.define(eq=False)
 class Files:
-    """What can be fetched, by path. Videos are made when somebody fetches them.
+    """The files by their path; the bytes are read when somebody fetches them.
 
     :ivar base: the URL of this host, once it listens.
-    :ivar url_lives: seconds for which the signed URL of a video is good; a fresh look at its task gives a fresh one.
+    :ivar url_lives: seconds for which the signed URL of a video is valid; a query of its task returns a new one.
     """
 
     clock: Clock
@@ -43,15 +43,15 @@ class Files:
     _files: dict[str, _File] = attrs.field(init=False, factory=dict)
 
     def put(self, path: str, read: Callable[[], bytes], mime_type: str, *, gone_at: float | None = None) -> None:
-        """Offer what ``read()`` returns at ``path``: to all and for good, or by signed URLs until ``gone_at``."""
+        """Serve what ``read()`` returns at ``path``: without end, or by signed URLs until ``gone_at``."""
         self._files[path] = _File(read, mime_type, math.inf if gone_at is None else gone_at, gone_at is not None)
 
     def has(self, url: str) -> bool:
-        """Tell whether ``url`` is one of this host."""
+        """Return whether ``url`` belongs to this host."""
         return bool(self.base) and url.startswith(f"{self.base}/")
 
     def url(self, path: str) -> str:
-        """Return where ``path`` can be fetched now."""
+        """Return a URL that is valid now for ``path``."""
         file = self._files[path]
         if not file.signed:
             return self.base + path

@@ -1,7 +1,7 @@
-"""Ids as the service makes them, from which the sandbox can tell the number of the thing they name.
+"""Ids in the service's format that encode the number of their item.
 
-A table of a million ids would cost more than all else that is known about the assets. So an id carries its
-number, scrambled by a multiplication that is undone on the way back; the table then confirms the rest.
+A table of a million ids would take more memory than all other facts about the assets. So an id contains its number,
+scrambled by a multiplication that has an inverse; the caller then confirms the rest of the id.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHIFT: Final = 0x5BD1E995
 
 
 class Ids:
-    """Makes the ids of one kind of thing: ``pa_<ULID>``, or the older ``asset-<time>-<rand>``."""
+    """Makes the ids of one kind: ``pa_<ULID>``, or the older ``asset-<time>-<rand>``."""
 
     __slots__ = ("_dated", "_inverse", "_salt", "_short", "_space", "_style")
 
@@ -36,12 +36,12 @@ class Ids:
         self._dated = f"{dated}-"
         self._space = _ULID_SPACE if style == "ulid" else _DATED_SPACE
         self._inverse = pow(_FACTOR, -1, self._space)
-        # Two sandboxes, or two kinds of one, shall not give out the same ids.
+        # Two sandboxes with different seeds, or two kinds of one sandbox, make different ids.
         rng = random.Random(f"{seed}/{short}")
         self._salt = "".join(rng.choice(_CROCKFORD) for _ in range(8))
 
     def mint(self, number: int, wall: float) -> str:
-        """Return the id of thing ``number``, made at ``wall`` seconds since the epoch."""
+        """Return the id of item ``number``, created at ``wall`` seconds since the epoch."""
         mixed = (number * _FACTOR + _SHIFT) % self._space
         pairs = _PAIRS
         if self._style == "ulid":
@@ -58,7 +58,7 @@ class Ids:
         return f"{self._dated}{time.strftime('%Y%m%d%H%M%S', time.gmtime(wall))}-{digits}"
 
     def number_of(self, text: str) -> int | None:
-        """Return the number that ``text`` would be the id of, or None; whoever asks confirms by :meth:`mint`."""
+        """Return the number encoded in ``text``, or None; the caller confirms it with :meth:`mint`."""
         try:
             if self._style == "ulid":
                 if not text.startswith(self._short):

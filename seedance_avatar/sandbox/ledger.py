@@ -1,4 +1,4 @@
-"""What truly arrived: the other half of every account that a client gives."""
+"""Everything that reached the sandbox, to compare with what a client reports."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Lane: TypeAlias = Literal["submit", "query"]
 
 @attrs.define(eq=False)
 class Ledger:
-    """Everything that reached the sandbox. Reading it is free for the server: views are built when asked for.
+    """Everything that reached the sandbox. Its entries are built when they are read.
 
     :ivar counts: how often each (method, kind of path, status) was answered; the status is 0 where the
         connection ended without an answer. Kinds: ``groups``, ``assets``, ``asset``, ``generations``,
         ``generation``, ``uploads``, ``files``, ``other``.
     :ivar groups: the groups by their ids.
     :ivar files: the local files that were uploaded.
-    :ivar downloads: what was asked of the files host.
+    :ivar downloads: the requests to the files host.
     :ivar deliveries: the attempts to deliver webhooks.
-    :ivar in_flight: requests being answered now; ``peak`` the most there ever were at one time.
+    :ivar in_flight: requests being answered now; ``peak`` is the highest number so far.
     """
 
     table: AssetTable
@@ -52,7 +52,7 @@ class Ledger:
     _indexed: int = attrs.field(init=False, default=0)
 
     def add_group(self, group: Group) -> None:
-        """Add a group that was made."""
+        """Add a group that was created."""
         self.groups[group.group_id] = group
         self._group_ids.append(group.group_id)
 
@@ -61,7 +61,7 @@ class Ledger:
         return self._group_ids[number]
 
     def note(self, account: str, lane: Lane, now: float, *, refused: bool) -> None:
-        """Note that a request of a lane arrived, and whether its rate limit refused it."""
+        """Record a request of a lane, and whether its rate limit refused it."""
         if self._keep_times:
             times = self._times.get((account, lane, refused))
             if times is None:
@@ -69,16 +69,16 @@ class Ledger:
             times.append(now)
 
     def __len__(self) -> int:
-        """How many uploads were applied."""
+        """Return the number of assets that were created."""
         return len(self.table)
 
     @property
     def uploads(self) -> Iterator[Upload]:
-        """The applied uploads, in the order in which they arrived."""
+        """The assets that were created, in order."""
         return map(self.upload, range(len(self.table)))
 
     def upload(self, number: int) -> Upload:
-        """Return the applied upload ``number``, from 0."""
+        """Return the asset ``number``, from 0."""
         table = self.table
         fate = table.fates[table.fate[number]]
         name, description = table.words.get(number, (None, None))
@@ -100,22 +100,22 @@ class Ledger:
         )
 
     def asset(self, asset_id: str) -> Upload | None:
-        """Return the upload that made ``asset_id``, or None."""
+        """Return the upload that created ``asset_id``, or None."""
         number = self.table.find(asset_id)
         return None if number is None else self.upload(number)
 
     def show_generations(self, view: Callable[[], list[Generation]]) -> None:
-        """Let ``view`` tell of the generations; the sandbox calls this."""
+        """Set the function that lists the generations; the sandbox calls this."""
         self._generations = view
 
     @property
     def generations(self) -> list[Generation]:
-        """The applied generations, in the order in which they arrived."""
+        """The generations that were created, in order."""
         return self._generations()
 
     @property
     def leaks(self) -> list[Download]:
-        """The downloads that carried an ``Authorization`` header, which none may."""
+        """The downloads with an ``Authorization`` header, which no download may have."""
         return [download for download in self.downloads if download.authorized]
 
     def _index(self) -> dict[str, list[int]]:
@@ -129,7 +129,7 @@ class Ledger:
         return self._by_url
 
     def uploads_of(self, source_url: str) -> list[Upload]:
-        """Return the applied uploads of ``source_url``, compared byte for byte.
+        """Return the uploads of ``source_url``, compared byte for byte.
 
         :raises LookupError: the sandbox keeps counters only.
         """
@@ -147,11 +147,11 @@ class Ledger:
         return twice
 
     def check(self, outcomes: Iterable[Any], *, group_id: str | None = None) -> list[str]:
-        """Compare the outcomes of an ingest, source by source, with what truly arrived.
+        """Compare the outcomes of an ingest, source by source, with what arrived.
 
         :param outcomes: ``Active``, ``Failed``, ``Pending``, ``InDoubt`` and ``Unsent``, as the ingest gave them.
-        :param group_id: look only at this group's uploads; give it when sources went into several groups.
-        :return: the disagreements in plain words; an empty list when the two agree.
+        :param group_id: compare this group's uploads only; needed when sources went into several groups.
+        :return: the differences, one line each; an empty list when there are none.
         :raises LookupError: the sandbox keeps counters only.
         """
         self._index()
@@ -159,7 +159,7 @@ class Ledger:
         return disagreements(kept, outcomes)
 
     def count(self, *, method: str | None = None, kind: str | None = None, status: int | None = None) -> int:
-        """Return how many requests were answered that match what is given."""
+        """Return the number of answered requests with this method, kind of path and status; None matches all."""
         return sum(
             n
             for (m, k, s), n in self.counts.items()
@@ -168,14 +168,14 @@ class Ledger:
 
     @property
     def throttled(self) -> int:
-        """How many requests were answered with 429."""
+        """The number of requests that were answered with 429."""
         return self.count(status=429)
 
     def times(self, lane: Lane = "submit", *, account: str | None = None, refused: bool = False) -> list[float]:
         """Return when the requests of a lane arrived, seconds on the sandbox's clock, in order.
 
-        :param account: one account's only.
-        :param refused: those that a rate limit refused instead of those that passed.
+        :param account: name of an account, or None for all.
+        :param refused: requests that a rate limit refused, instead of those that passed.
         """
         found: list[float] = []
         for (name, of_lane, was_refused), times in self._times.items():
@@ -190,7 +190,7 @@ class Ledger:
         return max((index + 1 - bisect_right(times, moment - seconds) for index, moment in enumerate(times)), default=0)
 
     def summary(self) -> dict[str, Any]:
-        """Return the accounts as plain values, ready for JSON."""
+        """Return the totals as plain values for JSON."""
         table, now = self.table, self.table.clock.now()
         states = Counter(table.status(number, now) for number in range(len(table)))
         return {

@@ -1,7 +1,7 @@
-"""How fast an account may go: rate limits as gates that say how long to wait.
+"""Rate limits of an account: token buckets and sliding windows.
 
-All gates of a lane must be open for a request to pass, and a refused request takes nothing from any of them,
-as the service promises of its 429.
+All limits of a lane must admit a request, and a refused request takes nothing from any of them, as the service
+promises of its 429.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Gate(Protocol):
     """One limit of one lane."""
 
     def wait(self, now: float) -> float:
-        """Return the seconds until a request may pass: 0 when one may now. Nothing is taken."""
+        """Return the seconds until a request may pass, 0 for now. Takes nothing."""
 
     def take(self, now: float) -> None:
-        """Let one request pass."""
+        """Count one request."""
 
     def state(self, now: float) -> tuple[int, int, float]:
-        """Return what is announced: the limit, how much of it is left, the seconds until it is whole again."""
+        """Return the values of the ``X-RateLimit`` headers: the limit, what is left of it, the seconds to its reset."""
 
 
 @attrs.define(eq=False)
 class Bucket:
-    """A token bucket: ``rate`` requests a second, and up to ``burst`` at once after a quiet time."""
+    """A token bucket: ``rate`` requests a second, and up to ``burst`` at once after a pause."""
 
     rate: float = attrs.field(validator=attrs.validators.gt(0))
     burst: float = attrs.field(default=1, validator=attrs.validators.ge(1))
@@ -52,8 +52,8 @@ class Bucket:
         return self._level
 
     def wait(self, now: float) -> float:
-        """Return the seconds until a token is there."""
-        # A waiter that comes back exactly when told shall not be sent away over the last bit of a float.
+        """Return the seconds until there is a token."""
+        # Less than 1.0, so that a client that returns after exactly this time is not refused by a rounding error.
         missing = 1.0 - 1e-9 - self._fill(now)
         return max(0.0, missing / self.rate)
 
@@ -80,13 +80,13 @@ class Window:
             self._passed.popleft()
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the oldest request that is in the way has left the window."""
+        """Return the seconds until enough requests have left the window."""
         self._forget(now)
         in_the_way = len(self._passed) - self.limit
         return 0.0 if in_the_way < 0 else self._passed[in_the_way] + self.seconds - now
 
     def take(self, now: float) -> None:
-        """Note a request."""
+        """Count a request."""
         self._passed.append(now)
 
     def state(self, now: float) -> tuple[int, int, float]:
@@ -100,10 +100,10 @@ class Window:
 class RateLimits:
     """The limits of one account, for its submissions (POST) and its queries (GET). All can be changed at any time.
 
-    :ivar submits: the gates of the submissions; none means no limit.
-    :ivar queries: the gates of the queries.
+    :ivar submits: the limits of submissions; empty for none.
+    :ivar queries: the limits of queries; empty for none.
     :ivar announce: send ``X-RateLimit-*`` headers.
-    :ivar retry_after: how a 429 tells when to come back: whole ``seconds``, a ``date``, or ``none``.
+    :ivar retry_after: form of ``Retry-After`` in a 429: whole ``seconds``, a ``date``, or ``none``.
     :ivar reset: whether ``X-RateLimit-Reset`` counts ``seconds`` from now or names the ``epoch`` second.
     """
 
@@ -132,7 +132,7 @@ class RateLimits:
         query_burst: float = 1,
         announce: bool = True,
     ) -> Self:
-        """Return token buckets of so many a second; None leaves a lane without limit."""
+        """Return token buckets with these rates a second; None is no limit for that lane."""
         return cls(
             submits=() if submits is None else (Bucket(submits, submit_burst),),
             queries=() if queries is None else (Bucket(queries, query_burst),),

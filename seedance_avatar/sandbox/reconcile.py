@@ -1,4 +1,4 @@
-"""Do a client's outcomes agree with what truly arrived? Every source is looked at."""
+"""Compares a client's outcomes with the uploads that arrived, source by source."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["disagreements"]
 
 
 def disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[str]:
-    """Return in plain words where ``outcomes`` and ``uploads`` disagree.
+    """Return the differences between ``outcomes`` and ``uploads``, one line each.
 
-    An outcome with an asset stands for exactly one upload, of that id and that URL (several outcomes of one asset
-    are the same source given several times). One in doubt stands for one upload or none. The others stand for
-    none. An upload that no outcome stands for is a disagreement too. URLs are compared byte for byte.
+    An outcome with an asset accounts for exactly one upload, with that id and that URL; several outcomes of one asset
+    are the same source given several times. An outcome in doubt accounts for one upload or none, any other for none.
+    An upload without an outcome is a difference too. URLs are compared byte for byte.
     """
     unclaimed: dict[str, dict[str, Upload]] = {}
     by_id: dict[str, Upload] = {}
@@ -27,14 +27,14 @@ def disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[st
         by_id[upload.asset_id] = upload
 
     found: list[str] = []
-    told: dict[str, set[str]] = {}
+    reported: dict[str, set[str]] = {}
     doubtful: dict[str, set[tuple[Any, ...]]] = {}
     for outcome in outcomes:
         source, kind = outcome.source, type(outcome).__name__
-        told.setdefault(source.source_url, set()).add(kind)
+        reported.setdefault(source.source_url, set()).add(kind)
         asset = getattr(outcome, "asset", None)
         if kind == "InDoubt":
-            # The same source twice among what is pending is one upload, and one doubt.
+            # The same source given twice is one upload, and in doubt once.
             same = (source.key,) if source.key is not None else (source.asset_type,)
             doubtful.setdefault(source.source_url, set()).add(same)
         elif asset is not None:
@@ -49,14 +49,14 @@ def disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[st
         spare = len(left) - len(doubtful.get(url, ()))
         if spare > 0:
             ids = ", ".join(sorted(left))
-            kinds = " and ".join(sorted(told.get(url, ()))) or "no outcome at all"
+            kinds = " and ".join(sorted(reported.get(url, ()))) or "no outcome at all"
             found.append(
-                f"{redact_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), told as {kinds}"
+                f"{redact_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), reported as {kinds}"
             )
     return found
 
 
-def _about_asset(outcome: Any, kind: str, upload: Upload | None) -> list[str]:  # noqa: ANN401 - an outcome of any kind
+def _about_asset(outcome: Any, kind: str, upload: Upload | None) -> list[str]:  # noqa: ANN401 - any class of outcome
     label = f"{redact_url(outcome.source.source_url)}: {kind} {safe_text(outcome.asset.asset_id, 64)}"
     if upload is None:
         return [f"{label}, which was never made"]

@@ -1,4 +1,4 @@
-"""The entries of the ledger: frozen facts. Times are seconds on the sandbox's clock."""
+"""The entries of the ledger, as immutable values. Times are seconds on the sandbox's clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Delivery", "Download", "FileUpload", "Generation", "Group", "Upload"
 
 @attrs.frozen(kw_only=True)
 class Group:
-    """A group that was made."""
+    """A group that was created."""
 
     group_id: str
     number: int
@@ -26,13 +26,13 @@ class Group:
 
 @attrs.frozen(kw_only=True)
 class Upload:
-    """A POST of an asset that was applied: the asset exists, whether or not anybody was told.
+    """An asset that was created by a POST, whether or not its answer arrived.
 
-    :ivar at: when it was accepted; ``ready_at`` when it ends.
-    :ivar fate: ``active`` or ``failed``: what it ends as; ``reason`` why, where there is a reason.
-    :ivar status: what it is at the time of asking.
-    :ivar answered: True when the answer was written whole to an open connection.
-    :ivar looks: how often its status was asked for.
+    :ivar at: when it was accepted; ``ready_at`` when processing ends.
+    :ivar fate: its final status, ``active`` or ``failed``; ``reason`` why, where there is a reason.
+    :ivar status: its status when this entry was read.
+    :ivar answered: True when the whole answer to the POST was written to an open connection.
+    :ivar looks: how often its status was queried.
     """
 
     asset_id: str
@@ -53,14 +53,14 @@ class Upload:
 
 @attrs.frozen(kw_only=True)
 class Generation:
-    """A POST of a generation that was applied: the task exists, and was paid for.
+    """A generation task that was created by a POST and paid for.
 
     :ivar request: its body.
-    :ivar at: when it was accepted; ``ready_at`` when it ends.
-    :ivar fate: ``completed`` or ``failed``: what it ends as; ``reason`` why, where there is a reason.
-    :ivar status: what it is at the time of asking.
+    :ivar at: when it was accepted; ``ready_at`` when processing ends.
+    :ivar fate: its final status, ``completed`` or ``failed``; ``reason`` why, where there is a reason.
+    :ivar status: its status when this entry was read.
     :ivar repeats: how often the same ``client_business_id`` was posted again, and answered with this task.
-    :ivar looks: how often it was asked for.
+    :ivar looks: how often its status was queried.
     """
 
     task_id: str
@@ -78,7 +78,7 @@ class Generation:
 
 @attrs.frozen(kw_only=True)
 class FileUpload:
-    """A local file that was uploaded, whole."""
+    """A local file that was uploaded completely."""
 
     file_id: str
     url: str
@@ -93,8 +93,7 @@ class FileUpload:
 class Download:
     """A request to the files host.
 
-    :ivar authorized: True when it carried an ``Authorization`` header. It must not: the key is none of that host's
-        business.
+    :ivar authorized: True when it had an ``Authorization`` header, which would send the API key to another host.
     :ivar ranged: its ``Range`` header, or None.
     """
 

@@ -1,7 +1,7 @@
-"""Answers, from a Python value to the bytes on the wire, and the shapes that refusals take.
+"""HTTP answers and how they are written, and the JSON formats of refusals.
 
-The whole head is written as one string: building a general response object would cost more than all the
-rest of a request, and a sandbox that is slower than its client measures itself.
+An answer is written directly, because aiohttp's response object would take more time than all the rest of a request,
+and a benchmark would then measure the sandbox instead of the client.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Reply:
-    """One answer, or the way in which there is none.
+    """One answer, or a connection that ends without one.
 
-    :ivar end: ``answer`` writes it whole, ``cut`` only the first half of its body, ``close`` ends the connection
-        without a byte, ``reset`` does so rudely.
-    :ivar sent: called once the whole answer is on its way.
+    :ivar end: ``answer`` writes all of it, ``cut`` only half of the body, ``close`` closes the connection without an
+        answer, ``reset`` resets it.
+    :ivar sent: called once the whole answer was written.
     """
 
     __slots__ = ("body", "content_type", "end", "headers", "keep_alive", "request_id", "sent", "status")
@@ -41,7 +41,7 @@ class Reply:
         self.sent: Callable[[], None] | None = None
         self.keep_alive: bool = True
 
-    # What follows is the part of aiohttp's StreamResponse that its server asks for.
+    # The methods of aiohttp's StreamResponse that its server calls.
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Write the answer to the connection of ``request``."""
@@ -73,10 +73,10 @@ class Reply:
         """Do nothing: :meth:`prepare` wrote everything."""
 
 
-class Refused(Exception):  # noqa: N818 - it says what happened, and it never leaves the sandbox
+class Refused(Exception):  # noqa: N818 - the name says what happened, and the sandbox catches it itself
     """Ends the handling of a request with a refusal.
 
-    :ivar reply: what is answered.
+    :ivar reply: the answer.
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -85,7 +85,7 @@ class Refused(Exception):  # noqa: N818 - it says what happened, and it never le
 
 
 def hung_up(end: Literal["close", "reset"] = "close") -> Reply:
-    """Return the end of a connection without an answer."""
+    """Return a reply that ends the connection without an answer."""
     reply = Reply(0, b"")
     reply.end = end
     return reply
@@ -97,11 +97,11 @@ def as_json(value: Any, status: int = 200) -> Reply:  # noqa: ANN401 - any JSON 
 
 
 def refusal(status: int, message: str, *, code: str | int = "", kind: str = "invalid_request_error") -> Reply:
-    """Return a refusal in the engine's shape ``{"error": {"message", "type", "code"}}``."""
+    """Return a refusal in the New API gateway's format ``{"error": {"message", "type", "code"}}``."""
     return as_json({"error": {"message": message, "type": kind, "param": "", "code": code}}, status)
 
 
 def refusal_in_envelope(status: int, message: str, **more: Any) -> Reply:  # noqa: ANN401 - any JSON value
-    """Return a refusal in the shape of the private-avatar endpoints, ``{"message", "success": false}``."""
+    """Return a refusal in the format of the private-avatar endpoints, ``{"message", "success": false}``."""
     body: Mapping[str, Any] = {"message": message, "success": False, **more}
     return as_json(body, status)

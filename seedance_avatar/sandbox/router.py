@@ -1,4 +1,4 @@
-"""From a request to its answer: who calls, may they, does a fault strike, and whose work it is."""
+"""Routes a request to its handler: checks the key, applies limits and faults, and counts the answer."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ POST {uploads.PREFIX}images (or videos, audios)
      multipart/form-data with the field: file
 
 Every call needs the header  Authorization: Bearer <key>
-GET  /sandbox/ledger needs none, and tells what truly arrived.
+GET  /sandbox/ledger needs none; it answers with counts of what arrived.
 """
 
 
 def _route(method: str, path: str) -> tuple[str, str]:
-    """Return the kind of a path, as the ledger counts it, and the id (or the kind of upload) it ends in."""
+    """Return the kind of a path, as the ledger counts it, and the id or kind of upload at its end."""
     if method == "POST":
         if path in _POSTS:
             return _POSTS[path], ""
@@ -63,7 +63,7 @@ def _route(method: str, path: str) -> tuple[str, str]:
 
 @attrs.define(eq=False, kw_only=True)
 class Front:
-    """What every request meets first, at the API and at the files host.
+    """Answers every request, to the API and to the files host.
 
     :ivar latency: seconds that every answer of the API takes.
     """
@@ -78,13 +78,13 @@ class Front:
     uploads: uploads.Uploads
     files: Files
     latency: float
-    _desks: dict[str, Callable[[Account, Any], Reply]] = attrs.field(init=False)
+    _handlers: dict[str, Callable[[Account, Any], Reply]] = attrs.field(init=False)
     _requests: int = attrs.field(init=False, default=0)
     _second: int = attrs.field(init=False, default=-1)
     _date: str = attrs.field(init=False, default="")
 
     def __attrs_post_init__(self) -> None:
-        self._desks = {
+        self._handlers = {
             "groups": self.assets.create_group,
             "assets": self.assets.create,
             "asset": self.assets.look,
@@ -101,7 +101,7 @@ class Front:
         return await self._counted(request.method, kind, self._api(request, kind, name))
 
     async def answer_file(self, request: web.BaseRequest) -> Reply:
-        """Answer a request to the files host, which knows no keys."""
+        """Answer a request to the files host, which needs no key."""
         return await self._counted(request.method, "files", self._file(request))
 
     async def _counted(self, method: str, kind: str, answering: Coroutine[None, None, Reply]) -> Reply:
@@ -113,7 +113,7 @@ class Front:
         try:
             reply = await answering
         except ConnectionError:
-            # The client hung up in the middle of its request: nothing was done, nobody is there to be told.
+            # The client closed the connection during its request: nothing was done, and there is nobody to answer.
             reply = hung_up()
         finally:
             ledger.in_flight -= 1
@@ -128,7 +128,7 @@ class Front:
         return reply
 
     async def _api(self, request: web.BaseRequest, kind: str, name: str) -> Reply:
-        # A local file is read as it comes, under a limit of its own; all else is small.
+        # An uploaded file is read in chunks, up to its own limit; all other bodies are small.
         body = await request.read() if kind != "uploads" and request.body_exists else b""
         if self.latency:
             await self.clock.sleep(self.latency)
@@ -136,19 +136,19 @@ class Front:
         account = self.accounts.of_header(authorization)
         if account is None:
             return unauthorized(authorization)
-        told = body if request.method == "POST" and kind != "uploads" else name
+        argument = body if request.method == "POST" and kind != "uploads" else name
         headers, reply = self._limited(account, request.method, kind)
         if reply is None:
             rule = self.faults.strike(request.method, kind) if self.faults else None
             if rule is None:
-                reply = await self._do(request, account, kind, told)
+                reply = await self._do(request, account, kind, argument)
             else:
-                reply = await self._misbehave(rule, lambda: self._do(request, account, kind, told))
+                reply = await self._misbehave(rule, lambda: self._do(request, account, kind, argument))
         reply.headers += headers
         return reply
 
     def _limited(self, account: Account, method: str, kind: str) -> tuple[str, Reply | None]:
-        """Return the headers that tell of the limits, and the refusal where they are reached."""
+        """Return the rate-limit headers, and the refusal if a limit is reached."""
         if kind == "uploads":
             return "", None
         lane: Lane = "submit" if method == "POST" else "query"
@@ -161,11 +161,11 @@ class Front:
         self.ledger.note(account.name, lane, now, refused=refused is not None)
         return headers, refused
 
-    async def _do(self, request: web.BaseRequest, account: Account, kind: str, told: Any) -> Reply:  # noqa: ANN401 - a name or a body
+    async def _do(self, request: web.BaseRequest, account: Account, kind: str, argument: Any) -> Reply:  # noqa: ANN401 - a name or a body
         try:
             if kind == "uploads":
-                return await self.uploads.receive(told, account, request)
-            return self._desks[kind](account, told)
+                return await self.uploads.receive(argument, account, request)
+            return self._handlers[kind](account, argument)
         except Refused as refused:
             return refused.reply
 

@@ -1,4 +1,4 @@
-"""The sandbox itself: one aiohttp server that answers as the service does, and what a user turns to change it."""
+"""The class ``Sandbox``: a server that answers as the service does, and the options that change its behaviour."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _says_real_person(url: str) -> bool:
 
 
 class Sandbox:
-    """A real local ToAPIs on a loopback port: what the service does, without its bill.
+    """A local server that answers as ToAPIs does, on a loopback port and free of charge.
 
     .. code-block:: python
 
@@ -42,39 +42,39 @@ class Sandbox:
                 ...
         assert sandbox.ledger.check(outcomes) == []
 
-    It belongs to the loop that started it; clients may live in any loop or process. After :meth:`aclose` it can be
-    started again, on the same port and with everything it knew: that is how an outage is played.
+    It runs in the event loop that started it; clients may run in any loop or process. After :meth:`aclose` it can be
+    started again on the same port with all its data, which simulates an outage.
 
-    :param keys: the accepted API keys. In a sequence each key is an account of its own; a mapping names the account
-        of each key, so that several keys can be one account.
+    :param keys: the accepted API keys. In a sequence each key has an account of its own; a mapping gives the name of
+        each key's account, so that several keys can share one.
     :param host: the address to listen on.
     :param port: the port; 0 takes a free one.
-    :param seed: what the processing times, the failures and the faults are drawn from.
+    :param seed: seed of the random processing times, failures and faults.
     :param time_scale: factor on all processing times: 0.02 makes 13 seconds of an image 0.26 seconds.
     :param processing: seconds until an asset is active by asset type, and ``generation`` for a video, each a number
-        or a function that draws it from a ``random.Random``; by default about 13 s for an image, 18 to 27 s for a
+        or a function of a ``random.Random``; by default about 13 s for an image, 18 to 27 s for a
         video, about 10 s for audio, and 1 to 5 minutes for a generation.
     :param fail_rate: the share of sources that fail while processing, within 1 to 4 s. The same sources in every run.
     :param immediate: the share of sources that are active at once.
-    :param fates: called with source URL and asset type, returns the :class:`Fate` or None for chance.
+    :param fates: called with source URL and asset type, returns a :class:`Fate`, or None for a random one.
     :param limits: the rate limits of each account, or None for none; see :class:`RateLimits`.
-    :param quota: what each account may spend, or None for no end: an upload costs 1, a video 10.
+    :param quota: the balance of each account, or None for an unlimited one: an upload costs 1, a video 10.
     :param latency: seconds that every answer takes.
-    :param videos: called with the body of a generation, returns its :class:`Fate` or None for *completed*.
-    :param real_person: tells whether the image at a plain URL shows a real person, for which a generation is
-        refused; by default when the URL contains ``real-person``.
-    :param url_lives: seconds, before ``time_scale``, for which the URL of a video is good; a fresh look at its task
-        gives a fresh one, until the video is gone 24 hours after it was finished.
-    :param webhook_secrets: what webhooks are signed with; each signs.
-    :param faults: the faults to begin with; see :class:`Faults`.
-    :param vintage: how the answers are dressed; see :class:`Vintage`.
+    :param videos: called with the body of a generation, returns its :class:`Fate`, or None for *completed*.
+    :param real_person: returns whether the image at a URL shows a real person, for which a generation is refused;
+        by default whether the URL contains ``real-person``.
+    :param url_lives: seconds, before ``time_scale``, for which the URL of a video is valid; a query of its task returns
+        a new one, until the video is deleted 24 hours after it was finished.
+    :param webhook_secrets: secrets that webhooks are signed with, all of them.
+    :param faults: the faults at the start; see :class:`Faults`.
+    :param vintage: the format of the answers; see :class:`Vintage`.
     :param allow_private: accept source URLs that are not public, which the service refuses.
-    :param ledger: ``all`` keeps every URL, ``counters`` only numbers (some 40 bytes an asset) for the largest runs.
+    :param ledger: ``all`` keeps every URL, ``counters`` only numbers, some 40 bytes an asset, for very large runs.
     :param clock: a function that returns seconds, instead of the machine's monotonic clock.
-    :param stepped: let time stand still except for :meth:`advance`.
+    :param stepped: stop the clock; only :meth:`advance` moves it.
     """
 
-    def __init__(  # noqa: PLR0913 - every knob has its default and its name
+    def __init__(  # noqa: PLR0913 - every option has a default and is given by name
         self,
         *,
         keys: Sequence[str] | Mapping[str, str] = ("sk-sandbox",),
@@ -148,7 +148,7 @@ class Sandbox:
             secrets=webhook_secrets,
             time_scale=time_scale,
         )
-        generations.accepted = self._webhooks.owe
+        generations.accepted = self._webhooks.schedule
         self._front = Front(
             clock=self._clock,
             accounts=self._accounts,
@@ -163,11 +163,11 @@ class Sandbox:
         )
         self._listeners: list[tuple[asyncio.Server, web.ServerRunner]] = []
 
-    # Its life
+    # Starting and stopping
 
     @property
     def url(self) -> str:
-        """The base URL, as ``AvatarSession(base_url=…)`` takes it; known once it was started."""
+        """The base URL, for ``AvatarSession(base_url=…)``; known once it was started."""
         return f"http://{self._host}:{self._port}"
 
     @property
@@ -176,7 +176,7 @@ class Sandbox:
         return f"http://{self._host}:{self._files_port}"
 
     async def start(self) -> Self:
-        """Listen; return the sandbox.
+        """Start listening; return the sandbox.
 
         :raises OSError: the port is taken.
         :raises RuntimeError: it is running already.
@@ -194,7 +194,7 @@ class Sandbox:
         self._webhooks.open()
         return self
 
-    async def _listen(self, handler: Any, port: int) -> int:  # noqa: ANN401 - Reply is what aiohttp's server asks of an answer
+    async def _listen(self, handler: Any, port: int) -> int:  # noqa: ANN401 - aiohttp's type is StreamResponse, whose part in use Reply implements
         server = web.Server(handler, access_log=None, tcp_keepalive=False)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
@@ -208,8 +208,8 @@ class Sandbox:
         listeners, self._listeners = self._listeners, []
         loop = asyncio.get_running_loop()
         for listener, runner in listeners:
-            # Closed in the turn in which it accepts, asyncio's server leaves that connection open for ever. So it
-            # accepts no more first, and who was accepted gets the two turns that his task and his protocol take.
+            # A connection that asyncio's server accepts in the iteration in which it is closed would stay open.
+            # So it stops accepting first, and an accepted connection gets the two iterations that it takes to set up.
             for listening in listener.sockets:
                 with contextlib.suppress(NotImplementedError):  # on Windows
                     loop.remove_reader(listening)
@@ -219,7 +219,7 @@ class Sandbox:
             await runner.cleanup()
 
     async def aclose(self) -> None:
-        """Stop listening and end all connections; what it knows, it keeps. May be called twice."""
+        """Stop listening and close all connections; the data is kept. May be called twice."""
         await self._webhooks.aclose()
         await self._stop_listening()
 
@@ -233,7 +233,7 @@ class Sandbox:
 
     @property
     def faults(self) -> Faults:
-        """The faults: add rules, take them away."""
+        """The fault rules; add rules to it, or remove them."""
         return self._front.faults
 
     @faults.setter
@@ -250,18 +250,18 @@ class Sandbox:
         self._front.latency = seconds
 
     def fail(self, source_url: str, *, reason: str | None = None, after: float | None = None) -> None:
-        """Let ``source_url`` fail with ``reason``, ``after`` seconds (times ``time_scale``) from its acceptance."""
+        """Make ``source_url`` fail with ``reason``, ``after`` seconds (times ``time_scale``) from its acceptance."""
         self._fates.rules[source_url] = Fate.failed(reason, after=after)
 
     def decide(self, source_url: str, fate: Fate | None) -> None:
-        """Give ``source_url`` a fate; None leaves it to chance again. Assets that exist keep theirs."""
+        """Set the fate of ``source_url``; None makes it random again. Assets that exist keep theirs."""
         if fate is None:
             self._fates.rules.pop(source_url, None)
         else:
             self._fates.rules[source_url] = fate
 
     def advance(self, seconds: float) -> None:
-        """Move the time of a stepped sandbox ``seconds`` on.
+        """Move the clock of a stepped sandbox ``seconds`` forward.
 
         :raises RuntimeError: the sandbox is not stepped.
         """
@@ -269,7 +269,7 @@ class Sandbox:
 
     @property
     def now(self) -> float:
-        """Seconds on the sandbox's clock, as the ledger writes them."""
+        """Seconds on the sandbox's clock, as in the ledger."""
         return self._clock.now()
 
     def account(self, key: str = "sk-sandbox") -> Account:

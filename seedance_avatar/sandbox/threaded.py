@@ -1,4 +1,4 @@
-"""A sandbox in a thread of its own, for whoever has no loop to run it in or does not want to share one."""
+"""Runs a sandbox in a thread with an event loop of its own, for code that has none to share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["in_thread"]
 
 
 @contextmanager
-def in_thread(**options: Any) -> Iterator[Sandbox]:  # noqa: ANN401 - the options of Sandbox
-    """Run a :class:`Sandbox` with these ``options`` in a thread for the time of a ``with``.
+def in_thread(**options: Any) -> Iterator[Sandbox]:  # noqa: ANN401 - each option of Sandbox has its own type
+    """Run a :class:`Sandbox` with these ``options`` in a thread, during the ``with`` block.
 
-    Its plain methods and its ledger may be used from the thread that holds it.
+    Its methods that are not coroutines, and its ledger, may be used from the calling thread.
 
     :raises OSError: its port is taken.
     """

@@ -1,4 +1,4 @@
-"""Uploads of local files: one multipart field, kept in memory and offered by the files host."""
+"""The upload endpoints for local files: one multipart field, kept in memory and served by the files host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["PREFIX", "Uploads"]
 PREFIX: Final = "/v1/uploads/"
 _MB: Final = 1_000_000
 
-# By kind: the most bytes, and the formats by their file extension.
+# For each kind, the largest size in bytes, and the media type of each file extension.
 _KINDS: Final[dict[str, tuple[int, dict[str, str]]]] = {
     "images": (
         10 * _MB,
@@ -38,7 +38,7 @@ def _refuse(message: str) -> NoReturn:
 
 @attrs.define(eq=False, kw_only=True)
 class Uploads:
-    """The three upload endpoints."""
+    """Handles uploads of images, videos and audio files."""
 
     clock: Clock
     ledger: Ledger
@@ -48,8 +48,8 @@ class Uploads:
     async def receive(self, kind: str, account: Account, request: web.BaseRequest) -> Reply:
         """Answer ``POST /v1/uploads/{kind}``.
 
-        :raises Refused: it is no multipart with a ``file`` of a format that this kind takes, or too large.
-        :raises ConnectionError: the client hung up in the middle of it.
+        :raises Refused: it has no field ``file`` in a format of this kind, or it is too large.
+        :raises ConnectionError: the client closed the connection during the upload.
         """
         if kind not in _KINDS:
             raise Refused(refusal_in_envelope(404, "no such kind of upload"))
@@ -74,8 +74,8 @@ class Uploads:
             at=now,
         )
         self.ledger.files.append(entry)
-        told = {"id": entry.file_id, "url": entry.url, "mime_type": entry.mime_type, "size": entry.size}
-        return as_json({"success": True, "message": "", "data": told})
+        data_of_file = {"id": entry.file_id, "url": entry.url, "mime_type": entry.mime_type, "size": entry.size}
+        return as_json({"success": True, "message": "", "data": data_of_file})
 
 
 async def _read_file(request: web.BaseRequest, most: int) -> tuple[str, bytes]:
@@ -92,5 +92,5 @@ async def _read_file(request: web.BaseRequest, most: int) -> tuple[str, bytes]:
                 _refuse("the file is empty")
             return part.filename or "", bytes(data)
     except (ValueError, AssertionError):
-        _refuse("the body is no multipart/form-data")
+        _refuse("the body is not multipart/form-data")
     _refuse("the field file is missing")

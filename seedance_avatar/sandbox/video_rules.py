@@ -1,4 +1,4 @@
-"""Is this a generation that the service accepts: every rule of its page, in the order of the fields."""
+"""Checks the body of a generation against the rules of the service's documentation, field by field."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODELS: Final = {
     "seedance-2": _Model(),
     "seedance-2-fast": _Model(),
     "seedance-2-mini": _Model(auto=False),
-    "seedance-2-5": _Model(30, True, {"image": 30, "video": 10, "audio": 10}, 50, True),  # noqa: FBT003 - a row of a table
+    "seedance-2-5": _Model(30, True, {"image": 30, "video": 10, "audio": 10}, 50, True),  # noqa: FBT003 - the columns are named in the class above
     "doubao-seedance-2-0": _Model(),
     "doubao-seedance-2-0-fast": _Model(),
 }
@@ -40,7 +40,7 @@ _MODELS: Final = {
 
 @attrs.frozen
 class Medium:
-    """One picture, video or sound that a generation refers to."""
+    """One image, video or audio that a generation refers to."""
 
     kind: str
     url: str
@@ -52,11 +52,11 @@ def _refuse(message: str, *, code: str = "InvalidParameter") -> NoReturn:
 
 
 def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> list[Medium]:
-    """Return what the body of a generation refers to, images first, then videos, then audios.
+    """Return the media that the body of a generation refers to: images, then videos, then audio.
 
     A field called ``ratio`` is ignored, as the service ignores it.
 
-    :param may_fetch: whether the service could fetch a URL.
+    :param may_fetch: returns whether the service could fetch a URL.
     :raises Refused: the body breaks a rule.
     """
     model = _MODELS.get(wanted["model"]) if isinstance(wanted.get("model"), str) else None

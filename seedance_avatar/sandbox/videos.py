@@ -1,4 +1,4 @@
-"""Video generations: accepted, queued, in progress, and a finished video on the files host."""
+"""The endpoints for video generations; a finished video is served by the files host."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PREFIX: Final = "/v1/videos/generations"
 PRICE: Final = 10.0
 _DAY: Final = 86_400.0
 _DURATION: Final = 5
-"""Seconds of a video for which none, 0 or -1 (as the model likes) was asked."""
-_QUEUED: Final = 0.1  # the share of its time that a task is queued
+"""Seconds of a video whose request gives no duration, or 0 or -1, which let the model choose."""
+_QUEUED: Final = 0.1  # the part of its time in which a task is queued
 _STICKS_AT: Final = 10
 _REAL_PERSON: Final = "InputImageSensitiveContentDetected.PrivacyInformation"
 
 
 @attrs.define(eq=False, kw_only=True)
 class Task:
-    """A generation as the service keeps it; what its status is follows from the time of asking."""
+    """A generation; its status is computed from the time at which it is queried."""
 
     task_id: str
     number: int
@@ -55,7 +55,7 @@ class Task:
 
     @property
     def business_id(self) -> str | None:
-        """The caller's own id of it."""
+        """The ``client_business_id`` of the request, or None."""
         found = self.request.get("client_business_id")
         return found if isinstance(found, str) else None
 
@@ -68,10 +68,10 @@ class Task:
 
 @attrs.define(eq=False, kw_only=True)
 class Videos:
-    """The generations of all accounts.
+    """Handles the requests about generations.
 
     :ivar decide: called with the body of a generation, returns its fate or None for *completed*.
-    :ivar shows_real_person: whether the image at a plain URL is refused for showing a real person.
+    :ivar shows_real_person: returns whether the image at a URL is refused because it shows a real person.
     :ivar accepted: called with each new task that asks for a webhook.
     """
 
@@ -91,7 +91,7 @@ class Videos:
     def create(self, account: Account, body: bytes) -> Reply:
         """Answer ``POST /v1/videos/generations``.
 
-        :raises Refused: it breaks a rule, an asset is not active, a real person is shown, the money is gone.
+        :raises Refused: it breaks a rule, an asset is not active, an image shows a real person, or the balance is low.
         """
         wanted = json_object(body)
         business_id = wanted.get("client_business_id")
@@ -149,7 +149,7 @@ class Videos:
         return self.allow_private or self.files.has(url) or is_public(url)
 
     def _check_medium(self, account: Account, medium: Medium, at: int) -> None:
-        """Check what content[at] refers to; content[0] is the text."""
+        """Check the medium that messages call content[``at``]; content[0] is the prompt."""
         if not medium.url.startswith("asset://"):
             if medium.kind == "image" and self.shows_real_person(medium.url):
                 message = f"the input image content[{at}] may contain real person (request id: {{id}})"
@@ -185,7 +185,7 @@ class Videos:
         return task
 
     def _offer(self, task: Task) -> None:
-        """Put the video where it will be fetched."""
+        """Add the video of ``task`` to the files host."""
         wanted = task.request
         ratio, seconds = str(wanted.get("aspect_ratio")), wanted.get("duration") or -1
         task.gone_at = task.ready_at + _DAY * self.fates.time_scale
@@ -197,7 +197,7 @@ class Videos:
             self.files.put(task.last_frame_path, partial(last_frame, ratio), "image/png", gone_at=task.gone_at)
 
     def outcome(self, task: Task) -> dict[str, Any]:
-        """Return what a finished task adds to its answer, by polling and by webhook alike."""
+        """Return the fields that a finished task adds to its answer and to its webhook."""
         wall = self.clock.wall_at
         if task.fate.status == "failed":
             reason = task.fate.reason or "the generation failed"

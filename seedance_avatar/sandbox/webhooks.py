@@ -1,4 +1,4 @@
-"""Webhooks of finished generations: signed, delivered at least once, tried again until somebody takes them."""
+"""Delivers signed webhooks of finished generations, at least once, with repeated attempts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def sign(secret: str, event_id: str, timestamp: str, body: bytes) -> str:
 
 @attrs.define(eq=False, kw_only=True)
 class Webhooks:
-    """What is still to be delivered, and a task for each of it while the sandbox runs.
+    """The pending deliveries, with an asyncio task for each while the sandbox runs.
 
-    :ivar secrets: each signs; several while one is being replaced by another.
+    :ivar secrets: secrets to sign with, all of them; several during a rotation.
     :ivar time_scale: factor on the waits between two attempts.
     """
 
@@ -41,18 +41,18 @@ class Webhooks:
     videos: Videos
     secrets: Sequence[str]
     time_scale: float
-    _owed: list[Task] = attrs.field(init=False, factory=list)
+    _pending: list[Task] = attrs.field(init=False, factory=list)
     _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
     _http: aiohttp.ClientSession | None = attrs.field(init=False, default=None)
 
     def open(self) -> None:
-        """Begin to deliver what is owed."""
+        """Start the pending deliveries."""
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
-        for task in self._owed:
+        for task in self._pending:
             self._begin(task)
 
     async def aclose(self) -> None:
-        """Stop delivering; what is owed stays so."""
+        """Stop delivering; pending deliveries stay pending."""
         running = list(self._running)
         for delivery in running:
             delivery.cancel()
@@ -61,9 +61,9 @@ class Webhooks:
             await self._http.close()
             self._http = None
 
-    def owe(self, task: Task) -> None:
+    def schedule(self, task: Task) -> None:
         """Deliver the webhook of ``task`` once it is finished."""
-        self._owed.append(task)
+        self._pending.append(task)
         self._begin(task)
 
     def _begin(self, task: Task) -> None:
@@ -85,10 +85,10 @@ class Webhooks:
                 at=self.clock.now(),
             )
             self.ledger.deliveries.append(entry)
-            if status is not None and 200 <= status < 300:  # noqa: PLR2004 - taken
+            if status is not None and 200 <= status < 300:  # noqa: PLR2004 - any 2xx is a success
                 break
             await self.clock.sleep(wait * self.time_scale)
-        self._owed.remove(task)
+        self._pending.remove(task)
 
     async def _send(self, task: Task, event_id: str) -> int | None:
         body = self._body(task, event_id)

@@ -252,7 +252,7 @@ async def test_an_uploaded_file_can_be_fetched_and_becomes_an_asset(kind: str, n
         ("images", {"data": form(data=b"")}, 400, "empty"),
         ("images", {"data": form(field="picture")}, 400, "the field file is missing"),
         ("images", {"data": form(data=bytes(10_000_001))}, 400, "larger than 10 MB"),
-        ("images", {"json": {"file": "a.jpg"}}, 400, "no multipart"),
+        ("images", {"json": {"file": "a.jpg"}}, 400, "not multipart"),
         ("sounds", {"data": form()}, 404, "no such kind"),
     ],
 )

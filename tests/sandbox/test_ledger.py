@@ -69,12 +69,12 @@ async def test_each_disagreement_is_found_and_told_without_secrets() -> None:
             return "\n".join(found)
 
         fine = told(B, other, Pending, error=DOUBT)
-        assert f"1 applied that no outcome has the id of ({second}), told as Pending" in check(
+        assert f"1 applied that no outcome has the id of ({second}), reported as Pending" in check(
             fine, told(A, first, Pending, error=DOUBT)
         )
         assert "no outcome at all" in check(fine)
-        assert "told as Unsent" in check(fine, Unsent(source=AssetSource(A), error=DOUBT))
-        assert "told as Failed" in check(fine, Failed(source=AssetSource(A), error=DOUBT))
+        assert "reported as Unsent" in check(fine, Unsent(source=AssetSource(A), error=DOUBT))
+        assert "reported as Failed" in check(fine, Failed(source=AssetSource(A), error=DOUBT))
         assert "2 applied that no outcome has" in check(fine, *[InDoubt(source=AssetSource(A), error=DOUBT)] * 2)
         assert "Active pa_X, which was never made" in check(fine, told(A, "pa_X"))
         assert f"Active {other}, which was made from https://cdn.example.com/b.jpg?…" in check(told(A, other))
