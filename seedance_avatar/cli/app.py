@@ -45,6 +45,8 @@ sent. Then generate a video with the active assets:
 
     seedance-avatar generate "She waves at the camera." \\
         --journal run.db --key face-001 --out wave.mp4
+
+More, from a first run to every message: seedance-avatar guide
 """
 
 _EPILOGUE: Final = f"""{EXIT_CODES}

@@ -26,7 +26,7 @@ from seedance_avatar import (
 
 from .manifest.formats import ManifestError
 
-__all__ = ["PAGES", "page_pointer", "read_page"]
+__all__ = ["PAGES", "page_pointer", "pointer", "read_page"]
 
 PAGES: Final = (
     "first-run",
@@ -80,9 +80,14 @@ def read_page(name: str) -> str:
     return (files("seedance_avatar") / "guide" / f"{wanted}.md").read_text(encoding="utf-8")
 
 
+def pointer(page: str) -> str:
+    """Return the last words of a line that ``page`` explains."""
+    return f" (seedance-avatar guide {page})"
+
+
 def page_pointer(error: BaseException) -> str:
     """Return where ``error`` is explained, as the last words of a line about it, or an empty text."""
     for kind, start, page in _EXPLAINED:
         if isinstance(error, kind) and error.message.startswith(start):
-            return f" (seedance-avatar guide {page})"
+            return pointer(page)
     return ""

@@ -29,7 +29,7 @@ def test_help_teaches_in_eighty_columns(
     assert max(map(len, told.splitlines())) <= 80
     assert EXIT_CODES in told
     if words in ([], ["--help"]):
-        assert all(f"│ {name} " in told for name in ("demo", "ingest", "generate", "sandbox"))
+        assert all(f"│ {name} " in told for name in ("demo", "ingest", "generate", "sandbox", "guide"))
         assert "seedance-avatar ingest sources.csv --dry-run" in told
     if words[:1] == ["ingest"]:
         assert "produce-urls | seedance-avatar ingest - --group-name brand-avatar" in told

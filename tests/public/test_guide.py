@@ -17,15 +17,20 @@ from rig.command import ROOT, on_terminal
 from seedance_avatar import (
     Asset,
     AssetFailed,
+    AssetSource,
     AuthError,
     AvatarError,
+    InDoubt,
     InvalidInput,
     JournalError,
     QuotaExhausted,
     SubmissionInDoubt,
+    Unsent,
 )
 from seedance_avatar.cli.app import app, run
 from seedance_avatar.cli.pages import PAGES, page_pointer, read_page
+from seedance_avatar.cli.run.summary import advice
+from seedance_avatar.cli.run.tally import Tally
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.threaded import in_thread
 
@@ -274,3 +279,17 @@ def test_every_page_that_is_pointed_to_exists() -> None:
     from seedance_avatar.cli.pages import _EXPLAINED  # noqa: PLC0415 - the table itself is what is looked at
 
     assert {page for *_, page in _EXPLAINED} <= set(PAGES)
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "seedance_avatar" / "cli").rglob("*.py"))
+    named = re.findall(r"""pointer\(["']([a-z-]+)["']\)|seedance-avatar guide ([a-z-]+)""", source)
+    assert len(named) > 2
+    assert {page for pair in named for page in pair if page} <= set(PAGES)
+
+
+def test_the_summary_of_a_run_names_the_pages_too() -> None:
+    tally = Tally()
+    source = AssetSource.image("https://cdn.example.com/1.jpg")
+    tally.add(InDoubt(source=source, error=SubmissionInDoubt("lost")))
+    tally.add(Unsent(source=source, error=AuthError("no", status=401)))
+    told = advice(tally, command="x", journal="run.db", interrupted=False, rejects="")
+    assert told[0].endswith("(seedance-avatar guide troubleshooting)")
+    assert told[-1].endswith("(seedance-avatar guide in-doubt)")

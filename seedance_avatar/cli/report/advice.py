@@ -7,6 +7,7 @@ import shlex
 import attrs
 
 from seedance_avatar.cli.formatting import plural
+from seedance_avatar.cli.pages import pointer
 
 from .history import History
 
@@ -40,7 +41,8 @@ def next_steps(history: History, *, manifest: str | None) -> list[Step]:
         steps.append(
             Step(
                 f"{plural(history.doubted, 'item is', 'items are')} in doubt: sent, but the answer was lost. Leaving "
-                f"them is safe. This sends them again, and may make duplicates, which cannot be deleted:",
+                f"them is safe{pointer('in-doubt')}. This sends them again, and may make duplicates, which cannot be "
+                f"deleted:",
                 f"{command} --on-in-doubt resend",
             )
         )

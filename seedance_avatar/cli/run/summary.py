@@ -14,6 +14,7 @@ from rich.text import Text
 
 from seedance_avatar import AvatarError
 from seedance_avatar.cli.formatting import duration, number, plural
+from seedance_avatar.cli.pages import page_pointer, pointer
 from seedance_avatar.text import safe_text
 
 from .eventlog import EventLog
@@ -179,7 +180,7 @@ def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
     lines: list[str] = []
     stopped = tally.refused or error
     if stopped is not None:
-        lines.append(f"{stopped.describe()}" + (f"; {stopped.hint}" if stopped.hint else ""))
+        lines.append(f"{stopped.describe()}" + (f"; {stopped.hint}" if stopped.hint else "") + page_pointer(stopped))
     if tally.unfinished or interrupted:
         if journal is not None:
             lines += ["continue where this run ended; nothing is sent twice:", "", f"    {command}", ""]
@@ -190,7 +191,9 @@ def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
             )
     if tally.counts["in_doubt"]:
         how = "; --on-in-doubt resend sends it again, which may make duplicates" if journal is not None else ""
-        lines.append(f"what is in doubt may exist at the service and is not sent again by itself{how}")
+        lines.append(
+            f"what is in doubt may exist at the service and is not sent again by itself{how}{pointer('in-doubt')}"
+        )
     if tally.rejected:
         lines.append(f"correct the rejected rows ({rejects}) and ingest them as a manifest of their own")
     return lines
