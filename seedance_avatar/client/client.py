@@ -1,10 +1,10 @@
-"""One logical call: wait for a turn, send, read, decide whether to repeat, tell the observer."""
+"""One logical call: wait for a turn, send, read, decide whether to repeat, report to the observer."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import attrs
 
@@ -12,38 +12,65 @@ from seedance_avatar.errors import AvatarError, ConnectionFailed, RateLimited, S
 from seedance_avatar.events import LimitChanged, Observer, RequestFinished, RetryPlanned
 from seedance_avatar.events import Outage as OutageEvent
 from seedance_avatar.options import Retry
+from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
 from .circuit_breaker import CircuitBreaker
 from .gate import Flow, Gate
-from .retry import RetryBudget, as_in_doubt, retry_delay
+from .retry import FailedPoll, RetryBudget, after_failed_poll, as_in_doubt, backoff, retry_delay
 from .transport import ResponseLost, Transport
 
-__all__ = ["Client", "Passage"]
+__all__ = ["Client", "Passage", "Turn"]
 
 T = TypeVar("T")
 
 
 class Passage(Protocol):
-    """Who must know when a submission goes on the wire, and when it is certain that nothing came of it."""
+    """Callbacks for a submission that is recorded: before it is sent, and when it certainly was not applied."""
 
     resend: bool
-    """True when it was sent before, by an earlier run, and what came of that is in doubt."""
+    """True when an earlier run sent it, and whether that was applied is in doubt."""
 
     async def before_send(self) -> None:
-        """Its turn has come; the first byte leaves when this returns, and not at all when it raises."""
+        """Prepare to send: the first byte is sent after this returns, and not at all if it raises."""
 
     async def not_applied(self) -> None:
-        """Nothing came of it (never sent, or clearly refused), and it will be tried again."""
+        """Prepare for a retry: the last try was never sent, or clearly refused."""
+
+
+class Turn(NamedTuple):
+    """Permission to send one request: it is spent by :meth:`Client.send`, or given back.
+
+    :ivar probe: True for the one request that finds out whether an outage is over.
+    """
+
+    gate: Gate
+    probe: bool
+
+
+def _as_raised(error: AvatarError, request: Request) -> AvatarError:
+    """Return ``error`` as the caller gets it: about ``request``, and in doubt where it may have been applied."""
+    if isinstance(error, ResponseLost):
+        if request.repeatable:
+            return ConnectionFailed(error.message, about=request.about, answer_lost=True)
+        return SubmissionInDoubt(
+            error.message, about=request.about, evidence=error.evidence, request_id=error.request_id
+        )
+    if error.about is None:
+        error.about = request.about
+    return as_in_doubt(error, repeatable=request.repeatable)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Client:
     """Calls of one account, all under the same limits.
 
+    The poller uses four of its methods: :meth:`take_turn` (or :meth:`try_turn`, which never waits), :meth:`send`,
+    :meth:`after_failed_poll` and :meth:`give_back`.
+
     :ivar clock: the loop's clock, seconds.
-    :ivar observer: who is told of every request, or None.
+    :ivar observer: called with every event, or None.
     """
 
     transport: Transport
@@ -59,9 +86,54 @@ class Client:
     retries: int = 0
     throttled: int = 0
 
-    def gate_of(self, request: Request) -> Gate:
-        """Return the gate that ``request`` has to pass."""
-        return self.submit if request.lane == "submit" else self.query
+    def figures(self) -> SessionStats:
+        """Return the figures of all calls at this moment; what is pending and the ingests are not known here."""
+        down = self.breaker.since
+        submit, query = self.submit.figures(), self.query.figures()
+        return SessionStats(
+            requests=self.requests,
+            retries=self.retries,
+            throttled=self.throttled,
+            submitting=submit.sending,
+            querying=query.sending,
+            waiting=submit.waiting + query.waiting,
+            submit_limit=submit.rate,
+            submit_why=submit.why,
+            query_limit=query.rate,
+            query_why=query.why,
+            down_for=None if down is None else self.clock() - down,
+        )
+
+    async def take_turn(self, flow: Flow, *, lane: Literal["submit", "query"] = "query", patient: bool = True) -> Turn:
+        """Wait until a request of ``lane`` may be sent.
+
+        :param patient: wait for the end of an outage as well, and for ``retry.patience`` seconds at most.
+        :raises ConnectionFailed: nothing was reached for as long as that.
+        :raises AvatarError: what the flow was halted with.
+
+        Cancelled while waiting, no turn is taken and none is lost.
+        """
+        gate = self.submit if lane == "submit" else self.query
+        probe = patient and self.breaker.since is not None and await self.breaker.wait_until_up(flow)
+        try:
+            await gate.acquire(flow)
+        except BaseException:
+            if probe:
+                self.breaker.release_probe()
+            raise
+        return Turn(gate, probe)
+
+    def try_turn(self, flow: Flow) -> Turn | None:
+        """Return a turn for a status request if one may be sent at this moment, else None: during an outage, always."""
+        if self.breaker.since is not None or not self.query.try_acquire(flow):
+            return None
+        return Turn(self.query, probe=False)
+
+    def give_back(self, turn: Turn) -> None:
+        """Return a turn with which nothing was sent."""
+        turn.gate.cancel()
+        if turn.probe:
+            self.breaker.release_probe()
 
     async def call(
         self,
@@ -72,42 +144,35 @@ class Client:
         patient: bool = False,
         passage: Passage | None = None,
     ) -> T:
-        """Send ``request`` until its answer is clear, as often as is safe, and return what ``read`` makes of it.
+        """Send ``request`` until its response is clear, as often as is safe, and return what ``read`` makes of it.
 
-        :param read: turns an answer into a value, or raises :class:`ApiError` or :class:`ProtocolError`.
-        :param flow: whose turn it takes; halting the flow ends every wait in here, never what is on the wire.
+        :param read: turns a response into a value, or raises :class:`ApiError` or :class:`ProtocolError`.
+        :param flow: whose turn it takes; halting the flow ends every wait in here, but no request that was sent.
         :param patient: go on beyond ``retry.attempts`` while nothing is reached or let through, for
             ``retry.patience`` seconds.
-        :param passage: told before the first byte leaves (a journal's commit), and when a try came to nothing.
-        :raises ConnectionFailed: nothing was sent (for a question: no answer came).
+        :param passage: called before the first byte is sent (a journal's commit), and when a try was not applied.
+        :raises ConnectionFailed: nothing was sent (for a status request: no response came).
         :raises SubmissionInDoubt: it was sent and may have been applied.
         :raises ApiError: the service refused.
 
-        Cancelled on the wire, a submission is in doubt: who calls this for one shields it (the session and the
-        pipeline do). Cancelled anywhere else, nothing was sent.
+        Cancelled after it was sent, a submission is in doubt: callers shield it (the session and the pipeline do).
+        Cancelled at any other time, nothing was sent.
         """
-        gate = self.gate_of(request)
         attempt = 0
         while True:
-            probe = patient and self.breaker.since is not None and await self.breaker.wait_until_up(flow)
-            try:
-                await gate.acquire(flow)
-                if passage is not None:
-                    try:
-                        await passage.before_send()
-                    except BaseException:
-                        gate.cancel()
-                        raise
-            except BaseException:
-                if probe:
-                    self.breaker.release_probe()
-                raise
+            turn = await self.take_turn(flow, lane=request.lane, patient=patient)
+            if passage is not None:
+                try:
+                    await passage.before_send()
+                except BaseException:
+                    self.give_back(turn)
+                    raise
             attempt += 1
             try:
-                return await self.trip(gate, request, read, attempt=attempt, probe=probe)
+                return await self.send(turn, request, read, attempt=attempt)
             except AvatarError as error:
-                out_of_patience = probe and self.breaker.given_up
-                pause = None if out_of_patience else self._pause(error, request, attempt=attempt, patient=patient)
+                out_of_patience = turn.probe and self.breaker.given_up
+                pause = None if out_of_patience else self._pause(error, request, turn, attempt=attempt, patient=patient)
                 if pause is None:
                     raise
             if passage is not None:
@@ -115,88 +180,85 @@ class Client:
             if pause > 0:
                 await flow.sleep(pause)
 
-    async def trip(
-        self,
-        gate: Gate,
-        request: Request,
-        read: Callable[[Response], T],
-        *,
-        attempt: int = 1,
-        probe: bool = False,
-    ) -> T:
-        """Make one round trip with a turn that the caller has taken at ``gate``, and give the turn up.
-
-        Raises as :meth:`call` does, and repeats nothing.
-        """
+    async def send(self, turn: Turn, request: Request, read: Callable[[Response], T], *, attempt: int = 1) -> T:
+        """Send ``request`` once, and end ``turn``. It raises as :meth:`call` does."""
         left_at = self.clock()
         self.requests += 1
         if attempt > 1:
             self.retries += 1
         self.budget.sent(left_at)
-        answer: Response | None = None
+        response: Response | None = None
         try:
-            answer = await self.transport.send(request)
-            value = read(answer)
+            response = await self.transport.send(request)
+            value = read(response)
         except AvatarError as caught:
-            # The frames below hold what the service said, signed URLs included, and tracebacks are shown with locals.
-            error = self._verdict(caught.with_traceback(None), request)
-            if answer is None:
-                self._unanswered(gate, caught, probe=probe, left_at=left_at)
+            # The frames below hold what the service sent, signed URLs included, and tracebacks are shown with locals.
+            error = _as_raised(caught.with_traceback(None), request)
+            if response is None:
+                self._note_failure(turn, caught, left_at=left_at)
             else:
                 if isinstance(error, RateLimited) and error.retry_after is not None:
                     # For all tasks of the lane; no longer than a single call would wait, then one of them asks again.
-                    gate.brake(min(error.retry_after, self.retry.max_retry_after))
-                self._answered(gate, request, answer, left_at=left_at, throttled=isinstance(error, RateLimited))
-            if self.observer is not None:
-                self._report(request, answer, error, left_at=left_at, attempt=attempt)
+                    turn.gate.brake(min(error.retry_after, self.retry.max_retry_after))
+                self._note_response(turn, request, response, left_at=left_at, throttled=isinstance(error, RateLimited))
+            self._report(request, response, error, left_at=left_at, attempt=attempt)
             raise error from None
         except BaseException:
-            gate.release()
-            if probe:
+            turn.gate.release()
+            if turn.probe:
                 self.breaker.release_probe()
             raise
-        self._answered(gate, request, answer, left_at=left_at, throttled=False)
-        if self.observer is not None:
-            self._report(request, answer, None, left_at=left_at, attempt=attempt)
+        self._note_response(turn, request, response, left_at=left_at, throttled=False)
+        self._report(request, response, None, left_at=left_at, attempt=attempt)
         return value
 
-    def _verdict(self, error: AvatarError, request: Request) -> AvatarError:
-        if isinstance(error, ResponseLost):
-            if request.repeatable:
-                return ConnectionFailed(error.message, about=request.about, answer_lost=True)
-            return SubmissionInDoubt(
-                error.message, about=request.about, evidence=error.evidence, request_id=error.request_id
-            )
-        if error.about is None:
-            error.about = request.about
-        return as_in_doubt(error, repeatable=request.repeatable)
+    def after_failed_poll(
+        self, turn: Turn, error: AvatarError, *, age: float, late: bool, misses: int
+    ) -> tuple[FailedPoll, float]:
+        """Return what a status request that failed with ``error`` means for its item, and the pause before the next.
 
-    def _answered(self, gate: Gate, request: Request, answer: Response, *, left_at: float, throttled: bool) -> None:
-        now = self.clock()
-        changed = gate.pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=answer.hints)
+        :param age: seconds since the item was accepted.
+        :param late: whether its deadline has passed.
+        :param misses: how many status requests for it failed in a row before this one.
+        """
+        retry = self.retry
+        if isinstance(error, ConnectionFailed):
+            out_of_patience = turn.probe and self.breaker.given_up
+        else:
+            out_of_patience = self._blocked_for(turn.gate) > retry.patience
+        meaning = after_failed_poll(
+            error, age=age, late=late, misses=misses, attempts=retry.attempts, out_of_patience=out_of_patience
+        )
+        return meaning, backoff(misses + 1, base=max(retry.base, 0.01), cap=retry.cap, rng=self.rng)
+
+    def _note_response(
+        self, turn: Turn, request: Request, response: Response, *, left_at: float, throttled: bool
+    ) -> None:
+        now, pacer = self.clock(), turn.gate.pacer
+        changed = pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=response.hints)
         if throttled:
             self.throttled += 1
-        gate.release()
-        self._reached(now)
+        turn.gate.release()
+        self._note_reached(now)
         if changed and self.observer is not None:
-            self.observer(LimitChanged(at=now, lane=request.lane, rate=gate.pacer.rate, why=gate.pacer.why))
+            self.observer(LimitChanged(at=now, lane=request.lane, rate=pacer.rate, why=pacer.why))
 
-    def _unanswered(self, gate: Gate, error: AvatarError, *, probe: bool, left_at: float) -> None:
+    def _note_failure(self, turn: Turn, error: AvatarError, *, left_at: float) -> None:
         if not isinstance(error, ConnectionFailed):
-            # The connection was made, so the network is up, whatever became of the answer.
-            gate.release()
-            self._reached(self.clock())
+            # The connection was made, so the network is up, whether or not the response arrived.
+            turn.gate.release()
+            self._note_reached(self.clock())
             return
-        gate.cancel()
-        if self.breaker.record_failure(error, probe=probe, left_at=left_at) and self.observer is not None:
+        turn.gate.cancel()
+        if self.breaker.record_failure(error, probe=turn.probe, left_at=left_at) and self.observer is not None:
             self.observer(OutageEvent(at=self.clock(), down=True, error=error))
 
-    def _reached(self, now: float) -> None:
-        if self.breaker.since is not None and self.breaker.record_success() and self.observer is not None:
+    def _note_reached(self, now: float) -> None:
+        if self.breaker.record_success() and self.observer is not None:
             self.observer(OutageEvent(at=now, down=False, error=None))
 
     def _report(
-        self, request: Request, answer: Response | None, error: AvatarError | None, *, left_at: float, attempt: int
+        self, request: Request, response: Response | None, error: AvatarError | None, *, left_at: float, attempt: int
     ) -> None:
         if self.observer is None:
             return
@@ -209,26 +271,25 @@ class Client:
                 path=request.path,
                 attempt=attempt,
                 elapsed=now - left_at,
-                status=None if answer is None else answer.status,
+                status=None if response is None else response.status,
                 error=error,
-                request_id=None if answer is None else answer.request_id,
+                request_id=None if response is None else response.request_id,
                 about=request.about,
             )
         )
 
-    def blocked_for(self, gate: Gate) -> float:
+    def _blocked_for(self, gate: Gate) -> float:
         """Return for how many seconds the service has let nothing through ``gate``; 0 while it does."""
         since = gate.pacer.blocked_since
         return 0.0 if since is None else self.clock() - since
 
-    def _pause(self, error: AvatarError, request: Request, *, attempt: int, patient: bool) -> float | None:
+    def _pause(self, error: AvatarError, request: Request, turn: Turn, *, attempt: int, patient: bool) -> float | None:
+        blocked_for = self._blocked_for(turn.gate) if patient else 0.0
+        pause = retry_delay(
+            error, attempt=attempt, retry=self.retry, patient=patient, blocked_for=blocked_for, rng=self.rng
+        )
         now = self.clock()
-        if patient and isinstance(error, RateLimited):
-            blocked = self.blocked_for(self.gate_of(request))
-            if blocked + (error.retry_after or 0.0) > self.retry.patience:
-                return None
-        pause = retry_delay(error, attempt=attempt, retry=self.retry, patient=patient, rng=self.rng)
-        # A patient call has its own bound; the allowance is there to stop many single calls at once.
+        # A patient call has its own bound; the budget is there to stop many single calls at once.
         if pause is None or (not patient and not self.budget.allows(now)):
             return None
         if self.observer is not None:

@@ -1,7 +1,7 @@
-"""Who goes next: the queue in front of a pacer, fair between flows, stoppable flow by flow.
+"""A fair queue in front of the rate limiter; each flow of requests can be stopped on its own.
 
-A *flow* is whoever competes for the session's limits: one ingest, the polling of everything pending, all
-single calls together. Within a flow first come is first served; between flows the turns go round, so an
+A *flow* is one competitor for the session's limits: an ingest, the polling of everything pending, or all
+single calls together. A flow is served first come, first served; the flows take turns (round robin), so an
 ingest of a million sources does not keep one ``upload`` waiting behind its whole queue.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 
@@ -21,11 +22,11 @@ __all__ = ["Flow", "Gate"]
 
 @attrs.define(eq=False, repr=False)
 class Flow:
-    """One competitor for the limits, and the switch that stops it.
+    """One competitor for the limits, which can be halted.
 
     Every wait of a flow (for a turn, for a pause between tries, for an outage to end) goes through
-    :meth:`wait`, so that :meth:`halt` ends all of them at once without cancelling any task. What is on the
-    wire does not wait here and is not touched.
+    :meth:`wait`, so that :meth:`halt` ends all of them at once without cancelling any task. Requests that were
+    sent do not wait here and are not affected.
     """
 
     name: str
@@ -33,10 +34,10 @@ class Flow:
     _waiting: set[asyncio.Future[None]] = attrs.field(factory=set)
 
     async def wait(self, turn: asyncio.Future[None]) -> None:
-        """Wait for ``turn``; raise what the flow was halted with as soon as it is."""
+        """Wait for ``turn``; raise the error that the flow was halted with as soon as it is."""
         if self.halted is not None:
             turn.cancel()
-            raise self.halted.with_traceback(None)  # raised for many: it must not gather the frames of them all
+            raise self.halted.with_traceback(None)  # raised in many tasks: it must not collect the frames of all
         self._waiting.add(turn)
         try:
             await turn
@@ -54,7 +55,7 @@ class Flow:
             timer.cancel()
 
     def halt(self, error: AvatarError) -> None:
-        """End every wait of this flow, now and from now on, with ``error``. The first halt holds."""
+        """End every wait of this flow, now and from now on, with ``error``. A second halt changes nothing."""
         if self.halted is None:
             self.halted = error
             for turn in self._waiting:
@@ -67,11 +68,21 @@ def _grant(turn: asyncio.Future[None]) -> None:
         turn.set_result(None)
 
 
+class Figures(NamedTuple):
+    """A gate at one moment: requests under way, callers waiting, and the pacer's rate and the reason for it."""
+
+    sending: int
+    waiting: int
+    rate: float | None
+    why: str
+
+
 @attrs.define(eq=False, repr=False)
 class Gate:
-    """Lets requests of one lane out: as fast as its pacer says, at most ``width`` on the wire at a time.
+    """Admits the requests of one lane: as fast as its pacer permits, and at most ``width`` at a time.
 
-    :ivar width: requests on the wire at one time; may be changed while the gate is in use.
+    :ivar width: how many requests may be under way at one time.
+    :ivar inside: how many are.
     """
 
     pacer: Pacer
@@ -82,16 +93,17 @@ class Gate:
     _timer: asyncio.TimerHandle | None = None
     _closed: AvatarError | None = None
 
+    def figures(self) -> Figures:
+        """Return the gate's figures at this moment."""
+        return Figures(self.inside, self.waiting, self.pacer.rate, self.pacer.why)
+
     @property
     def waiting(self) -> int:
         """How many callers wait for their turn."""
         return sum(not turn.done() for queue in self._queues.values() for turn in queue)
 
     def try_acquire(self, flow: Flow) -> bool:
-        """Take a turn, if there is one at this moment and nobody waits; it needs one :meth:`leave` then."""
-        return self._at_once(flow)
-
-    def _at_once(self, flow: Flow) -> bool:
+        """Take a turn if one is free at this moment and nobody waits; if so, it needs one :meth:`release`."""
         if self._queues or self.inside >= self.width or flow.halted is not None or self._closed is not None:
             return False
         now = self.clock()
@@ -102,13 +114,13 @@ class Gate:
         return True
 
     async def acquire(self, flow: Flow) -> None:
-        """Wait for a turn and take it; every :meth:`enter` needs one :meth:`leave`.
+        """Wait for a turn and take it; it needs one :meth:`release`.
 
         :raises AvatarError: what the flow was halted, or the gate closed, with.
 
         Cancelled while waiting, no turn is taken and none is lost.
         """
-        if self._at_once(flow):
+        if self.try_acquire(flow):
             return
         if self._closed is not None:
             raise self._closed.with_traceback(None)
@@ -126,27 +138,22 @@ class Gate:
             raise
 
     def release(self) -> None:
-        """End what :meth:`enter` began: the request is off the wire."""
+        """End a turn: the request is finished."""
         self.inside -= 1
         if self._queues:
             self._release()
 
     def cancel(self) -> None:
-        """End what :meth:`enter` began when no request left: the turn is as if never taken."""
+        """Return a turn with which no request was sent: the limit counts it as never taken."""
         self.pacer.cancel(self.clock())
         self.release()
 
     def brake(self, seconds: float) -> None:
-        """Let nobody out for so many seconds, as the service asked."""
+        """Let no request out for ``seconds``, as the service asked."""
         self.pacer.brake(self.clock(), seconds)
 
-    def look_again(self) -> None:
-        """Ask the pacer anew: its answer may have changed (a brake, a higher rate)."""
-        if self._queues:
-            self._release()
-
     def close(self, error: AvatarError) -> None:
-        """Let nobody in any more: every waiting caller gets ``error``."""
+        """Refuse every caller from now on, those who wait included, with ``error``."""
         self._closed = error
         for queue in self._queues.values():
             for turn in queue:

@@ -1,4 +1,4 @@
-"""The hub that polls everything pending in a session: one heap, one dispatcher, looks as permits come."""
+"""Polls everything pending in a session: one schedule, one dispatcher, status requests as fast as the limits permit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any, Protocol
 
 import attrs
 
-from seedance_avatar.errors import AvatarError, ConnectionFailed, WaitTimeout
+from seedance_avatar.errors import AvatarError, WaitTimeout
 from seedance_avatar.polling.schedule import PendingItem, Schedule
 from seedance_avatar.text import safe_text
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
-from .client import Client
+from .client import Client, Turn
 from .gate import Flow
-from .retry import after_failed_poll, backoff
 from .tasks import TaskSet
 
 __all__ = ["Pollable", "Poller"]
@@ -25,32 +24,32 @@ _log = logging.getLogger("seedance_avatar")
 
 
 class Pollable(Protocol):
-    """What can be pending: it knows its question, reads the answer, and is told how it ended."""
+    """An item that can be polled: it builds its status request, reads the response, and gets the result."""
 
     misses: int
-    """How many looks in a row went wrong."""
+    """How many status requests for it failed in a row."""
     teaches: bool
-    """Whether the time it takes says something about others of its kind."""
+    """Whether the completion times of its kind may be learned from it."""
 
     def question(self) -> Request:
         """Return the status request."""
 
-    def read(self, answer: Response) -> Any:  # noqa: ANN401 - an Asset or a VideoTask; only is_terminal is used here
-        """Return what the answer says; it has ``is_terminal`` and ``is_failed``."""
+    def read(self, response: Response, /) -> Any:  # noqa: ANN401 - an Asset or a VideoTask; only is_terminal and is_failed are used here
+        """Return the item as ``response`` describes it; it has ``is_terminal`` and ``is_failed``."""
 
-    def saw(self, item: Any) -> None:  # noqa: ANN401 - as above
-        """Take note that it is not finished."""
+    def saw(self, item: Any) -> None:  # noqa: ANN401 - what read() returned
+        """Take the item after each status request that finds it unfinished."""
 
-    def ended(self, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - as above
-        """Take the end: ``item`` where it is terminal, else ``error``, which says why the looking stopped."""
+    def ended(self, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - what read() returned, or None
+        """Take the result, once: the finished ``item``, or the ``error`` for which the polling stopped."""
 
 
 @attrs.define(eq=False, repr=False)
 class Poller:
-    """Polls what it is given until that is terminal, its deadline has passed, or polling is refused.
+    """Polls items until they are finished, their deadline has passed, or polling is refused.
 
-    All decisions about *when* are the schedule's; about *how fast*, the query gate's. The permit is taken
-    before the choice is made, so that the look that is worth most at that moment gets it.
+    *When* to look is decided by the schedule, *how fast* by the client's limits. The turn is taken before an item is
+    chosen, so that it goes to the item whose status request is worth most at that moment.
     """
 
     client: Client
@@ -66,9 +65,9 @@ class Poller:
         return len(self._items)
 
     def add(self, pending: PendingItem) -> None:
-        """Begin to watch ``pending`` (its payload is a :class:`Pollable`); its ``ended`` is called once.
+        """Start polling ``pending`` (its payload is a :class:`Pollable`); its ``ended`` is called once.
 
-        After :meth:`halt` it ends at once.
+        After :meth:`halt` it is called at once.
         """
         if self.flow.halted is not None:
             pending.payload.ended(None, self.flow.halted)
@@ -85,13 +84,13 @@ class Poller:
             self._stir.set()
 
     def discard(self, pending: PendingItem) -> None:
-        """Stop watching ``pending``; its ``ended`` is not called any more."""
+        """Stop polling ``pending``; its ``ended`` is not called any more."""
         if pending in self._items:
             self._items.discard(pending)
             self.schedule.discard(pending)
 
     def halt(self, error: AvatarError) -> None:
-        """End everything that is pending, now and from now on, with ``error``."""
+        """End everything that is pending, and whatever is added later, with ``error``."""
         self.flow.halt(error)
         self._end_all(error)
         self._stir.set()
@@ -114,57 +113,41 @@ class Poller:
             try:
                 await self._look_once()
             except AvatarError as error:
-                # Halted, or nothing was reached for as long as patience allows.
+                # Halted, or nothing was reached for retry.patience seconds.
                 self._end_all(error)
 
     async def _look_once(self) -> None:
-        probe = self.client.breaker.since is not None and await self.client.breaker.wait_until_up(self.flow)
-        spawned = False
-        try:
-            await self.client.query.acquire(self.flow)
-            pending = self.schedule.pop(self.client.clock())
-            if pending is None:
-                self.client.query.cancel()
-                return
-            self.tasks.spawn(self._looks(pending, probe=probe), name="seedance-avatar: looks")
-            spawned = True
-        finally:
-            if probe and not spawned:
-                self.client.breaker.release_probe()
+        turn = await self.client.take_turn(self.flow)
+        pending = self._pop(turn)
+        if pending is not None:
+            self.tasks.spawn(self._looks(pending, turn), name="seedance-avatar: looks")
 
-    async def _looks(self, pending: PendingItem | None, *, probe: bool) -> None:
-        """Look at ``pending``, and go on with what may be looked at at once: a task costs as much as all else here."""
-        while pending is not None:
-            await self._look(pending, probe=probe)
-            pending, probe = self._next(), False
-
-    def _next(self) -> PendingItem | None:
-        now = self.client.clock()
-        due = self.schedule.next_due()
-        if (
-            due is None
-            or due > now
-            or self.client.breaker.since is not None
-            or not self.client.query.try_acquire(self.flow)
-        ):
-            return None
-        pending = self.schedule.pop(now)
+    def _pop(self, turn: Turn) -> PendingItem | None:
+        pending = self.schedule.pop(self.client.clock())
         if pending is None:
-            self.client.query.cancel()
+            self.client.give_back(turn)
         return pending
 
-    async def _look(self, pending: PendingItem, *, probe: bool) -> None:
+    async def _looks(self, pending: PendingItem | None, turn: Turn | None) -> None:
+        """Look at ``pending``, then at whatever is due: a task for each look would double the CPU of one."""
+        while pending is not None and turn is not None:
+            await self._look(pending, turn)
+            due = self.schedule.next_due()
+            turn = None if due is None or due > self.client.clock() else self.client.try_turn(self.flow)
+            pending = None if turn is None else self._pop(turn)
+
+    async def _look(self, pending: PendingItem, turn: Turn) -> None:
         client = self.client
         payload: Pollable = pending.payload
         looked_at = client.clock()
         try:
-            item = await client.trip(client.query, payload.question(), payload.read, probe=probe)
+            item = await client.send(turn, payload.question(), payload.read)
         except AvatarError as error:
             if pending in self._items:
-                self._missed(pending, payload, error, probe=probe)
+                self._failed(pending, payload, turn, error)
             return
-        except Exception as error:  # noqa: BLE001 - the hub outlives a bug in a reader; the item must not vanish
-            _log.exception("a look went wrong in a way nobody foresaw")
+        except Exception as error:  # noqa: BLE001 - a bug in a reader must neither end the poller nor lose the item
+            _log.exception("polling met an unexpected error")
             self._end(pending, None, AvatarError(f"polling broke: {safe_text(repr(error))}"))
             return
         if pending not in self._items:
@@ -189,34 +172,26 @@ class Poller:
         waited = self.client.clock() - pending.accepted_at
         return WaitTimeout(f"not finished {round(waited, 1):g} s after it was accepted")
 
-    def _missed(self, pending: PendingItem, payload: Pollable, error: AvatarError, *, probe: bool) -> None:
-        client = self.client
-        blocked = client.blocked_for(client.query) > client.retry.patience
-        now = client.clock()
-        meaning = after_failed_poll(
+    def _failed(self, pending: PendingItem, payload: Pollable, turn: Turn, error: AvatarError) -> None:
+        now = self.client.clock()
+        meaning, pause = self.client.after_failed_poll(
+            turn,
             error,
             age=now - pending.accepted_at,
             late=pending.deadline is not None and now >= pending.deadline,
             misses=payload.misses,
-            attempts=client.retry.attempts,
-            out_of_patience=probe and client.breaker.given_up if isinstance(error, ConnectionFailed) else blocked,
         )
         match meaning:
             case "again":
-                self._defer(pending, payload, now)
+                payload.misses += 1
+                self.schedule.defer(pending, now + pause)
+                self._nudge()
             case "late":
                 self._end(pending, None, self._late(pending))
             case "end":
                 self._end(pending, None, error)
             case "end all":
                 self._end_all(error)
-
-    def _defer(self, pending: PendingItem, payload: Pollable, now: float) -> None:
-        payload.misses += 1
-        retry = self.client.retry
-        pause = backoff(payload.misses, base=max(retry.base, 0.01), cap=retry.cap, rng=self.client.rng)
-        self.schedule.defer(pending, now + pause)
-        self._nudge()
 
     def _end(self, pending: PendingItem, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - an Asset or a VideoTask
         self._items.discard(pending)

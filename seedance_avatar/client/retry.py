@@ -1,9 +1,9 @@
-"""What may be repeated, and when. Pure decisions; the client does what they say.
+"""Which requests are retried, and after how long: pure decisions, which the client carries out.
 
-The service has no idempotency key, so a submission is repeated only when it is certain that nothing
-came of it: it was never sent, or it was clearly refused (429, 503 ``rate_limit_unavailable``). A question
-(``GET``) may be repeated after anything that another try can change. The waits are full jitter
-(evenly from zero to an exponential bound), the rule that spreads a crowd of clients best.
+The service has no idempotency key, so a submission is retried only when it is certain that it was not applied:
+it was never sent, or it was clearly refused (429, 503 ``rate_limit_unavailable``). A status request (``GET``) may be
+retried after any error that another try can change. The waits have full jitter (uniform from zero to an
+exponential bound), which spreads many clients best.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from seedance_avatar.options import Retry
 
 __all__ = [
     "NOT_FOUND_GRACE",
-    "Missed",
+    "FailedPoll",
     "RetryBudget",
     "after_failed_poll",
     "as_in_doubt",
@@ -38,23 +38,22 @@ __all__ = [
 ]
 
 NOT_FOUND_GRACE: Final = 60.0
-"""Seconds after acceptance during which a 404 only means that not every replica knows the id yet."""
+"""Seconds after acceptance during which a 404 only means that not every replica has the id yet."""
+
+FailedPoll: TypeAlias = Literal["again", "late", "end", "end all"]
 
 
-Missed: TypeAlias = Literal["again", "late", "end", "end all"]
-
-
-def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with its answer
+def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with its result
     error: AvatarError, *, age: float, late: bool, misses: int, attempts: int, out_of_patience: bool
-) -> Missed:
-    """Return what a look that met ``error`` means for the item that was looked at.
+) -> FailedPoll:
+    """Return what a status request that failed with ``error`` means for its item.
 
     :param age: seconds since it was accepted.
     :param late: whether its deadline has passed.
-    :param misses: looks before this one that went wrong, in a row.
-    :param attempts: after how many misses in a row a refusal is believed.
+    :param misses: how many status requests for it failed in a row before this one.
+    :param attempts: after how many failures in a row a refusal is believed.
     :param out_of_patience: whether nothing has been let through, or reached, for as long as patience allows.
-    :returns: look ``again`` after a pause; it is too ``late``; ``end`` it with the error; ``end all`` that is pending.
+    :returns: ask ``again`` after a pause; it is too ``late``; ``end`` it with the error; ``end all`` that is pending.
     """
     match error:
         case AuthError(status=401):
@@ -71,7 +70,7 @@ def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with i
         case NotFound() | AuthError() | QuotaExhausted():
             return "end"
         case _:
-            # A refusal of a question about something that exists: more likely a gateway's mood than an answer.
+            # A refusal to tell the status of an item that exists: more likely a fault of a gateway than of ours.
             return "again" if misses + 1 < attempts else "end"
 
 
@@ -82,10 +81,10 @@ def backoff(attempt: int, *, base: float, cap: float, rng: random.Random) -> flo
 
 
 def as_in_doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
-    """Return ``error`` as the caller shall see it: for a submission, what is not a clear answer is a doubt.
+    """Return ``error``, made a :class:`SubmissionInDoubt` where a submission may have been applied.
 
-    A lost answer, an unreadable one, a redirect, a 408 and a 5xx do not say whether the submission was
-    applied (the contract, *What is safe to repeat*). Refusals and *not sent* stay what they are.
+    A lost response, an unreadable one, a redirect, a 408 and a 5xx do not say whether the submission was
+    applied (the contract, *What is safe to repeat*). Refusals and *not sent* are returned as they are.
     """
     if repeatable or not isinstance(error, ProtocolError | ServerError):
         return error
@@ -94,65 +93,70 @@ def as_in_doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
     return SubmissionInDoubt(error.describe(), about=error.about, evidence=evidence, request_id=request_id)
 
 
-def retry_delay(error: AvatarError, *, attempt: int, retry: Retry, patient: bool, rng: random.Random) -> float | None:
+def retry_delay(  # noqa: PLR0913 - the facts of one failure, all by keyword
+    error: AvatarError, *, attempt: int, retry: Retry, patient: bool, blocked_for: float, rng: random.Random
+) -> float | None:
     """Return the seconds after which the same call may be sent again, or None when it must not be.
 
-    :param error: what :func:`doubt` made of the failure.
+    :param error: what :func:`as_in_doubt` returned.
     :param attempt: how many times the call was sent so far.
-    :param patient: True for an ingest or a wait: it goes on beyond ``retry.attempts`` where nothing was reached
-        or let through (how long is the patience's business), and waits out a long ``Retry-After``.
+    :param patient: True for an ingest: it goes on beyond ``retry.attempts`` while nothing is reached or let through,
+        for ``retry.patience`` seconds, and waits out a long ``Retry-After``.
+    :param blocked_for: seconds for which the service has refused every request of the lane as too many.
     """
     if isinstance(error, RateLimited):
-        asked = error.retry_after
-        if not patient and (attempt >= retry.attempts or (asked or 0.0) > retry.max_retry_after):
+        asked = error.retry_after or 0.0
+        over = attempt >= retry.attempts or asked > retry.max_retry_after
+        if blocked_for + asked > retry.patience if patient else over:
             return None
-        # What the service asked for is kept by the pacer for every task; the rest only spreads them.
-        base = retry.throttle_base if asked is None else retry.base
+        # The pacer holds every task for as long as the service asked; this only spreads them after that.
+        base = retry.throttle_base if error.retry_after is None else retry.base
         return backoff(attempt, base=base, cap=retry.cap, rng=rng)
     if isinstance(error, ConnectionFailed):
-        # The service is there when only answers are lost: that may never end, so patience is not for it.
+        # The service is up when only responses are lost: that may never end, so it is not waited out.
         if error.fatal or ((not patient or error.answer_lost) and attempt >= retry.attempts):
             return None
         return backoff(attempt, base=retry.base, cap=retry.cap, rng=rng)
-    # A submission never gets here with these: doubt() has made them SubmissionInDoubt.
+    # A submission never gets here with these: as_in_doubt() has made them SubmissionInDoubt.
     if isinstance(error, ProtocolError | ServerError) and attempt < retry.attempts:
         return backoff(attempt, base=retry.base, cap=retry.cap, rng=rng)
     return None
 
 
 _WINDOW: Final = 10.0
+"""Seconds over which requests and retries are counted."""
 _FLOOR: Final = 10.0 * _WINDOW
 _SHARE: Final = 0.2
 
 
 @attrs.define(eq=False, repr=False)
 class RetryBudget:
-    """A session's allowance of repeats: a fifth of its requests of the last ten seconds, at least ten a second.
+    """How many retries a session may send: a fifth of its requests of the last ten seconds, at least ten a second.
 
-    While a service is half down, repeats multiply the load on it; with an allowance an outage costs a fifth
-    more, not four times as much (the rule of Finagle's retry budgets). Both counts decay exponentially.
+    While a service is half down, retries multiply the load on it; with a budget an outage costs a fifth more, not
+    four times as much (the rule of Finagle's retry budgets). Both counts decay exponentially.
     """
 
     _requests: float = 0.0
-    _repeats: float = 0.0
+    _retries: float = 0.0
     _at: float = 0.0
 
     def _decay(self, now: float) -> None:
         if now > self._at:
             factor = math.exp((self._at - now) / _WINDOW)
             self._requests *= factor
-            self._repeats *= factor
+            self._retries *= factor
             self._at = now
 
     def sent(self, now: float) -> None:
-        """Note that a request left."""
+        """Note that a request was sent."""
         self._decay(now)
         self._requests += 1.0
 
     def allows(self, now: float) -> bool:
-        """Take one repeat from the allowance, or return False when it is used up."""
+        """Take one retry from the budget, or return False when it is used up."""
         self._decay(now)
-        if self._repeats >= max(_FLOOR, _SHARE * self._requests):
+        if self._retries >= max(_FLOOR, _SHARE * self._requests):
             return False
-        self._repeats += 1.0
+        self._retries += 1.0
         return True

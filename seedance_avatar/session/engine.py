@@ -207,23 +207,7 @@ class Engine:
 
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment."""
-        client = self.client
-        down = client.breaker.since
-        return SessionStats(
-            requests=client.requests,
-            retries=client.retries,
-            throttled=client.throttled,
-            submitting=client.submit.inside,
-            querying=client.query.inside,
-            waiting=client.submit.waiting + client.query.waiting,
-            pending=len(self.poller),
-            submit_limit=client.submit.pacer.rate,
-            submit_why=client.submit.pacer.why,
-            query_limit=client.query.pacer.rate,
-            query_why=client.query.pacer.why,
-            down_for=None if down is None else client.clock() - down,
-            ingests=len(self.pipelines),
-        )
+        return attrs.evolve(self.client.figures(), pending=len(self.poller), ingests=len(self.pipelines))
 
     async def drain(self, timeout: float, error: AvatarError) -> None:  # noqa: ASYNC109 - it bounds what is waited for, and is not a deadline of the call
         """Start nothing new, let what is on the wire come home within ``timeout`` seconds, end every ingest."""

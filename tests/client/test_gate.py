@@ -83,7 +83,7 @@ async def test_a_brake_and_its_end_are_seen_by_those_who_wait() -> None:
     line.join(Flow("second"), "x")
     await turns()
     gate.pacer = gate_of().pacer  # a higher rate was found
-    gate.look_again()
+    gate.release()
     await turns()
     assert line.through == ["x"]
 
