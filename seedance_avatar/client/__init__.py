@@ -1,1 +1,1 @@
-"""One call: wait for a turn, send, read, repeat; and the poller of everything pending."""
+"""HTTP calls under the limits of one account: queueing, sending, retrying, and polling."""

@@ -1,7 +1,7 @@
-"""What aiohttp does when a round trip breaks: which of its errors mean *not sent*, and what it must not do.
+"""Which of aiohttp's errors mean *not sent*, and a middleware that keeps it from sending a request twice.
 
-Each rule was measured with aiohttp 3.14.5 and is held by a test on a real socket; where a later version
-behaves otherwise, the test says so.
+Each rule was measured with aiohttp 3.14.5 and has a test on a real socket, which fails if a later version
+behaves differently.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = [
 
 
 class ConnectionBrokenError(aiohttp.ClientConnectionError):
-    """A connection that broke in use, by a type that aiohttp does not take for a reason to repeat."""
+    """A connection broke in use. aiohttp does not retry after an error of this type."""
 
 
 class NotConnectedError(aiohttp.ClientConnectionError):
-    """Nothing was sent, because no connection could be had, whatever kept it away."""
+    """Nothing was sent, because no connection could be made, for whatever reason."""
 
 
 class DirtyConnectionError(NotConnectedError):
-    """Nothing was sent, because this connection cannot be trusted; aiohttp has closed it."""
+    """Nothing was sent, because the connection has unread input; aiohttp has closed it."""
 
 
 MAX_BODY: Final = 1 << 20
-"""Bytes of an answer that are read at most: a real one has a few hundred, a bomb has a gigabyte."""
+"""Bytes of a response that are read at most: a real one has some hundreds, a decompression bomb a gigabyte."""
 
 NOT_SENT: Final = (
     aiohttp.ClientConnectorError,
@@ -50,36 +50,37 @@ NOT_SENT: Final = (
     aiohttp.InvalidURL,
     NotConnectedError,
 )
-"""What is raised before the first byte of a request leaves: all come from making the connection."""
+"""Errors that are raised before the first byte of a request is sent: all come from making the connection."""
 
 FATAL: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch, aiohttp.InvalidURL)
-"""Those of them that another try will meet again."""
+"""Those of them that a retry cannot help."""
 
 _WORDS: Final = (
     (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the one that was pinned"),
     (aiohttp.ClientHttpProxyError, "the proxy refused"),
     (aiohttp.InvalidURL, "the base URL cannot be used"),
-    (DirtyConnectionError, "the other side speaks before it is asked"),
+    (DirtyConnectionError, "the server sent data before the request"),
     (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
     (aiohttp.ClientPayloadError, "the answer broke off"),
     (aiohttp.ClientResponseError, "what came back is not HTTP"),
     (HttpProcessingError, "what came back is not HTTP"),
 )
-"""Our words where aiohttp's own quote headers, URLs or what the other side wrote."""
+"""Our messages where aiohttp's own quote headers, URLs or what the server sent."""
 
 _FINAL: Final = 200
-"""Below this there is 101, which nobody asked for, and what is no status: aiohttp passes over the others."""
+"""The lowest status of a final response. Below it there is 101, which was not requested, and what is no status; aiohttp
+skips the other interim responses itself."""
 
 
 async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send ``request`` once, and only on a connection that holds nothing of the past.
+    """Send ``request`` once, and only on a connection with no unread input.
 
-    aiohttp repeats a GET by itself when a connection breaks, uncounted by any limit. It knows by their types what
-    it may repeat and has no switch for it (aiohttp issue 10790), so those types leave here as another. It also
-    reuses an idle connection on which the server has said something unasked (some say 408 there before they close
-    it), and reads that as the answer to the next request: a wrong id for an asset.
+    aiohttp retries a GET by itself when a connection breaks, outside of every limit. It decides that by the type of the
+    error and has no switch for it (aiohttp issue 10790), so those types are replaced here. It also reuses an idle
+    connection on which the server has sent something (some send a 408 before they close it), and reads that as the
+    response to the next request: a wrong id for an asset.
 
-    A borrowed session's cookies are none of the service's business.
+    The cookies of a borrowed session are not sent.
     """
     request.headers.pop(hdrs.COOKIE, None)
     send, left = request.send, False
@@ -91,16 +92,15 @@ async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTyp
         left = True
         return send(conn)
 
-    request.send = leave  # type: ignore[method-assign]  # whoever lends a session has chosen its request's class
+    request.send = leave  # type: ignore[method-assign]  # a borrowed session may use a request class of its own, so the instance is patched
     try:
         return await handler(request)
     except NOT_SENT:
         raise
     except Exception as error:
         if not left:
-            lost: Exception = NotConnectedError(
-                words_for(error)
-            )  # a proxy that hung up, a pool that was closed meanwhile
+            # A proxy that hung up, or a pool that was closed meanwhile.
+            lost: Exception = NotConnectedError(words_for(error))
         elif isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
             lost = ConnectionBrokenError(words_for(error))
         else:
@@ -113,10 +113,10 @@ async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTyp
 async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray) -> bytes:
     """Return the whole body, decompressed.
 
-    :raises Exception: it cannot be had, or is over :data:`MAX_BODY`; ``read`` then holds what there was of it.
+    :raises Exception: it did not arrive whole, or is over :data:`MAX_BODY`; ``read`` then holds the part that did.
     """
     if status < _FINAL:
-        message = "the service left HTTP"
+        message = "the service switched to another protocol"
         raise ConnectionBrokenError(message)
     body = await content.readany()
     if content.at_eof() and len(body) <= MAX_BODY:
@@ -131,7 +131,7 @@ async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray)
 
 
 def words_for(error: Exception) -> str:
-    """Return what happened, in words that hold no header, no URL and nothing that the other side wrote."""
+    """Return a message for ``error`` without headers, URLs, or anything that the server sent."""
     for kind, words in _WORDS:
         if isinstance(error, kind):
             return words

@@ -1,4 +1,4 @@
-"""While nothing can be reached: one probe at a time, and everybody else waits for what it finds."""
+"""Circuit breaker: while nothing can be reached, one probe at a time is sent, and all other callers wait for it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ __all__ = ["CircuitBreaker"]
 
 @attrs.define(eq=False, repr=False)
 class CircuitBreaker:
-    """Whether the service can be reached, shared by all that are patient (ingests and waits).
+    """Whether the service can be reached, shared by all patient callers (ingests and waits).
 
-    Single calls do not ask: they have their few attempts and end. Sixty-four submitters and all polls
-    trying a dead network each on their own would be a storm on its return; so one of them tries, with
-    backoff, and tells the others.
+    Single calls do not wait here: they fail after their few attempts. If all submitters and polls retried a dead
+    network on their own, they would flood the service on its return; so one of them tries, with backoff.
 
-    :ivar since: when it went down, by the loop's clock, or None while it is up. A time in which nobody tried (a
-        machine that slept, a session that had nothing to do) does not count: then it went down when somebody did again.
-    :ivar error: what the last try met with.
-    :ivar given_up: True when even a try that left ``retry.patience`` seconds after that reached nothing.
+    :ivar since: when the outage began, by the loop's clock, or None while the service is up. Time in which nothing was
+        tried (a suspended machine, an idle session) does not count: the outage then begins with the next try.
+    :ivar error: the error of the last try.
+    :ivar given_up: True when even a try that was sent ``retry.patience`` seconds after the beginning failed.
     """
 
     retry: Retry
@@ -43,12 +42,14 @@ class CircuitBreaker:
     _news: set[asyncio.Future[None]] = attrs.field(factory=set)
 
     async def wait_until_up(self, flow: Flow) -> bool:
-        """Return at once while the service is up; else wait until it is, or until it is our turn to try.
+        """Return at once while the service is up; else wait until it is, or until the caller is to be the probe.
 
-        :returns: True when the caller goes out as the probe. It then calls :meth:`failed` or :meth:`reached`,
-            or :meth:`release_probe` when it did not go after all.
-        :raises ConnectionFailed: nothing was reached for ``retry.patience`` seconds, a probe of this very wait
-            included. To the probe itself :attr:`given_up` says so: it has an error of its own to raise.
+        :returns: True when the caller is the probe. It then calls :meth:`record_failure` or :meth:`record_success`,
+            or :meth:`release_probe` when it sends nothing after all.
+        :raises ConnectionFailed: nothing was reached for ``retry.patience`` seconds, by a probe during this wait
+            too. The probe itself looks at :attr:`given_up` instead: it raises its own error.
+
+        Cancelled, another caller becomes the probe.
         """
         failures = self._failures
         while self.since is not None:
@@ -72,9 +73,9 @@ class CircuitBreaker:
         return False
 
     def record_failure(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
-        """Note that a try reached nothing; return True when this began an outage.
+        """Record that a try reached nothing; return True when this begins an outage.
 
-        :param left_at: when it left.
+        :param left_at: when it was sent.
         """
         now = self.clock()
         began = self.since is None
@@ -87,13 +88,13 @@ class CircuitBreaker:
             self._failures += 1
             self._failed_at = now
         if probe:
-            # By when it left: what a stall kept on the wire for an hour was not tried for an hour.
+            # Counted from when it was sent: a stalled loop may notice the failure an hour later.
             self.given_up = self.since is not None and left_at - self.since >= self.retry.patience
             self.release_probe()
         return began
 
     def record_success(self) -> bool:
-        """Note that the service answered, whatever it said; return True when this ended an outage."""
+        """Record that the service responded, with whatever status; return True when this ends an outage."""
         if self.since is None:
             return False
         self.since = self.error = None
@@ -103,7 +104,7 @@ class CircuitBreaker:
         return True
 
     def release_probe(self) -> None:
-        """Let another be the probe, and tell all who wait to look again."""
+        """Let another caller be the probe: wake all who wait, to look at the state again."""
         self._probing = False
         for turn in self._news:
             if not turn.done():

@@ -1,4 +1,4 @@
-"""Base url and key, checked."""
+"""Checks of the base URL and the API key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def normalize_base(base_url: str) -> str:
     """Return ``base_url`` without ``/v1`` and closing slashes, ready for a request's path behind it.
 
     :raises InvalidInput: it is no base URL, or plain ``http`` to a public host, which would show the key to
-        everyone on the way (a gateway on this machine or in a private network may use it).
+        everyone who can see the traffic (a gateway on this machine or in a private network may use it).
     """
     parts = _BASE.fullmatch(base_url.strip()) if isinstance(base_url, str) else None  # type: ignore[redundant-expr]  # not every caller has a type checker
     if parts is None:
@@ -37,7 +37,7 @@ def normalize_base(base_url: str) -> str:
     while segments and segments[-1] == "v1":
         segments.pop()
     if reason is None and not {".", "..", "v1"}.isdisjoint(segments):
-        reason = "its path is not the beginning of all paths: end it before /v1"
+        reason = "its path has a part /v1, /. or /.. in it: end it before /v1"
     if reason is not None:
         message = f"base_url {redact_url(base_url)} cannot be used: {reason}"
         raise InvalidInput(message)

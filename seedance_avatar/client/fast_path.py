@@ -1,14 +1,12 @@
-"""The short way over a connection of aiohttp's: its pool, its TLS and its parser, without the objects in between.
+"""Fast path: writes HTTP/1.1 requests directly to connections of aiohttp's pool.
 
-``ClientSession.request`` is made for every request there can be. Ours are of two shapes, with the same headers
-each time and a body of some hundred bytes, and what it does for the others (cookies, redirects, middlewares, a
-writer task for each body, a request and a response object for each round trip) costs more CPU than all that this
-library adds. So a session of our own takes its connections from the same pool and writes the request itself; the
-answer is read by the same parser into the same stream.
+``ClientSession.request`` serves every kind of request. Ours have two shapes, the same headers each time and a body of
+some hundred bytes, and what aiohttp does for other kinds (cookies, redirects, middlewares, a writer task for each body,
+a request and a response object for each round trip) costs more CPU than all of this library. So a session of our own
+takes connections from aiohttp's pool, with its TLS, and writes the request itself; aiohttp's parser reads the response.
 
-Where anything is in the way that has a right to be there, the long way is taken: a borrowed session, proxies from
-the environment, a streamed body, traces, or somebody who has put a double or a probe in the place of aiohttp's
-``ClientSession._request`` (tests do, and tracers).
+``ClientSession.request`` is used wherever something depends on it: for a borrowed session, proxies from the
+environment, a streamed body, traces, or a patched ``ClientSession._request`` (by tests and tracers).
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from .aiohttp_errors import NOT_SENT, ConnectionBrokenError, DirtyConnectionErro
 __all__ = ["FastPath", "FastResponse"]
 
 _BUFFER: Final = 1 << 16
-"""Bytes of an answer after which its connection is read no further until somebody takes them."""
+"""Bytes of a response that are buffered; the connection is read no further until some are consumed."""
 
 _INTERIM: Final = 100
 _SWITCHED: Final = 101
@@ -41,8 +39,8 @@ _TARGET: Final = re.compile(r"/[!-~]*")
 _VALUE: Final = re.compile(r"[ -~]*")
 
 
-def _hang_up(connection: Connection) -> None:
-    """Close at once: what has not left yet would keep the socket until the other side takes it."""
+def _abort(connection: Connection) -> None:
+    """Close at once: an orderly close would keep the socket until the server has read what is still unsent."""
     if connection.transport is not None:
         connection.transport.abort()
     connection.close()
@@ -50,11 +48,11 @@ def _hang_up(connection: Connection) -> None:
 
 @attrs.define(eq=False, repr=False)
 class FastResponse:
-    """The head of an answer, and its body as it comes in.
+    """The status and headers of a response, and its body as a stream.
 
     :ivar status: the HTTP status.
     :ivar headers: all of them.
-    :ivar content: the body. Read to its end, it gives the connection back by itself.
+    :ivar content: the body. Once it is read to its end, the connection is back in the pool.
     """
 
     status: int
@@ -64,79 +62,82 @@ class FastResponse:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is given back, or closed."""
+        """Whether the connection was returned to the pool, or closed."""
         return self._connection is None
 
     def close(self) -> None:
-        """Close the connection: what is still to come of the body is lost."""
+        """Close the connection; the unread rest of the body is lost."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            _hang_up(connection)
+            _abort(connection)
 
     def release(self) -> None:
-        """Give the connection back, for the next request."""
+        """Return the connection to the pool."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
         if connection.transport is not None and connection.transport.get_write_buffer_size():
-            _hang_up(connection)  # answered before it was read: the next request would stand behind the rest of it
+            _abort(connection)  # a response before the whole request was sent: the next would follow its rest
         else:
             connection.release()
 
 
 @attrs.define(eq=False, repr=False)
 class FastPath:
-    """Round trips to one origin over the pool of one session. Make it by :meth:`to`."""
+    """Requests to one origin over the pool of one session. Make it by :meth:`to`."""
 
     _connector: aiohttp.BaseConnector
     _timeout: aiohttp.ClientTimeout
     _to: aiohttp.ClientRequest
-    _usual: object
+    _unpatched: object
     _head: bytes = b""
 
     @classmethod
     def to(cls, origin: URL, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> Self | None:
-        """Return the short way to ``origin``, or None where something is in the way.
+        """Return a fast path to ``origin``, or None where ``ClientSession.request`` must be used.
 
-        :param session: whose pool is used; nothing else of it is, so there must be nothing else in it.
-        :param timeout: of it only what is about connections counts here.
+        :param session: only its pool is used, so nothing else may be configured in it.
+        :param timeout: only its limits for making a connection are used.
         """
-        usual = aiohttp.ClientSession._request  # noqa: SLF001 - looked at, to see whether it is still aiohttp's
-        untouched = isinstance(usual, FunctionType) and usual.__globals__ is vars(aiohttp.client)
+        unpatched = aiohttp.ClientSession._request  # noqa: SLF001 - only read, to see whether it is patched
+        untouched = isinstance(unpatched, FunctionType) and unpatched.__globals__ is vars(aiohttp.client)
         if not untouched or session.connector is None or session.trust_env or session.trace_configs:
             return None
-        # It is never sent: the pool reads from it where to, and whether by TLS.
+        # It is never sent: the pool takes the address from it, and whether to use TLS.
         to = aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop(), session=session)
-        return cls(session.connector, timeout, to, usual)
+        return cls(session.connector, timeout, to, unpatched)
 
     @property
     def free(self) -> bool:
-        """Whether nobody has stepped in the way since."""
-        return aiohttp.ClientSession._request is self._usual  # noqa: SLF001 - as above
+        """Whether ``ClientSession._request`` is still unpatched."""
+        return aiohttp.ClientSession._request is self._unpatched  # noqa: SLF001 - only compared
 
     def use(self, headers: Mapping[str, str]) -> None:
-        """Send these headers from now on, with what the body needs."""
+        """Send these headers with every request from now on, beside those of its body.
+
+        :raises ValueError: a header has characters that HTTP does not permit.
+        """
         lines = {hdrs.HOST: self._to.headers[hdrs.HOST], **headers}
         for name, value in lines.items():
             if _VALUE.fullmatch(value) is None:
-                message = f"the header {name} holds what cannot stand in one"
+                message = f"the header {name} has characters that HTTP does not permit"
                 raise ValueError(message)
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii")
 
     async def request(self, method: str, target: str, body: bytes | None) -> FastResponse:
-        """Send one request and return its answer as soon as its head is here.
+        """Send one request and return its response as soon as the headers have arrived.
 
         :param target: path and query, percent-encoded.
         :param body: JSON, or None.
-        :raises aiohttp.InvalidURL: nothing was sent, because ``target`` cannot stand in a request.
-        :raises UncleanError: nothing was sent, because this connection could not be trusted.
-        :raises NotConnectedError: nothing was sent, because no connection could be had.
-        :raises aiohttp.ClientError: as ``ClientSession.request`` does, but for what no HTTP is: :class:`BrokenError`.
+        :raises aiohttp.InvalidURL: nothing was sent, because ``target`` is not percent-encoded.
+        :raises DirtyConnectionError: nothing was sent, because the connection has unread input.
+        :raises NotConnectedError: nothing was sent, because no connection could be made.
+        :raises aiohttp.ClientError: as ``ClientSession.request`` does; :class:`ConnectionBrokenError` for bad HTTP.
 
         Cancelled, it closes its connection.
         """
         if _TARGET.fullmatch(target) is None:
-            raise aiohttp.InvalidURL(target, "a path that is not percent-encoded")  # which is known for *not sent*
+            raise aiohttp.InvalidURL(target, "a path that is not percent-encoded")  # a member of NOT_SENT
         head = b"%b %b HTTP/1.1\r\n%b" % (method.encode("ascii"), target.encode("ascii"), self._head)
         try:
             connection = await self._connector.connect(self._to, traces=[], timeout=self._timeout)
@@ -151,7 +152,7 @@ class FastPath:
         except HttpProcessingError as error:
             broken = ConnectionBrokenError(words_for(error))
         except BaseException:
-            _hang_up(connection)
+            _abort(connection)
             raise
         connection.close()
         raise broken
@@ -164,12 +165,12 @@ class FastPath:
         if body is None:
             transport.write(head + b"\r\n")
         else:
-            about = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-            transport.write(b"".join((head, about, body)))
+            headers = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            transport.write(b"".join((head, headers, body)))
         while True:
-            answer, content = await protocol.read()
-            if not _INTERIM <= answer.code < _FINAL or answer.code == _SWITCHED:
+            message, content = await protocol.read()
+            if not _INTERIM <= message.code < _FINAL or message.code == _SWITCHED:
                 break
-        reply = FastResponse(answer.code, answer.headers, content, connection)
-        content.on_eof(reply.release)
-        return reply
+        response = FastResponse(message.code, message.headers, content, connection)
+        content.on_eof(response.release)
+        return response

@@ -1,4 +1,4 @@
-"""A gate whose rate is not this session's own: each turn asks for a moment in what several processes share."""
+"""A gate whose rate is shared by several processes: each turn reserves a time slot from the shared limit."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .retry import backoff
 __all__ = ["AHEAD", "SharedGate", "gates"]
 
 AHEAD: Final = 4
-"""Moments that one process may have reserved and not used yet, in one lane.
+"""Slots that one process may have reserved and not used yet, in one lane.
 
-More would make a fleet unfair (who asks first has the next minute) and lose that much when a process dies; one
-would let the way to the keeper of the limits bound the rate.
+More would be unfair to the other processes and lose more slots when this one dies; with one, the round trip to the
+store of the limits would bound the rate.
 """
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class SharedGate(Gate):
-    """A :class:`Gate` that, once it is a caller's turn here, waits for the moment that the fleet's limit has for it.
+    """A :class:`Gate` that, when it is a caller's turn, waits for the slot that the shared limit assigns.
 
-    Turns are fair between flows, the width and the brakes are this process's own; only the rate is shared. A
-    moment that is reserved and not used (its caller was cancelled) is lost, never used twice.
+    Only the rate is shared: the order of turns, the width and the pauses are this process's own. A slot that is
+    reserved and not used (its caller was cancelled) is lost, never used twice.
     """
 
     permits: Permits
@@ -40,8 +40,8 @@ class SharedGate(Gate):
     retry: Retry
     rng: random.Random
     turns: Gate
-    """Who may ask for a moment next: at most :data:`AHEAD` at a time."""
-    _away_since: float | None = None
+    """Admits callers to reserve a slot: at most :data:`AHEAD` at a time."""
+    _unreachable_since: float | None = None
     _tries: int = 0
     _asleep: set[asyncio.Future[None]] = attrs.field(factory=set)
 
@@ -51,36 +51,36 @@ class SharedGate(Gate):
         return self.turns.waiting + super().waiting
 
     def try_acquire(self, flow: Flow) -> bool:
-        """Return False: a moment of the fleet has to be asked for, which takes a round trip."""
+        """Return False: reserving a slot takes a round trip."""
         del flow
         return False
 
     async def acquire(self, flow: Flow) -> None:
-        """Wait for a turn and for its moment; every :meth:`enter` needs one :meth:`leave`.
+        """Wait for a turn and its slot; it needs one :meth:`release`.
 
-        :raises ConnectionFailed: who keeps the limits was not reached for ``retry.patience`` seconds.
+        :raises ConnectionFailed: the store of the limits was not reached for ``retry.patience`` seconds.
         :raises AvatarError: what the flow was halted, or the gate closed, with.
 
-        Cancelled while waiting, no turn is taken; a moment that was reserved is lost.
+        Cancelled while waiting, no turn is taken; a slot that was reserved is lost.
         """
         await self.turns.acquire(flow)
         try:
             await super().acquire(flow)
             try:
-                await self._moment(flow)
+                await self._slot(flow)
             except BaseException:
                 self.cancel()
                 raise
         finally:
             self.turns.release()
 
-    async def _moment(self, flow: Flow) -> None:
+    async def _slot(self, flow: Flow) -> None:
         wait = await self._reserve(flow)
         while wait > 0.0:
             await self._sleep(flow, wait)
             now = self.clock()
-            wait = self.pacer.next_at(now) - now  # a brake may have come meanwhile
-        # While it was being asked for, nothing could wake it.
+            wait = self.pacer.next_at(now) - now  # the lane may have been paused meanwhile
+        # While the slot was reserved, neither a halt nor a close could end this wait.
         if (ended := self._closed or flow.halted) is not None:
             raise ended.with_traceback(None)
 
@@ -90,18 +90,18 @@ class SharedGate(Gate):
                 wait = await self.permits.reserve(self.lane)
             except ConnectionFailed as error:
                 now = self.clock()
-                if self._away_since is None:
-                    self._away_since, self._tries = now, 0
-                if error.fatal or now - self._away_since >= self.retry.patience:
+                if self._unreachable_since is None:
+                    self._unreachable_since, self._tries = now, 0
+                if error.fatal or now - self._unreachable_since >= self.retry.patience:
                     raise
                 self._tries += 1
                 await self._sleep(flow, backoff(self._tries, base=self.retry.base, cap=self.retry.cap, rng=self.rng))
             else:
-                self._away_since = None
+                self._unreachable_since = None
                 return wait
 
     async def _sleep(self, flow: Flow, seconds: float) -> None:
-        """Sleep, until the flow is halted or the gate closed at the longest (then raise)."""
+        """Sleep; raise as soon as the flow is halted or the gate closed."""
 
         def wake() -> None:
             if not turn.done():
@@ -118,12 +118,12 @@ class SharedGate(Gate):
             timer.cancel()
 
     def brake(self, seconds: float) -> None:
-        """Let nobody out for so many seconds, neither here nor in the rest of the fleet."""
+        """Let no request out for ``seconds``, in any of the processes."""
         super().brake(seconds)
         self.permits.brake(self.lane, seconds)
 
     def close(self, error: AvatarError) -> None:
-        """Let nobody in any more: every waiting caller gets ``error``."""
+        """Refuse every caller from now on, those who wait included, with ``error``."""
         self.turns.close(error)
         super().close(error)
         for turn in self._asleep:
@@ -141,13 +141,13 @@ def gates(
 ) -> tuple[Gate, Gate]:
     """Return the gates of submissions and of queries under ``limits``.
 
-    :param permits: the line to limits that are shared; None for a session's own.
+    :param permits: the connection to shared limits; None for limits of one session.
     """
     if isinstance(limits, Limits):
         submits = Pacer.build(rate=limits.submits_per_second, burst=limits.submit_burst, start=SUBMITS, rng=rng)
         queries = Pacer.build(rate=limits.queries_per_second, burst=limits.query_burst, start=QUERIES, rng=rng)
         return Gate(submits, limits.max_submitting, clock), Gate(queries, limits.max_polling, clock)
-    assert permits is not None  # noqa: S101 - whoever shares limits has opened the line to them
+    assert permits is not None  # noqa: S101 - the engine opens shared limits before it calls this
 
     def unpaced(start: Prior) -> Pacer:
         return Pacer.build(rate=1e9, burst=1_000_000_000, start=start, rng=rng)

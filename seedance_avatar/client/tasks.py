@@ -1,4 +1,4 @@
-"""Tasks that belong to a session: known, awaited, and gone when it closes."""
+"""The tasks of a session: each is known while it runs, and all have ended when the session is closed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ T = TypeVar("T")
 class TaskSet:
     """The running tasks of one session.
 
-    A session is opened and closed by whoever likes (a fixture, a lifespan, an exit stack), not always from
-    one task, so no task group can be entered there. This is the little that is needed instead: a strong
-    reference to each task while it runs, and an end that leaves none behind.
+    A session may be opened in one task and closed in another (by fixtures, lifespans, exit stacks), so it cannot
+    enter a task group. This is what it needs of one: a strong reference to each task while it runs, and a close
+    that leaves no task running.
     """
 
     _tasks: set[asyncio.Task[Any]] = attrs.field(factory=set)
@@ -29,13 +29,13 @@ class TaskSet:
         return len(self._tasks)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start ``coroutine`` as a task and remember it until it ends."""
+        """Start ``coroutine`` as a task, and keep it until it ends."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def gone(self, timeout: float) -> None:  # noqa: ASYNC109 - it bounds what is waited for
+    async def gone(self, timeout: float) -> None:  # noqa: ASYNC109 - the tasks go on after it, so no cancel scope of the caller can replace it
         """Wait until all that run now have ended, at most ``timeout`` seconds."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
@@ -43,7 +43,7 @@ class TaskSet:
     async def aclose(self) -> None:
         """Cancel what still runs, and wait until all of it has ended.
 
-        Cancelled itself, it has at least asked every task to end.
+        When cancelled, it has cancelled every task, but not waited for all.
         """
         current = asyncio.current_task()
         while rest := [task for task in self._tasks if task is not current]:

@@ -1,8 +1,7 @@
-"""One HTTP round trip over aiohttp; its errors mapped once into *not sent* or *in doubt*.
+"""One HTTP request over aiohttp, with errors that say whether it was *not sent* or is *in doubt*.
 
-Nothing here decides whether to repeat. What it promises to those who decide: one call of
-:meth:`Transport.send` puts at most one request on the wire, and when no whole answer came, the type of the
-error says whether the service can have seen the request.
+Nothing here decides whether to retry. One call of :meth:`Transport.send` sends at most one request, and when no whole
+response came, the type of the error says whether the service can have seen the request.
 """
 
 from __future__ import annotations
@@ -32,34 +31,34 @@ from .fast_path import FastPath, FastResponse
 __all__ = ["ResponseLost", "Transport"]
 
 _KEEP_ALIVE: Final = 4.0
-"""Seconds that an idle connection is kept: below every server's own idle limit, since a submission that meets
-a connection in the moment of its closing is in doubt."""
+"""Seconds for which an idle connection is kept: below every server's own limit, since a submission on a connection
+that the server is closing is in doubt."""
 
 _DNS_CACHE: Final = 10
-"""Seconds that an address is believed: a failover of the service is followed within them."""
+"""Seconds for which a resolved address is cached: a failover of the service is followed within them."""
 
-_SLOWEST: Final = 1 << 16
-"""Bytes a second at which a streamed body has to move, on top of the time for the request."""
+_MIN_UPLOAD_RATE: Final = 1 << 16
+"""Bytes a second that an upload must reach; it gets the time for that in addition to the time for a request."""
 
-_VERDICT: Final = 300
-"""From this status on the head of an answer is the answer, and its body only adds words."""
+_NOT_DONE: Final = 300
+"""From this status on, the status decides, and the body only adds a message."""
 
-_UNCLEAN: Final = 10
-"""Connections in a row that cannot be trusted, after which none is tried any more: idle ones are seldom so many."""
+_DIRTY_CONNECTIONS: Final = 10
+"""Connections with unread input in a row after which no other is tried: idle ones are seldom so many."""
 
 _CLOSED: Final = "closed while waiting for a connection: nothing was sent"
 _NO_KEY: Final = "nothing was sent: check the callable that was passed as api_key"
 
 _SHORTEST_KEY: Final = 8
-"""No issued key is shorter; a test's ``k`` would be found in every answer."""
+"""No issued key is shorter; a test's key ``k`` would be found in every response."""
 
 
-class ResponseLost(AvatarError):  # noqa: N818 - like its siblings it says what happened
-    """The request left, or may have left, and no whole answer came: it may have been applied.
+class ResponseLost(AvatarError):  # noqa: N818 - named like the public errors that it becomes
+    """The request was sent, at least in part, and no whole response came: it may have been applied.
 
-    :ivar evidence: what was read of an answer, cut and printable, or None.
-    :ivar status: the HTTP status, where an answer's head was read, or None.
-    :ivar request_id: the service's id of the request, where an answer's head was read, or None.
+    :ivar evidence: what was read of a response, cut and printable, or None.
+    :ivar status: the HTTP status, where the headers of a response were read, or None.
+    :ivar request_id: the service's id of the request, where the headers of a response were read, or None.
     """
 
     def __init__(
@@ -78,27 +77,27 @@ class ResponseLost(AvatarError):  # noqa: N818 - like its siblings it says what 
 
 
 def _cancelled() -> bool:
-    """Tell whether it is the running task that is cancelled, not something that it waited for."""
+    """Return whether the running task itself is cancelled, not something that it awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-def _unechoed(body: bytes, key: bytes) -> bytes:
+def _without_key(body: bytes, key: bytes) -> bytes:
     return body.replace(key, b"***") if key and key in body else body
 
 
 @attrs.define(eq=False, repr=False)
 class Transport:
-    """The way to one service with one key: a pool of connections and the headers that every request carries.
+    """A pool of connections to one service, and the headers of every request.
 
     Built anywhere; bound to the running loop and this process by :meth:`open`.
 
     :ivar base_url: scheme, host and prefix as :func:`~seedance_avatar.wire.normalize_base` returns them.
     :ivar key: the key, or a callable (sync or async) that is asked for it before every request.
     :ivar timeouts: seconds; ``connect`` for a connection (its address, TCP and TLS), ``request`` for all of it.
-    :ivar http: a session to borrow; it is never closed here. Its connector, proxy, TLS and traces are used; its
-        time-outs, cookies, middlewares and ``raise_for_status`` are not.
-    :ivar pool: connections at most. It must not be less than the requests sent at a time, because a wait for a
+    :ivar http: a borrowed session, never closed here. Its connector, proxy, TLS and traces are used; its
+        timeouts, cookies, middlewares and ``raise_for_status`` are not.
+    :ivar pool: connections at most. It must not be less than the requests sent at a time, because waiting for a
         connection counts as connecting.
     :ivar trust_env: True to obey proxy variables and ``.netrc`` (it costs more CPU than the whole request).
     """
@@ -119,19 +118,19 @@ class Transport:
     _deadlines: Deadlines = attrs.field(init=False)
     _secret: Secret | None = attrs.field(init=False, default=None)
     _echo: bytes = attrs.field(init=False, default=b"")
-    _short: FastPath | None = attrs.field(init=False, default=None)
+    _fast: FastPath | None = attrs.field(init=False, default=None)
     _headers: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
 
     def __attrs_post_init__(self) -> None:
         base = URL(self.base_url, encoded=True)
         self._origin, self._prefix = base.origin(), base.raw_path.rstrip("/")
-        # A request's end that comes before the connection's would be told as a lost answer: nothing was sent.
+        # If the request timed out before the connection did, a request that was not sent would count as lost.
         connect = min(self.timeouts.connect, 0.9 * self.timeouts.request)
         self._timeout = aiohttp.ClientTimeout(
-            total=None,  # a deadline of ours, which waits for what a stalled loop has not read yet
-            connect=connect,  # the look-up of the address too, which sock_connect leaves out
+            total=None,  # replaced by Deadlines, which let a stalled loop read what has arrived
+            connect=connect,  # includes resolving the address, which sock_connect does not
             sock_connect=connect,
-            ceil_threshold=float("inf"),  # no rounding up to whole seconds: a deadline is what was asked for
+            ceil_threshold=float("inf"),  # no rounding up to whole seconds
         )
 
     async def open(self) -> None:
@@ -149,7 +148,7 @@ class Transport:
                 message = "the borrowed session belongs to another event loop: make it in the one that uses it"
                 raise SessionStateError(message)
             if self.http.auth is not None:
-                message = "the borrowed session has auth= of its own, beside which aiohttp lets no other key pass"
+                message = "the borrowed session has its own auth=, with which aiohttp accepts no other key"
                 raise InvalidInput(message)
             self._session = self.http
         else:
@@ -163,7 +162,7 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
-            self._short = FastPath.to(self._origin, self._session, self._timeout)
+            self._fast = FastPath.to(self._origin, self._session, self._timeout)
         if isinstance(self.key, Secret):
             self._use(self.key)
         self._deadlines = Deadlines(self.timeouts.request)
@@ -173,7 +172,7 @@ class Transport:
     async def aclose(self) -> None:
         """Close all connections and wait until they are closed; a borrowed session stays open. Safe to repeat.
 
-        A request on the wire ends as :class:`ResponseLost`, one that waits for a connection as SessionStateError.
+        A request that was sent ends as :class:`ResponseLost`, one that waits for a connection as SessionStateError.
 
         :raises SessionStateError: called from another loop or process: the connections belong to theirs.
         """
@@ -204,71 +203,71 @@ class Transport:
         raise SessionStateError(message)
 
     async def send(self, request: Request) -> Response:
-        """Send ``request`` once and return the whole answer, whatever its status.
+        """Send ``request`` once and return the whole response, whatever its status.
 
-        A status of 300 and above is a verdict by its head alone: it is returned with as much of its body as
-        could be read. Redirects are answers, never followed.
+        A response of status 300 and above is returned even when only a part of its body could be read. Redirects
+        are never followed.
 
-        :raises ConnectionFailed: surely nothing was sent; ``fatal`` when another try cannot help.
-        :raises ResponseLost: it may have been applied, and no whole answer came.
+        :raises ConnectionFailed: nothing was sent; ``fatal`` when a retry cannot help.
+        :raises ResponseLost: it may have been applied, and no whole response came.
         :raises SessionStateError: not open, closed, or another loop or process.
 
-        Cancelled, it closes its connection and leaves; whether the service saw the request is then unknown.
+        Cancelled, it closes its connection; whether the service has seen the request is then unknown.
         """
         session = self._bound()
         try:
             outcome = await self._exchange(session, request)
         except asyncio.CancelledError as error:
-            # The frames below hold the headers, and a traceback may be shown with its locals.
+            # The frames below hold the headers, and tracebacks may be shown with locals.
             error.__traceback__ = None
             if _cancelled():
                 raise
-            # A connector that is closed cancels who waits for a connection; the caller was not cancelled by that.
+            # A closed connector cancels whatever waits for a connection; the caller itself was not cancelled.
             outcome = SessionStateError(_CLOSED, about=request.about)
         if isinstance(outcome, AvatarError):
             raise outcome
         return outcome
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Response | AvatarError:
-        """Do the round trip. Errors are returned, not raised: no frame from here on may appear in a traceback."""
+        """Send and receive. Errors are returned, not raised: no frame from here on may appear in a traceback."""
         if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
             return failure
-        echo = self._echo  # by the time of the answer it may be another key's
+        echo = self._echo  # a rotated key may have replaced it before the response
         response: aiohttp.ClientResponse | FastResponse | None = None
         read = bytearray()
         deadlines = self._deadlines
         if request.upload is not None:
-            deadlines = Deadlines(self.timeouts.request + request.upload.length / _SLOWEST)
+            deadlines = Deadlines(self.timeouts.request + request.upload.length / _MIN_UPLOAD_RATE)
         try:
             with deadlines.one():
                 response = await self._head(session, request)
                 body = await read_body(response.status, response.content, read)
         except NOT_SENT as error:
             return self._not_sent(error, request)
-        except Exception as error:  # noqa: BLE001 - whatever broke after sending, the request may have been applied
-            if response is None or response.status < _VERDICT:
-                return self._lost(error, request, response, _unechoed(bytes(read[:1000]), echo))
+        except Exception as error:  # noqa: BLE001 - whatever fails after sending, the request may have been applied
+            if response is None or response.status < _NOT_DONE:
+                return self._lost(error, request, response, _without_key(bytes(read[:1000]), echo))
             body = bytes(read[:MAX_BODY])
         finally:
-            # A whole answer has given its connection back by now; any other leaves one that cannot be used again.
+            # A whole response has returned its connection to the pool by now; any other connection cannot be reused.
             if response is not None and not response.closed:
                 response.close()
-        return read_head(response.status, response.headers, _unechoed(body, echo))
+        return read_head(response.status, response.headers, _without_key(body, echo))
 
     async def _head(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse | FastResponse:
-        """Send on the first connection that can be trusted, and return the head of the answer."""
-        short = self._short
-        for _ in range(_UNCLEAN):
+        """Send on the first connection without unread input, and return the response once its headers are here."""
+        fast = self._fast
+        for _ in range(_DIRTY_CONNECTIONS):
             try:
-                if short is not None and short.free and request.upload is None:
-                    return await short.request(request.method, self._prefix + request.path, request.body)
+                if fast is not None and fast.free and request.upload is None:
+                    return await fast.request(request.method, self._prefix + request.path, request.body)
                 return await self._by_session(session, request)
             except DirtyConnectionError:
                 continue
         raise DirtyConnectionError
 
     async def _by_session(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
-        """Send by aiohttp's own way, with whatever is in it."""
+        """Send by ``ClientSession.request``."""
         upload = request.upload
         headers = self._headers.copy()
         if upload is not None:
@@ -282,13 +281,13 @@ class Transport:
             headers=headers,
             allow_redirects=False,
             raise_for_status=False,
-            auto_decompress=True,  # we ask for none; who compresses all the same is understood
+            auto_decompress=True,  # none is requested, but some servers compress all the same
             timeout=self._timeout,
             middlewares=(once,),
         )
 
     async def _ask(self, provider: KeyProvider, session: aiohttp.ClientSession) -> AvatarError | None:
-        """Ask the user's callable for the key of this request; return why it cannot be sent with it, if so."""
+        """Get the key of this request from the user's callable; return the error if there is none to send it with."""
         try:
             key: Any = provider()
             if inspect.isawaitable(key):
@@ -305,7 +304,7 @@ class Transport:
             return ConnectionFailed("the key provider was cancelled", hint=_NO_KEY)
         except InvalidInput as error:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
-        except Exception as error:  # noqa: BLE001 - a user's callable can raise anything; nothing was sent
+        except Exception as error:  # noqa: BLE001 - a user's callable can raise anything
             return ConnectionFailed(redact(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
         if self._closed or session.closed:
             return SessionStateError("closed while the key was asked for: nothing was sent")
@@ -314,9 +313,9 @@ class Transport:
         return None
 
     def _use(self, secret: Secret) -> None:
-        """Build the headers for this key once: a key is used for thousands of requests."""
+        """Build the headers for this key: once, since a key serves thousands of requests."""
         self._secret = secret
-        # A service that repeats the key in its answer must not bring it into our errors.
+        # A service that echoes the key in its response must not bring it into our errors.
         self._echo = secret.reveal().encode() if len(secret.reveal()) >= _SHORTEST_KEY else b""
         self._headers = CIMultiDict(
             {
@@ -326,11 +325,11 @@ class Transport:
                 hdrs.USER_AGENT: f"seedance-avatar {aiohttp.http.SERVER_SOFTWARE}",
             }
         )
-        if self._short is not None:
-            self._short.use(self._headers)
+        if self._fast is not None:
+            self._fast.use(self._headers)
 
     def _not_sent(self, error: Exception, request: Request) -> AvatarError:
-        """Return the failure with its reason, and with whether another try can help."""
+        """Return the error for a request that was not sent."""
         if self._closed:
             return SessionStateError(_CLOSED, about=request.about)
         timed_out = isinstance(error, aiohttp.ConnectionTimeoutError)
@@ -341,7 +340,7 @@ class Transport:
     def _lost(
         self, error: Exception, request: Request, response: aiohttp.ClientResponse | FastResponse | None, read: bytes
     ) -> ResponseLost:
-        """Return the loss with what is known of the answer."""
+        """Return the error for a lost response, with what is known of it."""
         timed_out = isinstance(error, TimeoutError)
         words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else words_for(error)
         if response is None:

@@ -1,1 +1,1 @@
-"""The session: what a user holds."""
+"""``AvatarSession`` and the calls that it makes."""

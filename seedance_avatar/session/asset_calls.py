@@ -82,8 +82,8 @@ class Assets:
         sent = await published(source, await judge(source), client=client, flow=engine.alone)
         request = asset_request(sent, group_id)
 
-        def read(answer: Response) -> Asset:
-            asset = read_asset(answer, source=source)
+        def read(response: Response) -> Asset:
+            asset = read_asset(response, source=source)
             now = client.clock()
             self._recent.note(asset.asset_id, now)
             if client.observer is not None:
@@ -97,11 +97,11 @@ class Assets:
         return await submission.finish(engine)
 
     async def get(self, asset_id: str) -> Asset:
-        """Ask for an asset as it is now."""
+        """Return an asset as it is now."""
         engine = self.engine()
         return await engine.client.call(asset_query(asset_id), partial(read_asset, asked=asset_id), flow=engine.asking)
 
-    async def wait(self, asset: Asset | str, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
+    async def wait(self, asset: Asset | str, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - its error carries the asset as last seen
         """Wait until an asset is active.
 
         :raises AssetFailed: it failed.

@@ -1,4 +1,4 @@
-"""The session: what a user holds. It opens, closes and delegates."""
+"""``AvatarSession``: opening, closing, groups, single assets and ingests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _BASE: Final = "https://toapis.com"
 def _key(key: Secret | KeyProvider | None) -> Secret | KeyProvider:
     if key is None and (found := os.environ.get("TOAPIS_API_KEY")) is not None:
         key = Secret(found)
-        del found  # a traceback may be shown with its locals
+        del found  # tracebacks may be shown with locals
     if key is None:
         message = "no API key: pass api_key, or set TOAPIS_API_KEY"
         raise InvalidInput(message)
@@ -55,7 +55,7 @@ def _key(key: Secret | KeyProvider | None) -> Secret | KeyProvider:
     try:
         check_key(key.reveal())
     except InvalidInput as error:
-        flaw = error.with_traceback(None)  # nor with the frames below, which hold it
+        flaw = error.with_traceback(None)  # the frames below hold the key
     else:
         return key
     raise flaw
@@ -74,20 +74,20 @@ class AvatarSession(VideoMethods):
         can rotate; by default ``TOAPIS_API_KEY`` of the environment.
     :param base_url: the service, with or without ``/v1``; by default ``TOAPIS_BASE_URL``, else ``https://toapis.com``.
     :param limits: how fast to go, by default found by itself; or limits shared with others (``RedisLimits``).
-    :param retry: how often to repeat what is safe to repeat.
+    :param retry: how often to retry what is safe to retry.
     :param polling: when to look at pending assets; by default learned.
     :param video_polling: when to look at pending videos; by default after 5 s, then every 10 s.
     :param timeouts: how long single items may take.
-    :param http: an ``aiohttp.ClientSession`` to borrow; it is never closed here.
+    :param http: an ``aiohttp.ClientSession`` to use; it is never closed here.
     :param observer: called with every event (see ``seedance_avatar.events``).
     :param trust_env: True to obey the proxy variables of the environment.
-    :param allow_private_sources: True to send source URLs of private hosts too, for a gateway that stands beside
-        them; the service itself refuses them without a reason, so they are refused here by default.
+    :param allow_private_sources: True to send source URLs of private hosts too, for a gateway in the same
+        network; the service itself refuses them without a reason, so they are refused here by default.
     :param video_models: what each video model takes, by name; a model that it does not hold goes unchecked.
     :raises InvalidInput: no key, a key or base URL that cannot be used. The key is never shown.
     """
 
-    def __init__(  # noqa: PLR0913 - the knobs of a session, all but the key by keyword
+    def __init__(  # noqa: PLR0913 - the options of a session, all but the key by keyword
         self,
         api_key: str | KeyProvider | None = None,
         *,
@@ -106,7 +106,7 @@ class AvatarSession(VideoMethods):
         self._engine: Engine | None = None
         self._closing: asyncio.Task[None] | None = None
         key = api_key if api_key is None or callable(api_key) else Secret(api_key)
-        del api_key  # whatever is raised from here on, a traceback with its locals shows no key
+        del api_key  # tracebacks may be shown with locals
         self._key = _key(key)
         self._base = normalize_base(base_url or os.environ.get("TOAPIS_BASE_URL") or _BASE)
         self._limits = given("limits", limits, Limits | SharedLimits) or Limits()
@@ -156,10 +156,10 @@ class AvatarSession(VideoMethods):
         return self
 
     async def aclose(self) -> None:
-        """Close: what waits gets :class:`SessionStateError`, what is on the wire comes home, connections end.
+        """Close the session: calls that wait get :class:`SessionStateError`, requests that were sent are waited for.
 
         It takes at most ``timeouts.drain`` seconds and may be called twice, from any task of the session's loop.
-        Cancelled, the closing goes on to its end, and then the cancellation leaves.
+        Cancelled, however often, it closes all the same, and then raises the cancellation.
         """
         engine = self._engine
         if engine is None or (self._closing is not None and self._closing.done()):
@@ -185,13 +185,13 @@ class AvatarSession(VideoMethods):
     def __exit__(self, *_: object) -> None:
         """Stand beside ``__enter__``, which always raises."""
 
-    async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - it bounds what is waited for
-        """Stop: send nothing new, let what is on the wire come home, end every ingest in order.
+    async def drain(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the ingests end in order after it, which a cancel scope of the caller would prevent
+        """Send nothing new, wait for requests that were already sent, and end every ingest in order.
 
-        For a service that is told to end. Every source that was taken has its outcome when this returns, and the
-        streams end by themselves; the session stays open for questions.
+        For a service that shuts down. Every source that was taken has its outcome when this returns, and the
+        streams end by themselves; the session stays open for status requests.
 
-        :param timeout: seconds for what is on the wire, by default ``timeouts.drain``.
+        :param timeout: seconds to wait for requests that were sent, by default ``timeouts.drain``.
         :raises InvalidInput: ``timeout`` is not a finite number of at least 0; nothing was stopped.
         """
         limit = self._timeouts.drain if timeout is None else timeout
@@ -237,7 +237,8 @@ class AvatarSession(VideoMethods):
         :raises SubmissionInDoubt: the answer was lost; a group of this name may exist, and cannot be looked up.
         :raises ApiError: the service refused.
 
-        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        Cancelled after it was sent, the response is waited for, so that observer and log get it, and then the
+        cancellation is raised.
         """
         return await self._calls.assets.create_group(name, description, journal, resend=on_in_doubt == "resend")
 
@@ -251,7 +252,8 @@ class AvatarSession(VideoMethods):
         :raises ConnectionFailed: nothing was sent.
         :raises ApiError: the service refused.
 
-        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        Cancelled after it was sent, the response is waited for, so that observer and log get it, and then the
+        cancellation is raised.
         """
         return await self._calls.assets.upload(source, group)
 
@@ -259,7 +261,7 @@ class AvatarSession(VideoMethods):
         """Upload a local file to the service, and return its public URL there.
 
         :param path: an image (JPEG, PNG, WebP, GIF; 10 MB at most), a video (MP4, WebM, MOV; 50 MB) or an audio (MP3,
-            WAV, M4A; 50 MB), told by its first bytes.
+            WAV, M4A; 50 MB), recognised by its first bytes.
         :raises InvalidInput: the service would not take it; each reason is named. Nothing was sent.
         :raises ConnectionFailed: no answer came in all attempts.
         :raises ApiError: the service refused.
@@ -269,7 +271,7 @@ class AvatarSession(VideoMethods):
         return await self._calls.assets.upload_file(path)
 
     async def get_asset(self, asset_id: str) -> Asset:
-        """Ask for an asset as it is now.
+        """Return an asset as it is now.
 
         :raises NotFound: the service does not know the id.
         :raises ApiError: the service refused.
@@ -277,18 +279,18 @@ class AvatarSession(VideoMethods):
         """
         return await self._calls.assets.get(asset_id)
 
-    async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - the wait's own deadline: it carries the last asset seen
+    async def wait_until_active(self, asset: Asset | str, *, timeout: float = 600.0) -> Asset:  # noqa: ASYNC109 - its error carries the asset as last seen
         """Wait until an asset is active, and return it.
 
-        The polling is the session's: one schedule for all that waits, under the session's limits.
+        One schedule polls everything that is waited for, under the session's limits.
 
         :param asset: the asset, or its id.
-        :param timeout: seconds from now. A deadline that passes is no failure: the asset may still become active.
-        :raises AssetFailed: it failed; that is final.
-        :raises WaitTimeout: not yet; it carries the asset as last seen.
-        :raises NotFound: the service does not know the id (for a minute after its upload that is waited out).
+        :param timeout: seconds from now. When they pass, the asset may still become active.
+        :raises AssetFailed: the asset failed, which is final.
+        :raises WaitTimeout: it is not active yet; the error carries the asset as last seen.
+        :raises NotFound: the service does not know the id (for a minute after its upload, a 404 is retried).
 
-        Cancelled, the polling of it stops.
+        Cancelled, it is not polled any more.
         """
         check_positive("timeout", timeout)
         return await self._calls.assets.wait(asset, timeout)
@@ -317,10 +319,10 @@ class AvatarSession(VideoMethods):
         :param max_pending: sources at most that are taken and not yet delivered as outcomes.
         :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
         :param journal: a file that keeps what was about to be sent and what came back. The same call with the same
-            journal resumes after any end, ``kill -9`` included: what was accepted is polled, what never left is sent,
+            journal resumes after any end, ``kill -9`` included: what was accepted is polled, what was not sent is sent,
             what was being sent is in doubt.
         :param on_in_doubt: ``"hold"`` what an earlier run left in doubt (it is reported as such), or ``"resend"`` it,
-            which may make duplicates that nobody can delete.
+            which may make duplicates that cannot be deleted.
         :param retry_refused: send again what an earlier run was refused.
         :raises InvalidInput: an argument cannot be used.
 

@@ -1,4 +1,4 @@
-"""The video half of a session: one generation, its wait, its file; local files on their way up."""
+"""Calls for single videos: generate, look, wait, download."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Register = Callable[[AssetSource], Awaitable[Asset]]
 
 @attrs.define(eq=False, repr=False)
 class Videos:
-    """What a session does for videos; see the methods of the same names there."""
+    """The calls of a session for one video; :class:`AvatarSession` documents them."""
 
     engine: Callable[[], Engine]
     models: Mapping[str, VideoModel]
@@ -53,8 +53,8 @@ class Videos:
     ) -> VideoTask:
         """Submit ``request`` exactly once, and return its task; with ``journal``, once over all runs.
 
-        With ``register``, an image that is refused for showing a real person is made an asset, which takes its
-        place, and the request is submitted once more: once for each image.
+        With ``register``, an image that is refused because it shows a real person is replaced by an asset of it, and
+        the request is submitted again: once for each image.
         """
         registered: set[str] = set()
         while True:
@@ -109,11 +109,11 @@ class Videos:
         return Submission(call=call, item_id=self.adapter.item_id, about=request.label, **kept)
 
     async def get(self, video: VideoTask | str) -> VideoTask:
-        """Ask for a task as it is now."""
+        """Return a task as it is now."""
         engine = self.engine()
         return await engine.client.call(video_query(_id_of(video)), read_video, flow=engine.asking)
 
-    async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
+    async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - its error carries the task as last seen
         """Wait until a video is finished, and return its task.
 
         :raises GenerationFailed: there will be no video.

@@ -25,7 +25,7 @@ class VideoMethods:
 
     _calls: Calls
 
-    async def generate(  # noqa: PLR0913 - the wishes of one video, all but the prompt by keyword
+    async def generate(  # noqa: PLR0913 - the options of one video, all but the prompt by keyword
         self,
         prompt: str,
         *,
@@ -48,13 +48,14 @@ class VideoMethods:
         """Submit one generation exactly once, and return its task, which is usually still ``queued``.
 
         Every argument but the last two is a field of :class:`~seedance_avatar.GenerationRequest`; what is None is not
-        sent. All that can be known to break a rule of the model is refused before anything is sent. It goes out
-        under a ``client_business_id``; where the answer is lost, the service is asked for that id for some seconds,
-        and the submission is sent again, with the same id, only when the service does not know it.
+        sent. What is known to break a rule of the model is refused before anything is sent. Every submission has a
+        ``client_business_id``; where the response is lost, the service is asked for that id for some seconds, and the
+        submission is sent again, with the same id, only when the service does not know it.
 
-        :param prompt: what shall be seen and heard. Name media by type and number (``image 1``).
+        :param prompt: what the video shows and says. Refer to media by type and number (``image 1``).
         :param references: active assets, or :class:`~seedance_avatar.Reference` values, or one of them.
-        :param first_frame: the image to begin with, an asset or a URL; ``last_frame`` likewise. Not with references.
+        :param first_frame: the image to begin with, an asset or a URL. Not with references.
+        :param last_frame: the image to end with, an asset or a URL. Not with references.
         :param duration: whole seconds; 0 or -1 lets the model choose, where it can.
         :param model: the model's name.
         :param aspect_ratio: ``"16:9"`` and the like, or ``"adaptive"``.
@@ -71,12 +72,13 @@ class VideoMethods:
             end, a kill included, returns the same task. Calls are told apart by their own ``client_business_id``, else
             by their content and their order.
         :raises InvalidInput: the request breaks a rule, which the message names; nothing was sent.
-        :raises SubmissionInDoubt: the answer was lost, and the service could not be asked for the task.
+        :raises SubmissionInDoubt: the response was lost, and the service could not be asked for the task.
         :raises ContentRefused: the service's content policy refused the prompt or a reference.
         :raises ConnectionFailed: nothing was sent.
         :raises ApiError: the service refused.
 
-        Cancelled on the wire, the answer is waited for and told to observer and log before the cancellation leaves.
+        Cancelled after it was sent, the response is waited for, so that observer and log get it, and then the
+        cancellation is raised.
         """
         request = GenerationRequest(
             prompt,
@@ -114,9 +116,9 @@ class VideoMethods:
     ) -> Ingest[GenerationRequest, VideoTask]:
         """Return a stream that submits every request exactly once and follows it until its video is finished.
 
-        It is the stream of :meth:`ingest`, with the same outcomes and accounts: ``source`` is the request and
-        ``asset`` the task. Requests of one ``key`` or ``client_business_id`` are one video; equal requests without
-        are so many videos.
+        It is a stream like that of :meth:`ingest`, with the same outcomes: ``source`` is the request and ``asset`` the
+        task. Requests with the same ``key`` or ``client_business_id`` are one video; equal requests without either
+        are a video each.
 
         :param requests: any iterable or async iterable; it is read lazily.
         :param video_timeout: seconds from acceptance after which a video that is not finished is ``Pending``.
@@ -141,7 +143,7 @@ class VideoMethods:
         )
 
     async def get_video(self, video: VideoTask | str) -> VideoTask:
-        """Ask for a generation as it is now.
+        """Return a generation as it is now.
 
         :param video: the task, its id, or its ``client_business_id``.
         :raises NotFound: the service does not know the id.
@@ -150,18 +152,18 @@ class VideoMethods:
         """
         return await self._calls.videos.get(video)
 
-    async def wait_for_video(self, video: VideoTask | str, *, timeout: float = 600.0) -> VideoTask:  # noqa: ASYNC109 - the wait's own deadline: it carries the last task seen
+    async def wait_for_video(self, video: VideoTask | str, *, timeout: float = 600.0) -> VideoTask:  # noqa: ASYNC109 - its error carries the task as last seen
         """Wait until a video is finished, and return its task, which has the URL.
 
-        The polling is the session's, as ``video_polling`` says: by default after 5 s, then about every 10 s.
+        It is polled as ``video_polling`` says: by default after 5 s, then about every 10 s.
 
         :param video: the task, its id, or its ``client_business_id``.
-        :param timeout: seconds from now. A deadline that passes is no failure: the video may still be finished.
+        :param timeout: seconds from now. When they pass, the video may still be finished.
         :raises GenerationFailed: there will be no video; its ``task`` says why, and keeps what came.
-        :raises WaitTimeout: not yet; it carries the task as last seen.
-        :raises NotFound: the service does not know the id (for a minute after its submission that is waited out).
+        :raises WaitTimeout: it is not finished yet; the error carries the task as last seen.
+        :raises NotFound: the service does not know the id (for a minute after its submission, a 404 is retried).
 
-        Cancelled, the polling of it stops.
+        Cancelled, it is not polled any more.
         """
         check_positive("timeout", timeout)
         return await self._calls.videos.wait(video, timeout)
@@ -171,18 +173,18 @@ class VideoMethods:
     ) -> Path:
         """Fetch the file of a finished video to ``path``, whole or not at all, and return the path.
 
-        A broken transfer goes on where it broke, where the host allows it; an expired URL is asked for anew. The key
-        is never sent to the host of the file.
+        A broken transfer is resumed where it broke, if the host allows it; for an expired URL a new one is requested.
+        The key is never sent to the host of the file.
 
         :param video: the finished task, or its id.
         :param path: a file, which is replaced once the new one is whole; its folder must exist.
         :param progress: called with the bytes received so far, and in all where they are known.
-        :raises InvalidInput: the task is not finished, or ``path`` is not a place for a file.
+        :raises InvalidInput: the task is not finished, or ``path`` cannot be a file.
         :raises NotFound: the service no longer keeps the file: its 24 hours are over.
         :raises ConnectionFailed: the host could not be reached, or the transfer kept breaking.
-        :raises ProtocolError: what the host sends is no video.
-        :raises OSError: the disk refused.
+        :raises ProtocolError: the host sends something that is no video.
+        :raises OSError: the file could not be written.
 
-        Cancelled, it leaves the target as it was, and nothing beside it.
+        Cancelled, it leaves the target as it was, and no partial file.
         """
         return await self._calls.videos.download(video, path, progress=progress)

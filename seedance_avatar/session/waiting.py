@@ -58,8 +58,8 @@ class _Waiter(Generic[A]):
     def question(self) -> Request:
         return self.ask
 
-    def read(self, answer: Response) -> A:
-        return self.reader(answer)
+    def read(self, response: Response, /) -> A:
+        return self.reader(response)
 
     def saw(self, item: A) -> None:
         self.last = item
@@ -70,7 +70,7 @@ class _Waiter(Generic[A]):
         if error is None:
             self.result.set_result(item)
             return
-        # Its own copy: the hub ends many waits with one error, and each is raised in a task of its own.
+        # A copy: the poller may end many waits with one error, which is raised in a task for each.
         own = error.concerning(self.ask.about)
         if isinstance(own, WaitTimeout):
             own.last = self.last
@@ -82,7 +82,7 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
     seen: A | None,
     *,
     accepted_at: float | None,
-    timeout: float,  # noqa: ASYNC109 - the wait's own deadline: its error carries what was last seen
+    timeout: float,  # noqa: ASYNC109 - its error carries the item as last seen
     question: Request,
     read: Callable[[Response], A],
     kind: Callable[[A | None], str | None],
@@ -98,7 +98,7 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
     :raises WaitTimeout: the timeout passed; it carries the item as last seen.
     :raises AvatarError: ``failure``; or polling was refused, or nothing was reached for as long as patience allows.
 
-    Cancelled, the polling of it stops.
+    Cancelled, the item is not polled any more.
     """
     now = engine.client.clock()
     if accepted_at is None and (seen is None or not seen.is_terminal):

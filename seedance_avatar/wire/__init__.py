@@ -1,1 +1,1 @@
-"""The service's contract as bytes: requests, responses, refusals. Pure."""
+"""HTTP requests and responses as values, without I/O: JSON, headers, errors, and which URLs are public."""

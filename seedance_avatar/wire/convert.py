@@ -1,4 +1,4 @@
-"""The one cattrs converter."""
+"""Builds attrs values from JSON objects, with one cattrs converter."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 def structure(model: type[T], fields: Mapping[str, Any]) -> T:
-    """Return the ``model`` that ``fields`` make; unknown ones are left out.
+    """Return a ``model`` built from ``fields``; unknown fields are ignored.
 
-    An optional field of another type is None. One that is not optional must be right already: readers settle
+    An optional field of a wrong type becomes None. One that is not optional must have its type already: readers fix
     ids and statuses first.
 
     :raises TypeError: a field that is not optional is missing or of another type.
@@ -41,7 +41,7 @@ def _lenient(kind: type[Any]) -> Callable[[object, object], Any]:
     return lambda value, _: value if type(value) is kind else None
 
 
-def _as_it_is(value: object, _: object) -> object:
+def _unchanged(value: object, _: object) -> object:
     return value
 
 
@@ -53,14 +53,14 @@ def _number(value: object, _: object) -> float | None:
 
 
 def _make_converter() -> cattrs.Converter:
-    """Return a converter that takes types as they are: left alone, cattrs makes "None" of None and True of "false"."""
+    """Return a converter that never coerces: by default, cattrs turns None into "None" and "false" into True."""
     converter = cattrs.Converter(detailed_validation=False)
     for kind in (str, int, float, bool):
         converter.register_structure_hook(kind, _strict(kind))
         converter.register_structure_hook(kind | None, _lenient(kind))
     converter.register_structure_hook(float | None, _number)
-    converter.register_structure_hook(AssetSource | None, _as_it_is)
-    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], _as_it_is)
+    converter.register_structure_hook(AssetSource | None, _unchanged)
+    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], _unchanged)
     return converter
 
 

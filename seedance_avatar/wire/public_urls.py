@@ -1,8 +1,8 @@
-"""Is this a URL that the service can fetch, and what of it may be shown.
+"""Checks whether the service can fetch a URL.
 
-The service fetches ``source_url`` itself and refuses what is not public with a message that names no
-reason, so the reason is found here, before anything is sent. No name is resolved: the service's view of
-the DNS is what counts, and looking up would tell our resolver what is being ingested.
+The service fetches ``source_url`` itself and refuses what is not public without a reason, so the reason is found
+here, before anything is sent. No name is resolved: the service's view of the DNS is what counts, and a look-up
+would reveal to our resolver what is being ingested.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = [
 MAX_URL: Final = 2048
 """Characters that a source URL may have at most; many servers refuse longer ones."""
 
-# What nearly every good URL looks like; whatever does not fit is looked at piece by piece. ASCII matters: without
-# it [a-z] takes the Kelvin sign and the long s for letters, and a resolver takes them back.
+# Matches nearly every valid URL; any other is checked part by part. Without ASCII, [a-z] would match the Kelvin sign
+# and the long s, which a resolver maps to k and s.
 _PLAIN = re.compile(
     r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?P<top>[a-z]{2,63})/[!-~]*", re.ASCII | re.IGNORECASE
 )
@@ -35,13 +35,13 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 # Names that the public DNS never answers: RFC 6761, 6762, 7686, 8375, 9476 and ICANN's `internal`; `lan` is what
-# home routers use. `.example` is let through: documentation and dry runs live on it, and it fails by itself.
+# home routers use. `.example` is accepted: documentation and dry runs use it, and it fails by itself.
 _NEVER_PUBLIC: Final = frozenset({"localhost", "local", "internal", "lan", "test", "invalid", "onion", "alt", "arpa"})
 
 # `is_global` says yes to some of these, differently from one Python to the next.
 _NOT_UNICAST_4: Final = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3")))
 # Global unicast is 2000::/3 and nothing else: mapped, NAT64 and site-local addresses lie outside. Inside it,
-# 6to4 and Teredo carry an IPv4 address that would have to be judged again, and no server is found there.
+# 6to4 and Teredo contain an IPv4 address that would have to be checked again, and no server uses them.
 _UNICAST_6: Final = ipaddress.IPv6Network("2000::/3")
 _NOT_UNICAST_6: Final = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
@@ -49,9 +49,9 @@ _UPLOAD_FIRST: Final = "upload it first with session.upload_file()"
 
 
 def judge_url(url: object, *, allow_private: bool = False) -> str | None:
-    """Return why the service cannot fetch ``url``, as a part of a sentence, or None when nothing speaks against it.
+    """Return why the service cannot fetch ``url``, as a part of a sentence, or None when no reason is found.
 
-    ``allow_private`` accepts hosts that are not public, for a gateway that stands beside them.
+    ``allow_private`` accepts hosts that are not public, for a gateway in the same network.
     """
     if not isinstance(url, str):
         return f"it is of type {type(url).__name__}, not a text"
@@ -66,8 +66,8 @@ def judge_url(url: object, *, allow_private: bool = False) -> str | None:
     return _judge_writing(url) or _judge_authority(url.partition("://")[2], allow_private=allow_private)
 
 
-def _judge_writing(url: str) -> str | None:  # noqa: C901, PLR0911 - one return for each reason, the plainest first
-    """Judge everything before the authority, and of what characters the whole is made."""
+def _judge_writing(url: str) -> str | None:  # noqa: C901, PLR0911 - one return for each reason, the most helpful first
+    """Check everything before the authority, and the characters of the whole."""
     if not url:
         return "it is empty"
     if len(url) > MAX_URL and not url[:5].lower().startswith("data:"):
@@ -113,7 +113,7 @@ def _is_port(text: str) -> bool:
 def judge_host(host: str, *, allow_private: bool = False) -> str | None:  # noqa: C901, PLR0911 - one return for each reason
     """Return why ``host`` (a name, an IPv4 address or a bracketed IPv6 address) is not a public host, or None.
 
-    It is judged as a resolver would see it: after NFKC and IDNA, in lower case, without a closing dot.
+    It is checked as a resolver would see it: after NFKC and IDNA, in lower case, without a closing dot.
     """
     if not host:
         return "it names no host"

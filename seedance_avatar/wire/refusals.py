@@ -164,7 +164,7 @@ def _label(about: About) -> str | None:
     return about.label if isinstance(about, AssetSource) else about
 
 
-def _kind(status: int, codes: tuple[str, ...], message: str) -> type[ApiError]:  # noqa: PLR0911 - the contract's table, row by row
+def _kind(status: int, codes: tuple[str, ...], message: str) -> type[ApiError]:  # noqa: PLR0911 - one return for each row of the documented table
     """Return the error type. A code that is unambiguous counts more than the status it came with."""
     known = {code.lower() for code in codes}
     if known & _NO_MONEY:

@@ -1,4 +1,4 @@
-"""A request as a value."""
+"""An HTTP request as a value."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def json_bytes(fields: Mapping[str, Any]) -> bytes:
 
 @attrs.frozen(kw_only=True)
 class Streamed:
-    """A body that is too large to hold: sent piece by piece, as many bytes as it says.
+    """A body that is too large to hold in memory, sent piece by piece.
 
-    :ivar pieces: called anew for every try; returns the bytes from the first one on.
+    :ivar pieces: called for every try; returns all bytes from the first one on.
     :ivar length: bytes in all.
-    :ivar content_type: what they are.
+    :ivar content_type: its media type.
     """
 
     pieces: Callable[[], AsyncIterable[bytes]]
@@ -41,7 +41,7 @@ class Streamed:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with it. A length told beforehand spares it the chunks that not every gateway takes."""
+        """Its headers. With a length, aiohttp sends no chunked encoding, which some gateways refuse."""
         return {"Content-Type": self.content_type, "Content-Length": str(self.length)}
 
 
@@ -50,11 +50,11 @@ class Request:
     """One HTTP request as the transport needs it.
 
     :ivar lane: which of the service's limits it counts against: ``submit`` or ``query``.
-    :ivar path: begins with ``/v1/``; to be put behind :func:`normalize_base`'s result as it is.
+    :ivar path: begins with ``/v1/``; appended to the base URL unchanged.
     :ivar body: JSON, or None.
-    :ivar upload: a body to be streamed in its place, or None.
+    :ivar upload: a body to be streamed instead, or None.
     :ivar subject: what it is about, for :attr:`about`.
-    :ivar repeatable: True when sending it twice does no harm.
+    :ivar repeatable: True when it may be sent twice.
     """
 
     lane: Literal["submit", "query"]
@@ -67,5 +67,5 @@ class Request:
 
     @property
     def about(self) -> str:
-        """The label for messages, without secrets. It is made when asked for: most requests need none."""
+        """The label for messages, without secrets; built on demand, since most requests need none."""
         return self.subject.label if isinstance(self.subject, AssetSource) else self.subject or self.path

@@ -66,11 +66,11 @@ async def test_the_server_sees_the_same_request_either_way(
 ) -> None:
     async with RudeServer(OK) as server, no_leaks():
         async with opened(server.url + prefix) as transport:
-            assert transport._short is not None
+            assert transport._fast is not None
             await transport.send(request_)
         monkeypatch.setattr(FastPath, "to", classmethod(lambda *_: None))
         async with opened(server.url + prefix) as transport:
-            assert transport._short is None
+            assert transport._fast is None
             await transport.send(request_)
     mine, theirs = server.requests
     assert (mine.method, mine.path, mine.body) == (theirs.method, theirs.path, theirs.body)
