@@ -334,7 +334,7 @@ async def test_who_speaks_unasked_on_every_connection_is_given_up_and_nothing_wa
 ) -> None:
     monkeypatch.setattr(ResponseHandler, "should_close", property(lambda _: True))
     async with RudeServer(OK) as server, no_leaks(), opened(server.url) as transport:
-        with pytest.raises(ConnectionFailed, match="speaks before it is asked") as caught:
+        with pytest.raises(ConnectionFailed, match="sent data before the request") as caught:
             await transport.send(post())
         assert not caught.value.fatal
         await until(lambda: server.connections == 10)
