@@ -1,7 +1,7 @@
-"""The error tree: every way in which a call can end badly, as a type with facts.
+"""The exceptions of this library, all subclasses of :class:`AvatarError`.
 
-An error carries facts (a status, a code, an id), never a live response, a header or a key, and its
-text is one printable line that says what happened, to what, and what to do next.
+An error carries facts (a status, a code, an id), never a live response, a header or a key. Its text is one printable
+line without secrets that says what happened, to which source, asset or task, and what to do next.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ def _revive(cls: type[ErrorT], args: tuple[Any, ...], facts: dict[str, Any]) -> 
 
 
 class AvatarError(Exception):
-    """The root of everything this library raises on its own account.
+    """Base class of every error that this library raises.
 
     :ivar message: what happened, in one printable line.
     :ivar about: the source, asset or task it happened to, as a short label without secrets, or None.
+    :ivar hint: what to do next, or empty.
     """
 
     hint: str = ""
@@ -65,11 +66,11 @@ class AvatarError(Exception):
         super().__init__(self.message)
 
     def describe(self) -> str:
-        """Return the facts of this error without what it is about and without the advice."""
+        """Return the facts of this error, without ``about`` and ``hint``."""
         return self.message
 
     def concerning(self, about: str) -> Self:
-        """Return a copy of this error that names ``about``; without traceback, so that it holds no frames."""
+        """Return a copy of this error with another ``about``; it has no traceback, so it keeps no frames alive."""
         copy = _revive(type(self), self.args, self.__dict__)
         copy.about = safe_redacted(about)
         return copy
@@ -83,21 +84,21 @@ class AvatarError(Exception):
 
 
 class InvalidInput(AvatarError, ValueError):
-    """An argument was refused here; nothing was sent."""
+    """An argument is not valid; nothing was sent."""
 
 
 class InvalidSource(InvalidInput):
-    """A source was refused here, before sending: not a public URL, a name too long, an unknown type."""
+    """A source is not valid, and was not sent: its URL is not public, a name is too long, its type is unknown."""
 
 
 class SessionStateError(AvatarError, RuntimeError):
-    """The session or stream is not open, is closed or draining, or belongs to another loop or process."""
+    """The session or stream is not open, is closed or draining, or belongs to another event loop or process."""
 
 
 class JournalError(AvatarError):
     """The journal cannot be used: not a journal, another version, held by another process, or not writable.
 
-    :ivar unwritten: what has happened and could not be recorded, oldest first; each names its id.
+    :ivar unwritten: changes that happened and could not be recorded, oldest first; each names its id.
     """
 
     def __init__(self, message: str, *, about: str | None = None, unwritten: Sequence[Any] = ()) -> None:
@@ -106,11 +107,10 @@ class JournalError(AvatarError):
 
 
 class ConnectionFailed(AvatarError):
-    """The service was not reached: nothing was sent, or (for a question) no answer came in all attempts.
+    """The service was not reached: nothing was sent, or a request that is safe to repeat got no answer in all attempts.
 
-    :ivar fatal: True when another try cannot help (the service's certificate is not trusted).
-    :ivar hint: what to do next.
-    :ivar answer_lost: True when a question (or what does no harm twice) was sent, and no whole answer came.
+    :ivar fatal: True when another attempt cannot help (the service's certificate is not trusted).
+    :ivar answer_lost: True when a request that is safe to repeat was sent, and no whole answer came.
     """
 
     hint: str = "check the network and the base URL, then try again"
@@ -132,10 +132,10 @@ class ConnectionFailed(AvatarError):
 
 
 class SubmissionInDoubt(AvatarError):
-    """A submission was sent and its answer was lost: it may exist, and a repeat may make a duplicate.
+    """A submission was sent and its answer was lost: it may exist, and sending it again may make a duplicate.
 
-    :ivar evidence: what was read of the answer, cut and printable, or None.
-    :ivar request_id: the service's id of the request, where an answer's head was read, or None.
+    :ivar evidence: the part of the answer that was read, cut and printable, or None.
+    :ivar request_id: the service's id of the request, where the answer's headers were read, or None.
     """
 
     hint = "it may exist at the service: it is not sent again by itself"
@@ -154,10 +154,10 @@ class SubmissionInDoubt(AvatarError):
 
 
 class ProtocolError(AvatarError):
-    """The service answered with something that cannot be read as an answer of its contract.
+    """The service's answer cannot be read.
 
-    :ivar status: the HTTP status it came with, or None.
-    :ivar body: the start of what was read, cut and printable.
+    :ivar status: its HTTP status, or None.
+    :ivar body: the start of its body, cut and printable.
     """
 
     def __init__(self, message: str, *, about: str | None = None, status: int | None = None, body: str = "") -> None:
@@ -167,17 +167,17 @@ class ProtocolError(AvatarError):
 
 
 class ApiError(AvatarError):
-    """The service answered, and said no.
+    """The service refused a request.
 
-    :ivar status: the HTTP status (200 too: the service refuses with ``success: false`` as well).
-    :ivar code: the service's code as text, empty when it gave none.
+    :ivar status: the HTTP status (it can be 200: the service also refuses with ``success: false``).
+    :ivar code: the service's error code as text, empty when it gave none.
     :ivar message: the service's own words, made safe to show.
-    :ivar request_id: what to quote to the service's support, or None.
+    :ivar request_id: the id to quote to the service's support, or None.
     :ivar retryable: True when the same call may succeed later without any change.
     :ivar retry_after: seconds that the service asked to wait, or None.
     """
 
-    def __init__(  # noqa: PLR0913 - an error is its facts, all but the first by keyword
+    def __init__(  # noqa: PLR0913 - one argument for each fact, all but the first by keyword
         self,
         message: str,
         *,
@@ -203,33 +203,33 @@ class ApiError(AvatarError):
 
 
 class AuthError(ApiError):
-    """The key was refused (401), or may not do this (403 without a word of money)."""
+    """The key was refused (401), or is not allowed to do this (403 that is not about money)."""
 
     hint = "check the API key (TOAPIS_API_KEY) and what it may do"
 
 
 class QuotaExhausted(ApiError):
-    """The account has no money or quota left."""
+    """The account has no balance or quota left."""
 
     hint = "top up the account, then run the same again"
 
 
 class RateLimited(ApiError):
-    """Too fast (429), or the service's limiter is down (503 ``rate_limit_unavailable``): nothing was done."""
+    """Too many requests (429), or the service's limiter is down (503 ``rate_limit_unavailable``); nothing was done."""
 
     hint = "wait, or lower the limits"
 
 
 class NotFound(ApiError):
-    """The service does not know this id."""
+    """The service does not know this id, or no longer has the file."""
 
 
 class InvalidRequest(ApiError):
-    """The service refused the request as it stands; the same request will be refused again."""
+    """The service refused the request for what is in it; the same request will be refused again."""
 
 
 class ContentRefused(ApiError):
-    """The service's content policy refused the material or the prompt."""
+    """The service's content policy refused the media or the prompt."""
 
 
 class ServerError(ApiError):
@@ -263,7 +263,7 @@ class GenerationFailed(AvatarError):
 
 
 class WaitTimeout(AvatarError, TimeoutError):
-    """The wait is over, the work is not: it may still finish, and can be waited for again.
+    """The timeout passed before the asset or task was finished; it may still finish, and can be waited for again.
 
     :ivar last: the asset or task as last seen, or None when it was never seen.
     """
@@ -276,33 +276,33 @@ class WaitTimeout(AvatarError, TimeoutError):
 
 
 class AvatarWarning(UserWarning):
-    """Something that is let through and may be a mistake: an unknown model, assets of two accounts."""
+    """A request that is sent although it may be a mistake: an unknown model, assets of two accounts."""
 
 
 class WebhookRefused(AvatarError):
-    """A call did not prove that it is a webhook of the service: answer it with 400 and do nothing else."""
+    """A request is not a webhook that the service signed: answer it with 400 and do nothing else."""
 
 
 class IngestError(AvatarError, ExceptionGroup[AvatarError]):
-    """Not every source became active: one exception for each that did not.
+    """Not every source became active: a group of one exception for each that did not.
 
-    :ivar exceptions: the errors, each naming its source; use ``except*`` to sort them by type.
-    :ivar outcomes: the outcomes that were not active, in the order in which they were known.
+    :ivar exceptions: the errors, each naming its source; use ``except*`` to handle them by type.
+    :ivar outcomes: the outcomes that are not ``Active``, in the order in which they became known.
     """
 
     def __new__(cls, message: str, exceptions: Sequence[AvatarError], *, outcomes: Sequence[Any] = ()) -> Self:
-        """Build the group; ``outcomes`` is for ``__init__``."""
+        """Build the group; ``outcomes`` is used by ``__init__``."""
         del outcomes
         return super().__new__(cls, message, exceptions)
 
     def __init__(self, message: str, exceptions: Sequence[AvatarError], *, outcomes: Sequence[Any] = ()) -> None:
-        # The group's own ``message`` cannot be assigned, so AvatarError.__init__ has no place here.
+        # An exception group's ``message`` cannot be assigned, so AvatarError.__init__ is not called.
         ExceptionGroup.__init__(self, message, exceptions)
         self.about: str | None = None
         self.outcomes: tuple[Any, ...] = tuple(outcomes)
 
-    def derive(self, excs: Sequence[AvatarError], /) -> IngestError:  # type: ignore[override]  # narrower on purpose: a part of us is one of us
-        """Return the part of this group that holds ``excs`` (``except*`` and ``split`` use it)."""
+    def derive(self, excs: Sequence[AvatarError], /) -> IngestError:  # type: ignore[override]  # narrower on purpose: a part of this group is an IngestError
+        """Return the part of this group with ``excs``; ``except*`` and ``split`` call it."""
         kept = set(map(id, excs))
         return IngestError(
             self.message,

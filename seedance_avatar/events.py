@@ -1,7 +1,8 @@
-"""Typed events, for whoever wants to watch, and the protocol of the watcher.
+"""Events of a session, and the protocol of an observer, which receives them.
 
-Nothing here costs anything while nobody listens: the emitting side tests one attribute. No event holds
-a key or the query string of a URL except inside an ``AssetSource``, whose ``repr`` hides it.
+Without an observer no event is made. No event holds a key, or the query of a URL except inside an ``AssetSource``,
+whose ``repr`` hides it. ``at`` is always the time on the event loop's clock, in seconds, and ``about`` the label of
+the source, or the id, that a call was about.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ Lane: TypeAlias = Literal["submit", "query"]
 
 @attrs.frozen(kw_only=True)
 class RequestFinished:
-    """One HTTP round trip is over, well or badly.
+    """One HTTP round trip ended, with or without an answer.
 
-    :ivar at: the loop's clock when it ended, seconds; so everywhere below.
-    :ivar lane: which limit it counted against.
+    :ivar at: when it ended.
+    :ivar lane: the limit that it counted against.
     :ivar method: ``GET`` or ``POST``.
     :ivar path: the path, without query.
-    :ivar attempt: 1 for the first time of this call, 2 for the first repeat, and so on.
-    :ivar elapsed: seconds on the wire.
+    :ivar attempt: 1 for the first attempt of a call, 2 for the first repeat, and so on.
+    :ivar elapsed: seconds from sending to the end.
     :ivar status: the HTTP status, or None when there was no answer.
     :ivar error: what went wrong, or None.
     :ivar request_id: the service's id of this request, or None.
@@ -75,7 +76,7 @@ class RetryPlanned:
 
 @attrs.frozen(kw_only=True)
 class LimitChanged:
-    """The rate a session holds itself to changed: ``rate`` requests a second (None: unlimited), and why."""
+    """The rate that a session keeps to has changed: ``rate`` requests a second (None: unlimited), and why."""
 
     at: float
     lane: Lane
@@ -85,7 +86,7 @@ class LimitChanged:
 
 @attrs.frozen(kw_only=True)
 class Outage:
-    """The service cannot be reached (``down`` True), or can be again (False)."""
+    """The service cannot be reached (``down`` is True), or can be reached again (False)."""
 
     at: float
     down: bool
@@ -94,7 +95,7 @@ class Outage:
 
 @attrs.frozen(kw_only=True)
 class IngestStarted:
-    """An ingest (``kind`` "assets") or a batch of generations (``kind`` "videos") began; ``ingest`` numbers it."""
+    """An ingest (``kind`` is "assets") or a batch of generations ("videos") began; ``ingest`` is its number."""
 
     at: float
     ingest: int
@@ -103,7 +104,7 @@ class IngestStarted:
 
 @attrs.frozen(kw_only=True)
 class Accepted:
-    """The service accepted a submission: from here on the id is known.
+    """The service accepted a submission, so that its id is known.
 
     :ivar ingest: the number of the ingest, or None for a single call.
     :ivar source: what was submitted.
@@ -118,10 +119,10 @@ class Accepted:
 
 @attrs.frozen(kw_only=True)
 class ReferenceRegistered:
-    """An image that a generation was refused for became an asset, and the generation is submitted once more.
+    """An image for which a generation was refused became an asset; the generation is now submitted with the asset.
 
-    :ivar request: the :class:`~seedance_avatar.GenerationRequest` as it was refused.
-    :ivar asset: what the image became; its ``source`` names the image.
+    :ivar request: the :class:`~seedance_avatar.GenerationRequest` that was refused.
+    :ivar asset: the asset made of the image; its ``source`` names the image.
     :ivar error: the refusal.
     """
 
@@ -135,9 +136,9 @@ class ReferenceRegistered:
 class Settled:
     """A source of an ingest has its outcome.
 
-    :ivar outcome: one of the five.
-    :ivar accepted_after: seconds from taking the source to its acceptance, or None.
-    :ivar active_after: seconds from acceptance to the answer that told the end, or None.
+    :ivar outcome: ``Active``, ``Failed``, ``Pending``, ``InDoubt`` or ``Unsent``.
+    :ivar accepted_after: seconds from reading the source to its acceptance, or None.
+    :ivar active_after: seconds from acceptance to the answer with the final status, or None.
     """
 
     at: float
@@ -149,7 +150,7 @@ class Settled:
 
 @attrs.frozen(kw_only=True)
 class IngestEnded:
-    """An ingest is over; ``report`` is its :class:`~seedance_avatar.IngestReport`."""
+    """An ingest ended; ``report`` is its :class:`~seedance_avatar.IngestReport`."""
 
     at: float
     ingest: int
@@ -170,27 +171,26 @@ Event: TypeAlias = (
 
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called on the loop with the bytes received so far and in all, or None where the host does not say."""
+"""Called in the event loop with the bytes received so far and the size, or None where the host does not say."""
 
 
 class Observer(Protocol):
-    """Anything that can be called with an event; a plain function will do.
+    """A callable that takes an event; a plain function will do.
 
-    It is called on the loop, between two steps of the work: it must not block. What it raises is logged
-    once and goes no further.
+    It is called in the event loop and must not block. An exception from it is logged once and otherwise ignored.
     """
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of ``event``."""
+        """Handle ``event``."""
 
 
-def callable_observer(observer: Any) -> Observer:  # noqa: ANN401 - what it is, is the question
-    """Return ``observer``; one that nobody would call, or await, is told where it is given.
+def callable_observer(observer: Any) -> Observer:  # noqa: ANN401 - its type is what is checked
+    """Return ``observer`` if it can be used as one.
 
-    :raises InvalidInput: it cannot be called, or is a coroutine function.
+    :raises InvalidInput: it is not callable, or is a coroutine function, which would never be awaited.
     """
     if not callable(observer) or any(map(inspect.iscoroutinefunction, (observer, type(observer).__call__))):
-        message = "observer must be a plain function: it is called with each event, and not awaited"
+        message = "observer must be a plain function, not a coroutine function: it is called with each event"
         raise InvalidInput(message)
     checked: Observer = observer
     return checked

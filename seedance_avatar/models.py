@@ -1,4 +1,4 @@
-"""The values that go in and come out: sources, assets, tasks and the five outcomes. Frozen facts."""
+"""Sources, groups, assets and video tasks: immutable values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AssetType: TypeAlias = Literal["image", "video", "audio"]
 ASSET_TYPES: Final = ("image", "video", "audio")
 
 
-_ENDINGS: Final[Mapping[str, AssetType]] = {
+_EXTENSIONS: Final[Mapping[str, AssetType]] = {
     **dict.fromkeys((".mp4", ".mov", ".webm", ".m4v"), "video"),
     **dict.fromkeys((".mp3", ".wav", ".m4a"), "audio"),
 }
@@ -33,17 +33,17 @@ _ENDINGS: Final[Mapping[str, AssetType]] = {
 
 @attrs.frozen
 class AssetSource:
-    """One public URL that shall become an asset.
+    """One image, video or audio that shall become an asset, by its public URL or from a local file.
 
-    It is judged when its turn comes, not here: one bad URL among 500,000 is one failed outcome.
+    It is checked when it is uploaded, not when it is created: one bad URL among 500,000 is one ``Failed`` outcome.
 
-    :ivar source_url: the public ``http`` or ``https`` URL, sent byte for byte.
+    :ivar source_url: the public ``http`` or ``https`` URL, sent unchanged.
     :ivar asset_type: ``"image"``, ``"video"`` or ``"audio"``.
-    :ivar name: a name for the service to keep, at most 64 characters, or None.
-    :ivar description: a description for the service to keep, at most 300 characters, or None.
-    :ivar key: the caller's own stable name for this source (a signed URL changes at every signing). It is
-        never sent; it comes back in the outcome, and two sources of one key are one upload.
-    :ivar path: the local file that is uploaded first, to be fetched from there, or None; see :meth:`from_file`.
+    :ivar name: a name that the service stores, at most 64 characters, or None.
+    :ivar description: a description that the service stores, at most 300 characters, or None.
+    :ivar key: the caller's own stable name for this source (a signed URL changes with every signature), or None. It
+        is never sent; it comes back in the outcome, and two sources with one key are one upload.
+    :ivar path: the local file that is uploaded first, or None; see :meth:`from_file`.
     """
 
     source_url: str = attrs.field(repr=redact_url)
@@ -65,17 +65,18 @@ class AssetSource:
     ) -> Self:
         """Return a source for a local file, which is uploaded to the service before it becomes an asset.
 
-        Its ``source_url`` is a ``file:`` URL, which names it; only a source that is made here is read from the disk.
+        Its ``source_url`` is a ``file:`` URL that only names the file: a ``file:`` URL passed to another constructor
+        is refused, never read.
 
         :param path: the file.
-        :param asset_type: what it is; by default told by the ending of its name.
-        :param name: kept by the service, at most 64 characters.
-        :param description: kept by the service, at most 300 characters.
+        :param asset_type: ``"image"``, ``"video"`` or ``"audio"``; by default from the file's extension, else image.
+        :param name: stored by the service, at most 64 characters.
+        :param description: stored by the service, at most 300 characters.
         :param key: the caller's own stable name for it.
         """
-        place = Path(path).absolute()
-        told = asset_type or _ENDINGS.get(place.suffix.lower(), "image")
-        return cls(place.as_uri(), told, name, description, key, path=place)
+        file = Path(path).absolute()
+        asset_type = asset_type or _EXTENSIONS.get(file.suffix.lower(), "image")
+        return cls(file.as_uri(), asset_type, name, description, key, path=file)
 
     @classmethod
     def image(
@@ -84,8 +85,8 @@ class AssetSource:
         """Return a source for an image.
 
         :param source_url: its public URL.
-        :param name: kept by the service, at most 64 characters.
-        :param description: kept by the service, at most 300 characters.
+        :param name: stored by the service, at most 64 characters.
+        :param description: stored by the service, at most 300 characters.
         :param key: the caller's own stable name for it.
         """
         return cls(source_url, "image", name, description, key)
@@ -97,8 +98,8 @@ class AssetSource:
         """Return a source for a video.
 
         :param source_url: its public URL.
-        :param name: kept by the service, at most 64 characters.
-        :param description: kept by the service, at most 300 characters.
+        :param name: stored by the service, at most 64 characters.
+        :param description: stored by the service, at most 300 characters.
         :param key: the caller's own stable name for it.
         """
         return cls(source_url, "video", name, description, key)
@@ -110,15 +111,15 @@ class AssetSource:
         """Return a source for a voice or other audio.
 
         :param source_url: its public URL.
-        :param name: kept by the service, at most 64 characters.
-        :param description: kept by the service, at most 300 characters.
+        :param name: stored by the service, at most 64 characters.
+        :param description: stored by the service, at most 300 characters.
         :param key: the caller's own stable name for it.
         """
         return cls(source_url, "audio", name, description, key)
 
     @property
     def label(self) -> str:
-        """What names this source in messages: its key where it has one, and its URL without secrets."""
+        """The name of this source in messages: its key, if it has one, and its URL without secrets."""
         shown = redact_url(self.source_url)
         return shown if self.key is None else f"{safe_redacted(self.key, 80)} ({shown})"
 
@@ -128,8 +129,9 @@ class AssetGroup:
     """A group of assets, one for each virtual character.
 
     :ivar group_id: the service's opaque id.
-    :ivar name: the name as the service returned it, or None; so is the ``description``.
-    :ivar raw: the answer it was read from; it may hold more than is known here.
+    :ivar name: the name as the service returned it, or None.
+    :ivar description: the description as the service returned it, or None.
+    :ivar raw: the answer that it was read from, with all its fields.
     """
 
     group_id: str
@@ -144,18 +146,18 @@ def _shown_or_none(url: str | None) -> str:
 
 @attrs.frozen(kw_only=True)
 class Asset:
-    """An asset as the service told of it; only ``asset_id`` and ``status`` can be relied on.
+    """An asset as the service described it; only ``asset_id`` and ``status`` are always there.
 
     :ivar asset_id: the service's opaque id.
-    :ivar group_id: the group it belongs to, or None where the answer did not say.
-    :ivar asset_type: ``image``, ``video`` or ``audio`` (or a word not known here), or None.
-    :ivar source_url: the URL as the service returned it; it can differ from the one sent.
-    :ivar status: in lower case: ``processing``, ``active``, ``failed``, or a word not known here, which
-        counts as not finished.
+    :ivar group_id: the id of its group, or None where the answer did not say.
+    :ivar asset_type: ``image``, ``video`` or ``audio`` (or an unknown type), or None.
+    :ivar source_url: the URL as the service returned it, which can differ from the one sent, or None.
+    :ivar status: in lower case: ``processing``, ``active``, ``failed``, or an unknown status, which counts as not
+        finished.
     :ivar name: the name as the service returned it, or None.
-    :ivar reason: why it failed, where the service said so, made safe to show.
-    :ivar source: the :class:`AssetSource` it was made from, or None when it was asked for by its id.
-    :ivar raw: the answer it was read from.
+    :ivar reason: why it failed, made safe to show, or None where the service gave no reason.
+    :ivar source: the :class:`AssetSource` that it was made from, or None when it was looked up by its id.
+    :ivar raw: the answer that it was read from.
     """
 
     asset_id: str
@@ -170,25 +172,25 @@ class Asset:
 
     @property
     def is_active(self) -> bool:
-        """True when it can be used for generation."""
+        """Whether it can be used for generation."""
         return self.status == "active"
 
     @property
     def is_failed(self) -> bool:
-        """True when it will never become active."""
+        """Whether it failed, and will never become active."""
         return self.status == "failed"
 
     @property
     def is_terminal(self) -> bool:
-        """True when its status will not change any more."""
+        """Whether its status is final."""
         return self.status in {"active", "failed"}
 
     @property
     def uri(self) -> str:
-        """``asset://<asset_id>``, as video generation takes it.
+        """``asset://<asset_id>``, the form in which a generation refers to it.
 
-        :raises AssetFailed: the asset failed, it can never be used.
-        :raises InvalidInput: it is not active yet (also a ``ValueError``).
+        :raises AssetFailed: the asset failed and can never be used.
+        :raises InvalidInput: it is not active yet.
         """
         if self.is_active:
             return f"asset://{self.asset_id}"
@@ -207,21 +209,21 @@ _VIDEO_FAILED: Final = frozenset({"failed", "failure", "error", "cancelled", "ca
 
 @attrs.frozen(kw_only=True)
 class VideoTask:
-    """A video generation as the service told of it, by polling or by webhook.
+    """A video generation as the service described it, in an answer or a webhook.
 
     :ivar task_id: the service's opaque id.
-    :ivar status: in lower case, in whatever vintage of words the service used; ask :attr:`is_completed`,
+    :ivar status: in lower case. The service has used several words for each status: use :attr:`is_completed`,
         :attr:`is_failed` and :attr:`is_terminal`.
     :ivar model: the model's name as the service returned it, or None.
-    :ivar progress: percent as the service tells it (it sticks at 10; do not build a bar on it), or None.
-    :ivar url: where the finished video can be fetched until ``expires_at``, or None.
-    :ivar last_frame_url: where its last frame can be fetched, where that was asked for, or None.
-    :ivar client_business_id: the caller's own id of it, where the answer tells, or None.
-    :ivar created_at: seconds since the epoch, as the service tells them, or None; so are
-        ``completed_at`` and ``expires_at``.
-    :ivar reason: why it failed, where the service said so, made safe to show.
+    :ivar progress: percent as the service reports it, or None; it stays at 10 for most of the time, so it is no use for
+        a progress bar.
+    :ivar url: the URL of the finished video, valid until ``expires_at``, or None.
+    :ivar last_frame_url: the URL of its last frame, where that was asked for, or None.
+    :ivar client_business_id: the caller's own id of it, where the answer has it, or None.
+    :ivar created_at: seconds since the epoch, or None; so are ``completed_at`` and ``expires_at``.
+    :ivar reason: why it failed, made safe to show, or None where the service gave no reason.
     :ivar code: the service's code of that failure, or None.
-    :ivar raw: the answer it was read from.
+    :ivar raw: the answer that it was read from.
     """
 
     task_id: str
@@ -240,15 +242,15 @@ class VideoTask:
 
     @property
     def is_completed(self) -> bool:
-        """True when the video is finished."""
+        """Whether the video is finished."""
         return self.status in _VIDEO_DONE
 
     @property
     def is_failed(self) -> bool:
-        """True when there will be no video."""
+        """Whether it failed, and there will be no video."""
         return self.status in _VIDEO_FAILED
 
     @property
     def is_terminal(self) -> bool:
-        """True when the status will not change any more."""
+        """Whether its status is final."""
         return self.is_completed or self.is_failed

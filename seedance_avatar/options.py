@@ -1,4 +1,4 @@
-"""The knobs: frozen, validated when they are built, times in seconds."""
+"""Options of a session. They are immutable and checked when created. All times are in seconds."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = [
 K = TypeVar("K")
 
 Doubt: TypeAlias = Literal["hold", "resend"]
-"""What to do with what an earlier run left in doubt."""
+"""What to do with submissions that an earlier run left in doubt: leave them so, or send them again."""
 
 
 def given(name: str, value: K, kind: type[Any] | UnionType) -> K:
-    """Return the option ``value`` (None: not given), so that a mistake is told where it is made, not when it is used.
+    """Return the option ``value`` if it is None or of type ``kind``; a wrong type is reported where it is passed.
 
-    :raises InvalidInput: it is not of ``kind``.
+    :raises InvalidInput: it is of another type.
     """
     if value is not None and not isinstance(value, kind):
         message = f"{name} must be {getattr(kind, '__name__', kind)}, not {type(value).__name__}"
@@ -42,7 +42,7 @@ def given(name: str, value: K, kind: type[Any] | UnionType) -> K:
 
 
 def check_count(name: str, value: object) -> None:
-    """Refuse an argument that is not a whole number of at least 1.
+    """Check that an argument is a whole number of at least 1.
 
     :raises InvalidInput: it is not.
     """
@@ -53,7 +53,7 @@ def check_count(name: str, value: object) -> None:
 
 
 def check_positive(name: str, value: object) -> None:
-    """Refuse an argument that is not a number of more than 0 (infinity is one: no bound).
+    """Check that an argument is a number of more than 0; infinity is allowed and means no bound.
 
     :raises InvalidInput: it is not.
     """
@@ -63,7 +63,7 @@ def check_positive(name: str, value: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse an argument that is not a finite number of at least 0.
+    """Check that an argument is a finite number of at least 0.
 
     :raises InvalidInput: it is not.
     """
@@ -97,15 +97,14 @@ _burst = attrs.validators.optional(_count)
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How fast a session may go. ``None`` means *found by itself*, from the service's answers.
+    """How fast a session may send. A rate of ``None`` means that the session finds it from the service's answers.
 
-    :ivar submits_per_second: POSTs that leave in a second, over all tasks of the session.
-    :ivar submit_burst: POSTs that may leave at once after a quiet time.
-    :ivar queries_per_second: status requests that leave in a second.
-    :ivar query_burst: status requests that may leave at once after a quiet time.
-    :ivar max_submitting: POSTs on the wire at one time (default 64).
-    :ivar max_polling: status requests on the wire at one time (default 128: an asset is asked about more than once, and
-        what is submitted faster than it is asked about piles up).
+    :ivar submits_per_second: POSTs a second, over all tasks of the session (default None).
+    :ivar submit_burst: POSTs that may leave at once after a quiet time (default None).
+    :ivar queries_per_second: status requests a second (default None).
+    :ivar query_burst: status requests that may leave at once after a quiet time (default None).
+    :ivar max_submitting: POSTs in flight at one time (default 64).
+    :ivar max_polling: status requests in flight at one time (default 128: each asset is polled more than once).
     """
 
     submits_per_second: float | None = attrs.field(default=None, validator=_rate)
@@ -117,33 +116,32 @@ class Limits:
 
     @classmethod
     def default(cls) -> Self:
-        """Return what keeps to the documented limits of an ordinary account, with none announced and none found.
+        """Return the documented limits of an ordinary account.
 
-        They are 300 submits a minute and 50 in 10 s; 3,000 queries a minute and 500 in 10 s. Rate and burst are
-        such that ``burst + rate * t`` is within both at once, in any 10 s and any minute: the same 50 cannot
-        leave at once and be followed by 5 a second.
+        The service documents 300 submits a minute and 50 in 10 s; 3,000 queries a minute and 500 in 10 s. Rate and
+        burst keep ``burst + rate * t`` within both, in any 10 s and in any minute.
         """
         return cls(submits_per_second=4.8, submit_burst=2, queries_per_second=48, query_burst=20)
 
     @classmethod
     def vip(cls) -> Self:
-        """Return what keeps to the documented limits of the first higher tier: 1,000 and 10,000 a minute.
+        """Return the documented limits of the first higher tier: 1,000 submits and 10,000 queries a minute.
 
-        No shorter window is documented for it; in any minute ``burst + 60 * rate`` is what is permitted.
+        ``burst + 60 * rate`` is what a minute permits.
         """
         return cls(submits_per_second=16, submit_burst=40, queries_per_second=160, query_burst=400)
 
     @classmethod
     def svip(cls) -> Self:
-        """Return what keeps to the documented limits of the highest tier: 2,000 and 30,000 a minute.
+        """Return the documented limits of the highest tier: 2,000 submits and 30,000 queries a minute.
 
-        No shorter window is documented for it; in any minute ``burst + 60 * rate`` is what is permitted.
+        ``burst + 60 * rate`` is what a minute permits.
         """
         return cls(submits_per_second=32, submit_burst=80, queries_per_second=480, query_burst=1200)
 
     @classmethod
     def unlimited(cls) -> Self:
-        """Return no rate limit at all (for a local gateway); a ``Retry-After`` is honoured all the same."""
+        """Return limits without any rate, for a local gateway; a ``Retry-After`` is still honoured."""
         return cls(
             submits_per_second=1e9,
             submit_burst=1_000_000_000,
@@ -153,53 +151,54 @@ class Limits:
 
 
 class Permits(Protocol):
-    """One session's line to the limits that it shares with others."""
+    """One session's connection to limits that it shares with others."""
 
     async def reserve(self, lane: Literal["submit", "query"]) -> float:
-        """Reserve the next free moment of ``lane`` and return the seconds until then.
+        """Reserve the next free slot of ``lane`` and return the seconds until then.
 
-        :raises ConnectionFailed: whoever keeps the limits cannot be reached; nothing is reserved.
+        :raises ConnectionFailed: the store of the limits cannot be reached; nothing is reserved.
         """
 
     def brake(self, lane: Literal["submit", "query"], seconds: float) -> None:
-        """Let none of those who share ``lane`` reserve a moment before so many seconds have passed. Returns at once."""
+        """Stop ``lane`` for all who share it, for ``seconds``. Returns at once."""
 
     async def aclose(self) -> None:
-        """End the line."""
+        """Close the connection."""
 
 
 @runtime_checkable
 class SharedLimits(Protocol):
-    """Limits that several processes hold as one: what a session takes in place of :class:`Limits`.
+    """Limits that several processes share; a session takes them in place of :class:`Limits`.
 
-    ``seedance_avatar.integrations.redis.RedisLimits`` is one; anything of this shape is.
+    ``seedance_avatar.integrations.redis.RedisLimits`` implements this protocol.
     """
 
     @property
     def max_submitting(self) -> int:
-        """POSTs that one process has on the wire at one time."""
+        """POSTs that one process has in flight at one time."""
 
     @property
     def max_polling(self) -> int:
-        """Status requests that one process has on the wire at one time."""
+        """Status requests that one process has in flight at one time."""
 
     async def open(self) -> Permits:
-        """Return a line to them, bound to the running loop. Nothing need be reachable yet."""
+        """Return a connection, bound to the running loop; the store need not be reachable yet."""
 
 
 @attrs.frozen(kw_only=True)
 class Retry:
-    """How often, and how long apart, what is safe to repeat is repeated.
+    """How requests that are safe to repeat are repeated.
 
-    The waits are drawn evenly from 0 to ``min(cap, base * 2 ** n)`` (full jitter).
+    Delays are exponential with full jitter: uniform from 0 to ``min(cap, base * 2 ** n)`` (Brooker, *Exponential
+    backoff and jitter*, 2015).
 
-    :ivar attempts: how often one call is sent at most, the first time included (default 4; 1 repeats nothing).
-    :ivar base: seconds, the first wait after a network error or a 5xx (default 0.1).
-    :ivar throttle_base: seconds, the first wait after a 429 that names no time (default 1).
-    :ivar cap: seconds, the longest wait of our own (default 20).
-    :ivar max_retry_after: seconds, the longest ``Retry-After`` that a single call waits for (default 120).
-    :ivar patience: seconds that an ingest or a wait goes on while nothing can be reached at all, or while the
-        service lets nothing through (default 300).
+    :ivar attempts: attempts of one call, the first included (default 4; 1 repeats nothing).
+    :ivar base: upper bound of the first delay after a network error or a 5xx, seconds (default 0.1).
+    :ivar throttle_base: the same after a 429 without a ``Retry-After``, seconds (default 1).
+    :ivar cap: upper bound of every delay, seconds (default 20); a ``Retry-After`` can be longer.
+    :ivar max_retry_after: the longest ``Retry-After`` that a single call waits for, seconds (default 120).
+    :ivar patience: how long an ingest or a wait goes on while the service cannot be reached or refuses every
+        request for going too fast, seconds (default 300).
     """
 
     attempts: int = attrs.field(default=4, validator=_count)
@@ -212,11 +211,11 @@ class Retry:
 
 @attrs.frozen(kw_only=True)
 class Polling:
-    """When to look whether something is finished. Build it by :meth:`learned` or :meth:`fixed`.
+    """When to poll pending assets and videos. Build it by :meth:`learned` or :meth:`fixed`.
 
-    :ivar first: seconds from acceptance to the first look, or None for *learned*.
-    :ivar every: seconds between looks after that, or None for *learned*.
-    :ivar price: seconds of expected delay that one status request is worth (*learned* only).
+    :ivar first: seconds from acceptance to the first poll, or None: learned.
+    :ivar every: seconds between polls after that, or None: learned.
+    :ivar price: seconds of expected delay that one status request is worth (default 0.2; learned schedule only).
     """
 
     first: float | None = attrs.field(default=None, validator=attrs.validators.optional(_seconds))
@@ -230,25 +229,25 @@ class Polling:
 
     @classmethod
     def learned(cls, *, price: float = 0.2) -> Self:
-        """Return the schedule that learns how long each type takes; a smaller ``price`` looks more often."""
+        """Return the schedule that learns how long each type takes; a smaller ``price`` polls more often."""
         return cls(price=price)
 
     @classmethod
     def fixed(cls, first: float, every: float) -> Self:
-        """Return a fixed schedule: the first look ``first`` seconds after acceptance, then every ``every``.
+        """Return a fixed schedule: the first poll ``first`` seconds after acceptance, then one every ``every`` seconds.
 
-        Zero is allowed: the next look leaves as soon as the last one is answered and the limits permit.
+        Zero is allowed: the next poll leaves as soon as the last one is answered and the limits permit.
         """
         return cls(first=first, every=every)
 
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """How long single things may take.
+    """Timeouts of single steps.
 
-    :ivar connect: seconds to resolve, connect and shake hands (default 10).
-    :ivar request: seconds for one whole HTTP round trip, connecting included (default 60).
-    :ivar drain: seconds that what is on the wire gets to come home when a session, an ingest or a submission is
+    :ivar connect: seconds for DNS, TCP and TLS together (default 10).
+    :ivar request: seconds for one HTTP round trip, connecting included (default 60).
+    :ivar drain: seconds to wait for requests that were already sent when a session, an ingest or a submission is
         cancelled or closed (default 10).
     """
 

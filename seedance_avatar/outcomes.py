@@ -1,10 +1,9 @@
-"""The five ends a source can have, and the accounts that count them. Frozen facts.
+"""The five outcomes of a source, and the figures of an ingest and a session. All are immutable.
 
-Every source that an ingest takes ends as exactly one of these. They are generic in what was submitted
-and what became of it, since assets and videos go through the same pipeline: for assets ``source`` is an
-:class:`~seedance_avatar.AssetSource` and ``asset`` an :class:`~seedance_avatar.Asset`; for videos they are a
-:class:`~seedance_avatar.GenerationRequest` and a :class:`~seedance_avatar.VideoTask`. ``account`` is the name of the
-account that it came from where several share the work (``AccountPool``), else None.
+Every source that an ingest reads has exactly one outcome. Outcomes are generic, since assets and videos go through the
+same pipeline: for assets ``source`` is an :class:`~seedance_avatar.AssetSource` and ``asset`` an
+:class:`~seedance_avatar.Asset`; for videos they are a :class:`~seedance_avatar.GenerationRequest` and a
+:class:`~seedance_avatar.VideoTask`. ``account`` is the name of the account in an ``AccountPool``, else None.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ A = TypeVar("A")
 
 @attrs.frozen(kw_only=True)
 class Active(Generic[S, A]):
-    """It is done: the asset is active and can be used (the video is finished and can be downloaded).
+    """The asset is active and can be used, or the video is finished and can be downloaded.
 
     :ivar source: what was submitted.
-    :ivar asset: what became of it.
-    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    :ivar asset: the asset or the video task.
+    :ivar account: the account of the pool that it belongs to, or None.
     """
 
     source: S
@@ -48,12 +47,12 @@ class Active(Generic[S, A]):
 
 @attrs.frozen(kw_only=True)
 class Failed(Generic[S, A]):
-    """It will never be: refused here before sending, refused by the service, or failed while processing.
+    """The source was refused before sending or by the service, or failed while processing; that is final.
 
     :ivar source: what was submitted.
     :ivar error: why.
-    :ivar asset: the asset as last seen, or None when none was ever accepted.
-    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    :ivar asset: the asset as last seen, or None when none was accepted.
+    :ivar account: the account of the pool that it belongs to, or None.
     """
 
     source: S
@@ -64,12 +63,12 @@ class Failed(Generic[S, A]):
 
 @attrs.frozen(kw_only=True)
 class Pending(Generic[S, A]):
-    """Accepted, its id known, not finished when the ingest stopped looking; it may still finish.
+    """The service accepted it, and it was not finished when polling stopped; it may still finish.
 
     :ivar source: what was submitted.
-    :ivar asset: the asset as last seen.
-    :ivar error: why the looking stopped (a :class:`~seedance_avatar.WaitTimeout`, a refused key, a drain).
-    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    :ivar asset: the asset as last seen, with its id.
+    :ivar error: why polling stopped (a :class:`~seedance_avatar.WaitTimeout`, a refused key, a drain).
+    :ivar account: the account of the pool that it belongs to, or None.
     """
 
     source: S
@@ -80,11 +79,11 @@ class Pending(Generic[S, A]):
 
 @attrs.frozen(kw_only=True)
 class InDoubt(Generic[S, A]):
-    """Sent, and the answer was lost: it may exist at the service. It is never sent again by itself.
+    """It was sent and the answer was lost: it may exist at the service. It is not sent again unless asked for.
 
     :ivar source: what was submitted.
     :ivar error: how the answer was lost.
-    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    :ivar account: the account of the pool that it belongs to, or None.
     """
 
     source: S
@@ -94,11 +93,11 @@ class InDoubt(Generic[S, A]):
 
 @attrs.frozen(kw_only=True)
 class Unsent(Generic[S, A]):
-    """Nothing of it exists, and the cause is not the source: no money, no key, no network, stopped.
+    """It was not sent, for a reason other than the source: no balance, no key, no network, or stopped.
 
-    :ivar source: what was submitted.
-    :ivar error: that cause.
-    :ivar account: the name of the account that it came to this end in, where a pool has several; else None.
+    :ivar source: what was to be submitted.
+    :ivar error: that reason.
+    :ivar account: the account of the pool that it belongs to, or None.
     """
 
     source: S
@@ -113,20 +112,20 @@ Outcome: TypeAlias = (
     | InDoubt[AssetSource, Asset]
     | Unsent[AssetSource, Asset]
 )
-"""What one asset source came to."""
+"""The outcome of one asset source."""
 
 
 @attrs.frozen(kw_only=True)
 class IngestStats:
-    """A running ingest at one moment. ``taken`` is always the sum of all that follow it.
+    """The figures of a running ingest. ``taken`` is always the sum of all fields after it.
 
     :ivar elapsed: seconds since the ingest began.
-    :ivar exhausted: True once the source was read to its end.
-    :ivar taken: sources taken so far.
-    :ivar queued: taken, not yet on the wire (duplicates of one that is under way included).
-    :ivar submitting: being sent, or waiting for their turn to be.
-    :ivar polling: accepted, waiting to become active.
-    :ivar active: ended so; as are ``failed``, ``pending``, ``in_doubt`` and ``unsent``.
+    :ivar exhausted: True once the iterable of sources was read to its end.
+    :ivar taken: sources read so far.
+    :ivar queued: read, not yet being sent (duplicates of a source in work included).
+    :ivar submitting: being sent, or waiting for the rate limit.
+    :ivar polling: accepted, not yet finished.
+    :ivar active: outcomes of this kind; so are ``failed``, ``pending``, ``in_doubt`` and ``unsent``.
     """
 
     elapsed: float = 0.0
@@ -144,14 +143,14 @@ class IngestStats:
 
 @attrs.frozen(kw_only=True)
 class IngestReport:
-    """The accounts of an ingest: ``taken`` is the sum of the five ends once it is over.
+    """The result of an ingest in figures; ``taken`` is the sum of the five kinds of outcomes once it has ended.
 
-    :ivar taken: sources taken.
-    :ivar active: ended so; as are ``failed``, ``pending``, ``in_doubt`` and ``unsent``.
-    :ivar exhausted: True when the source was read to its end (False: stopped before).
-    :ivar unfinished: the outcomes that are not active, in the order they were known. Those that a consumer of
-        ``outcomes()`` was handed are kept up to the first 1,000; all others are kept whole.
-    :ivar omitted: how many were handed over and are not in ``unfinished``.
+    :ivar taken: sources read.
+    :ivar active: outcomes of this kind; so are ``failed``, ``pending``, ``in_doubt`` and ``unsent``.
+    :ivar exhausted: True when the iterable of sources was read to its end, False when the ingest stopped before.
+    :ivar unfinished: the outcomes that are not ``Active``, in the order in which they became known. Of those that
+        ``outcomes()`` has returned the first 1,000 are kept, of the others all.
+    :ivar omitted: how many that ``outcomes()`` has returned are not in ``unfinished``.
     :ivar elapsed: seconds from the beginning to the end (or to now, while it runs).
     """
 
@@ -169,19 +168,19 @@ class IngestReport:
 
 @attrs.frozen(kw_only=True)
 class SessionStats:
-    """A session at one moment.
+    """The figures of a session at one moment.
 
-    :ivar requests: round trips made since it was opened.
+    :ivar requests: HTTP round trips since it was opened.
     :ivar retries: how many of them repeated an earlier one.
     :ivar throttled: how many were answered with 429 (or 503 ``rate_limit_unavailable``).
-    :ivar submitting: submissions on the wire now.
-    :ivar querying: status requests on the wire now.
-    :ivar waiting: callers waiting for their turn to send.
+    :ivar submitting: submissions in flight.
+    :ivar querying: status requests in flight.
+    :ivar waiting: callers waiting for the rate limit.
     :ivar pending: assets and videos that are being polled.
-    :ivar submit_limit: submissions a second that the session holds itself to, None when unlimited.
-    :ivar submit_why: why it is that, in a few words; so ``query_why`` for ``query_limit``.
-    :ivar down_for: seconds for which nothing could be reached, None while the service answers.
-    :ivar ingests: ingests under way.
+    :ivar submit_limit: submissions a second that the session keeps to, or None when unlimited.
+    :ivar submit_why: why it is that rate, in a few words; so is ``query_why`` for ``query_limit``.
+    :ivar down_for: seconds since the service could last be reached, or None while it answers.
+    :ivar ingests: running ingests.
     """
 
     requests: int = 0
