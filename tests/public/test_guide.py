@@ -29,8 +29,10 @@ from seedance_avatar import (
 )
 from seedance_avatar.cli.app import app, run
 from seedance_avatar.cli.pages import PAGES, page_pointer, read_page
+from seedance_avatar.cli.run.results import record
 from seedance_avatar.cli.run.summary import advice
 from seedance_avatar.cli.run.tally import Tally
+from seedance_avatar.journal.records import STATES
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.threaded import in_thread
 
@@ -192,6 +194,27 @@ def test_every_message_that_is_explained_exists() -> None:
     assert len(messages) > 40
     parts = {part.strip(): message for message in messages for part in re.split(r"…| / |\bN\b|REASON", message)}
     assert "\n".join(message for part, message in parts.items() if part not in texts) == ""
+
+
+def first_cells(page: str, head: str) -> list[str]:
+    """Return the names in the first and second cells of the table of ``page`` that begins with ``head``."""
+    rows = read_page(page).partition(f"{head}\n")[2].partition("\n\n")[0].splitlines()[1:]
+    return re.findall(r"`(\w+)`", " ".join(" ".join(row.split("|")[1:3]) for row in rows))
+
+
+def test_the_tables_name_what_exists() -> None:
+    package = ROOT / "seedance_avatar"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    words = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert sorted(first_cells("architecture", "| floor | folders | what they do |")) == sorted(rooms | words)
+    assert sorted(word for word in words if f"`{word}`" in read_page("architecture").partition("## Versions")[0]) == (
+        sorted(words)
+    )
+    states = re.findall(r"^\| `(\w+)` \|", read_page("journal"), re.MULTILINE)
+    assert states == list(STATES)
+    fields = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", read_page("files"), re.MULTILINE)))
+    written = record(Unsent(source=AssetSource.image("https://cdn.example.com/1.jpg"), error=AvatarError("x")))
+    assert set(written) <= set(fields)
 
 
 # --- how they are shown ------------------------------------------------------------------------------------------

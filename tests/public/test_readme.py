@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 
 import seedance_avatar
-from seedance_avatar import AvatarSession, Limits, Polling, Retry, Timeouts, errors
+from seedance_avatar import Active, Asset, AssetSource, AvatarSession, Limits, Polling, Retry, Timeouts, errors
+from seedance_avatar.cli.app import app
+from seedance_avatar.cli.exits import EXIT_CODES
+from seedance_avatar.cli.manifest.manifest import COLUMNS
+from seedance_avatar.cli.run.results import record
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.threaded import in_thread
 
@@ -81,6 +86,27 @@ def test_every_error_and_method_of_the_face_is_in_the_readme() -> None:
     for name in dir(AvatarSession):
         if not name.startswith("_") and callable(getattr(AvatarSession, name)):
             assert f"{name}(" in README, name
+
+
+def first_cells(heading: str) -> set[str]:
+    """Return what stands in backticks in the first cells of the table under ``heading``."""
+    table = README.partition(heading)[2].partition("\n\n")[0]
+    return {word for row in table.splitlines() for word in re.findall(r"`(\w+)[^`]*`", row.split("|")[1])}
+
+
+def test_the_tables_of_the_command_line_name_what_exists() -> None:
+    assert first_cells("| column | meaning |\n") == set(COLUMNS)
+    assert first_cells("| command | what it does |\n") == {name for name in app if not name.startswith("-")}
+    codes = README.partition("Exit codes: ")[2].partition("\n\n")[0]
+    told = {int(code) for code in re.findall(r"(?:^|[;,.] | and )\s*(\d+)", codes.replace("\n", " "))}
+    assert told == {int(code) for code in re.findall(r"^ +(\d+) ", EXIT_CODES, re.MULTILINE)}
+
+
+def test_the_line_of_results_is_one_that_is_written() -> None:
+    (line,) = re.findall(r"^```json\n(.*?)\n```", README, re.MULTILINE | re.DOTALL)
+    source = AssetSource.image("https://cdn.example.com/front.jpg", key="front")
+    asset = Asset(asset_id="pa_01J8", status="active", source=source)
+    assert json.loads(line).items() <= {**record(Active(source=source, asset=asset)), "line": 2}.items()
 
 
 @pytest.mark.parametrize("options", [Limits, Retry, Timeouts])
