@@ -8,7 +8,7 @@ same pipeline: for assets ``source`` is an :class:`~seedance_avatar.AssetSource`
 
 from __future__ import annotations
 
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -104,6 +104,9 @@ class Unsent(Generic[S, A]):
     error: AvatarError
     account: str | None = None
 
+
+AnyOutcome: TypeAlias = Active[Any, Any] | Failed[Any, Any] | Pending[Any, Any] | InDoubt[Any, Any] | Unsent[Any, Any]
+"""How any submission ended, of whatever kind."""
 
 Outcome: TypeAlias = (
     Active[AssetSource, Asset]

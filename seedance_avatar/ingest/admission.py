@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import attrs
 
-from seedance_avatar.errors import AvatarError, JournalError, SubmissionInDoubt
-from seedance_avatar.outcomes import Active, Failed, InDoubt, Pending, Unsent
+from seedance_avatar.errors import AvatarError, JournalError
+from seedance_avatar.outcomes import AnyOutcome, Failed, InDoubt, Unsent
 
+from .classify import outcome_of_record
 from .job import Job
-from .outcome_queue import AnyOutcome
 from .sources import SourceReader
 
 if TYPE_CHECKING:
-    from seedance_avatar.journal.records import Record
-
     from .pipeline import Pipeline
     from .recorder import Recorder
 
@@ -48,49 +46,12 @@ class Admission:
         """Take nothing more, not even what is being waited for."""
         self._scope.cancel()
 
-    def forget(
-        self,
-        job: Job,
-        end: type[AnyOutcome],
-        error: AvatarError | None,
-        item: Any,  # noqa: ANN401 - the adapter's item
-    ) -> None:
-        """Let the next source like this one be a job of its own, and tell the jobs that joined this one its end."""
+    def forget(self, job: Job, outcome: AnyOutcome) -> None:
+        """Let the next source like this one be a job of its own, and tell who waits for it in the journal its end."""
         if job.identity is not None and self._first.get(job.identity) is job:
             del self._first[job.identity]
-        recorder = self.pipeline.recorder
-        if recorder is None or recorder.under_way.get(job.fingerprint) is not job:
-            return
-        del recorder.under_way[job.fingerprint]
-        joined, job.joined = job.joined or [], None
-        for other in joined:
-            other.owner = None
-            if other in other.pipeline.alive:
-                other.pipeline.admission.inherit(other, job, end, error, item)
-
-    def inherit(
-        self,
-        job: Job,
-        owner: Job,
-        end: type[AnyOutcome],
-        error: AvatarError | None,
-        item: Any,  # noqa: ANN401 - the adapter's item
-    ) -> None:
-        """Go on with ``job``, whose ``owner`` in another ingest came to ``end``.
-
-        What the other did not send, or does not follow any more, is ours now.
-        """
-        pipeline, recorder = self.pipeline, self.pipeline.recorder
-        assert recorder is not None  # noqa: S101 - without a journal nothing is joined
-        job.item_id, job.target_id = owner.item_id, owner.target_id
-        if end in {Pending, Unsent} and not recorder.owns(job):
-            return
-        if end is Pending:
-            pipeline.resume(job, None)
-        elif end is Unsent:
-            pipeline.enlist([job])
-        else:
-            pipeline.settle(job, end, error, None if item is None else pipeline.adapter.for_source(item, job.source))
+        if self.pipeline.recorder is not None:
+            self.pipeline.recorder.done(job, outcome)
 
     async def feed(self) -> None:
         """Take sources as there is room for them, until there are no more or :meth:`stop` is called."""
@@ -195,30 +156,13 @@ class Admission:
         to_send: list[Job] = []
         for job, plan, record in plans:
             match plan:
-                case "send" | "resend":
+                case "send":
                     to_send.append(job)
                 case "follow":
                     pipeline.resume(job, record)
-                case "active":
-                    asset = pipeline.adapter.from_record(job.source, job.target_id, job.item_id, "active")
-                    pipeline.settle(job, Active, None, asset)
-                case "failed":
-                    self._failed_before(job, record)
-                case "in_doubt":
-                    pipeline.settle(job, InDoubt, _recorded(record))
+                case "known":
+                    assert record is not None  # noqa: S101 - what is known is known by its record
+                    pipeline.settle_as(
+                        job, outcome_of_record(record, job.source, pipeline.adapter, unfinished=pipeline.stopped())
+                    )
         return to_send
-
-    def _failed_before(self, job: Job, record: Record | None) -> None:
-        pipeline = self.pipeline
-        if not job.item_id or record is None:
-            pipeline.settle(job, Failed, _recorded(record))
-            return
-        asset = pipeline.adapter.from_record(job.source, job.target_id, job.item_id, "failed")
-        asset = attrs.evolve(asset, reason=record.reason)
-        pipeline.settle(job, Failed, pipeline.adapter.failure(asset), asset)
-
-
-def _recorded(record: Record | None) -> AvatarError:
-    if record is None or record.state in {"planned", "sending"}:
-        return SubmissionInDoubt("another ingest of this process is sending it: run it again once that one is done")
-    return record.error()

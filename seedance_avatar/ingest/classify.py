@@ -1,36 +1,56 @@
-"""How items end that do not end well: a submission that was not accepted, a look that went wrong. Pure."""
+"""Decides which outcome an error, a journal's record or another source's outcome means, and how it is recorded."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from seedance_avatar.errors import (
     ApiError,
+    AssetFailed,
     AuthError,
     AvatarError,
     ConnectionFailed,
+    GenerationFailed,
     InvalidInput,
     JournalError,
     QuotaExhausted,
     RateLimited,
     ServerError,
     SubmissionInDoubt,
+    WaitTimeout,
 )
-from seedance_avatar.outcomes import Failed, InDoubt, Unsent
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, Pending, Unsent
+
+from .adapter import Adapter
+
+if TYPE_CHECKING:
+    from seedance_avatar.journal.journal import Journal
+    from seedance_avatar.journal.records import Record
 
 __all__ = [
+    "UNRECORDED",
     "NotAccepted",
+    "outcome_for",
     "outcome_of_error",
+    "outcome_of_record",
+    "record_end",
+    "record_not_accepted",
 ]
 
 NotAccepted = type[Failed[Any, Any]] | type[InDoubt[Any, Any]] | type[Unsent[Any, Any]]
+
+UNRECORDED: Final = "it was sent a moment ago by this process, and what came of that is not in the journal"
 
 
 def outcome_of_error(error: AvatarError) -> tuple[NotAccepted, bool]:
     """Return the outcome of a submission that met ``error``, and whether the next would meet the same.
 
-    A refusal of the source is a failure; a refusal of the account, a network that cannot be reached and a
-    journal that cannot be written are not the source's fault: nothing of it exists, and nothing more is sent.
+    A refusal of the source is a failure, by the service or here before sending; a refusal of the account, a network
+    that cannot be reached and a journal that cannot be written are not the source's fault: nothing of it exists, and
+    nothing more is sent.
     """
     match error:
         case SubmissionInDoubt():
@@ -45,3 +65,72 @@ def outcome_of_error(error: AvatarError) -> tuple[NotAccepted, bool]:
             return Failed, False
         case _:
             return Unsent, False
+
+
+def outcome_of_record(
+    record: Record,
+    source: Any,  # noqa: ANN401 - whatever the adapter deals in
+    adapter: Adapter[Any, Any],
+    *,
+    unfinished: AvatarError,
+) -> AnyOutcome:
+    """Return what a journal's ``record`` of ``source`` means as an outcome, with nothing more sent or asked.
+
+    :param unfinished: why it is not looked at again, where it was accepted and is not finished.
+    """
+    label = adapter.label(source)
+    item_id = record.remote_id
+    if item_id is None:
+        error = SubmissionInDoubt(UNRECORDED) if record.state in {"planned", "sending"} else record.error()
+        return (Failed if record.state == "refused" else InDoubt)(source=source, error=error.concerning(label))
+    status = record.state if record.state in {"active", "failed"} else "processing"
+    item = adapter.from_record(source, record.target_id, item_id, status)
+    match record.state:
+        case "active":
+            return Active(source=source, asset=item)
+        case "failed":
+            item = attrs.evolve(item, reason=record.reason)
+            error = adapter.failure(item) or record.error()
+            return Failed(source=source, asset=item, error=error.concerning(label))
+        case _:
+            return Pending(source=source, asset=item, error=concerning_pending(unfinished, label, item_id))
+
+
+def concerning_pending(error: AvatarError, label: str, item_id: str) -> AvatarError:
+    """Return a copy of ``error`` that names a source and the id that it was accepted as."""
+    return error.concerning(f"{label}, accepted as {item_id}")
+
+
+def outcome_for(source: Any, outcome: AnyOutcome, adapter: Adapter[Any, Any]) -> AnyOutcome:  # noqa: ANN401 - whatever the adapter deals in
+    """Return ``outcome`` as it is for ``source``, another source of the same submission."""
+    label = adapter.label(source)
+    facts: dict[str, Any] = {"source": source}
+    item = None if isinstance(outcome, InDoubt | Unsent) else outcome.asset
+    if item is not None:
+        facts["asset"] = item = adapter.for_source(item, source)
+    if isinstance(outcome, Pending):
+        facts["error"] = concerning_pending(outcome.error, label, adapter.item_id(item))
+    elif not isinstance(outcome, Active):
+        facts["error"] = outcome.error.concerning(label)
+    if isinstance(error := facts.get("error"), WaitTimeout):
+        error.last = item
+    return attrs.evolve(outcome, **facts)
+
+
+def record_not_accepted(journal: Journal, fingerprint: bytes, end: NotAccepted, error: AvatarError) -> Awaitable[None]:
+    """Write down how a submission ended that has no id; it is on disk once what this returns was awaited."""
+    if end is InDoubt:
+        return journal.in_doubt(fingerprint, error)
+    return journal.refused(fingerprint, error) if end is Failed else journal.unsent(fingerprint)
+
+
+def record_end(journal: Journal, fingerprint: bytes, failure: AvatarError | None) -> None:
+    """Note how what was accepted ended: active, or with ``failure``, of which the service's own reason is kept."""
+    match failure:
+        case None:
+            journal.ended(fingerprint, "active")
+        case AssetFailed(asset=item) | GenerationFailed(task=item):
+            # Whoever reads it back puts our words around the reason again.
+            journal.ended(fingerprint, "failed", item.reason)
+        case _:
+            journal.ended(fingerprint, "failed", str(failure))

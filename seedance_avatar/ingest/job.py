@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from seedance_avatar.errors import AvatarError, WaitTimeout
-from seedance_avatar.outcomes import Active, Failed, Pending
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, Pending
 from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
-from .outcome_queue import AnyOutcome
+from .classify import concerning_pending
 
 if TYPE_CHECKING:
+    from seedance_avatar.journal.claims import Claimant
+
     from .pipeline import Pipeline
 
 __all__ = ["Job"]
@@ -33,8 +35,7 @@ class Job:
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
     :ivar item_id: the service's id, empty until it is accepted.
-    :ivar owner: the job of another ingest with the same journal that sends or follows the same item.
-    :ivar joined: the jobs whose owner this one is.
+    :ivar owner: who else in this process submits or follows the same item of the journal; this job waits for it.
     """
 
     pipeline: Pipeline
@@ -52,8 +53,7 @@ class Job:
     accepted_at: float = 0.0
     pending: PendingItem | None = None
     twins: list[Any] | None = None
-    owner: Job | None = None
-    joined: list[Job] | None = None
+    owner: Claimant | None = None
 
     # Its passage
 
@@ -88,27 +88,31 @@ class Job:
         self.pending = None
         self.pipeline.polled(self, item, error)
 
+    # Its claim in a journal
+
+    def holder_accepted(self) -> None:
+        """Do nothing: a job waits for the end, not for the id."""
+
+    def holder_done(self, holder: Claimant, outcome: AnyOutcome) -> None:
+        """Hand what became of ``holder`` to the pipeline."""
+        self.owner = None
+        self.pipeline.inherit(self, holder, outcome)
+
     # Its outcome
 
-    def outcome(
-        self,
-        end: type[AnyOutcome],
-        source: Any,  # noqa: ANN401 - its own source, or one that shares it
-        error: AvatarError | None,
-        item: Any,  # noqa: ANN401 - the adapter's item, or None
-    ) -> AnyOutcome:
-        """Return the ``end`` it came to, for ``source``."""
+    def outcome(self, end: type[AnyOutcome], error: AvatarError | None, item: Any) -> AnyOutcome:  # noqa: ANN401 - the adapter's item, or None
+        """Return the ``end`` it came to, for its own source."""
         adapter = self.pipeline.adapter
-        facts: dict[str, Any] = {"source": source}
-        if error is not None:
-            # A copy for each source: it names that source, and it holds no traceback and so no frames.
-            label = adapter.label(source)
-            error = error.concerning(f"{label}, accepted as {self.item_id}" if end is Pending else label)
-            facts["error"] = error
+        facts: dict[str, Any] = {"source": self.source}
         if end in {Active, Failed, Pending} and (item is not None or self.item_id):
             if item is None:
-                item = adapter.from_record(source, self.target_id, self.item_id, self.status)
-            facts["asset"] = item if source is self.source else adapter.for_source(item, source)
+                item = adapter.from_record(self.source, self.target_id, self.item_id, self.status)
+            facts["asset"] = item
+        if error is not None:
+            # A copy: it names the source, and it holds no traceback and so no frames.
+            label = adapter.label(self.source)
+            error = concerning_pending(error, label, self.item_id) if end is Pending else error.concerning(label)
             if isinstance(error, WaitTimeout):
-                error.last = facts["asset"]
+                error.last = item
+            facts["error"] = error
         return end(**facts)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 
-__all__ = ["AnyOutcome", "OutcomeQueue"]
-
-AnyOutcome = Active[Any, Any] | Failed[Any, Any] | Pending[Any, Any] | InDoubt[Any, Any] | Unsent[Any, Any]
+__all__ = ["OutcomeQueue"]
 
 _KEPT: Final = 1_000
 """Outcomes that are kept for the report although a consumer was handed them."""

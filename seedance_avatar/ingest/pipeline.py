@@ -33,18 +33,19 @@ from seedance_avatar.errors import (
     SubmissionInDoubt,
 )
 from seedance_avatar.events import Accepted, IngestEnded, IngestStarted, Settled
-from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.text import safe_text
 
 from .adapter import Adapter
 from .admission import Admission
-from .classify import NotAccepted, outcome_of_error
+from .classify import NotAccepted, outcome_for, outcome_of_error
 from .job import Job
-from .outcome_queue import AnyOutcome, OutcomeQueue
+from .outcome_queue import OutcomeQueue
 from .sources import SourceReader
 
 if TYPE_CHECKING:
+    from seedance_avatar.journal.claims import Claimant
     from seedance_avatar.journal.records import Record
 
     from .recorder import Recorder
@@ -141,8 +142,9 @@ class Pipeline:
         self._left = error
         self.halt(error)
         for job in list(self.alive):
-            if job.pending is not None or job.owner is not None:
-                self._give_up(job, SubmissionInDoubt("another ingest of this session is sending it"))
+            # One that is on the wire for another call has an answer to come, as our own that are on the wire have.
+            if job.pending is not None or (job.owner is not None and not job.owner.on_wire):
+                self._give_up(job, SubmissionInDoubt("another call of this process is sending it"))
         if self.task is not None:
             timer = asyncio.get_running_loop().call_later(self.drain, self.task.cancel)
             self.task.add_done_callback(lambda _: timer.cancel())
@@ -263,6 +265,28 @@ class Pipeline:
         job.status, job.accepted_at, job.teaches = "processing", now - age, False
         self._watch(job, deadline=now + self.asset_timeout)
 
+    def inherit(self, job: Job, holder: Claimant, outcome: AnyOutcome) -> None:
+        """Go on with ``job``, which waited for ``holder`` to come to ``outcome``.
+
+        What that one did not send, or does not follow any more, is ours now, unless somebody else was faster.
+        """
+        if job not in self.alive or self.recorder is None:
+            return
+        job.item_id, job.target_id = holder.item_id, holder.target_id
+        if isinstance(outcome, Pending | Unsent) and not self.recorder.owns(job):
+            return
+        if isinstance(outcome, Pending) and self._left is not None:
+            self.settle(job, Pending, self._left)
+        elif isinstance(outcome, Pending):
+            self.resume(job, None)
+        elif isinstance(outcome, Unsent) and holder.resend and not self.recorder.resends:
+            self.settle(job, InDoubt, SubmissionInDoubt("an earlier run sent it, and what came of that is not known"))
+        elif isinstance(outcome, Unsent):
+            job.resend = holder.resend
+            self.enlist([job])
+        else:
+            self.settle_as(job, outcome_for(job.source, outcome, self.adapter))
+
     def stopped(self) -> AvatarError:
         """Return why nothing more is sent."""
         return self._left or self._flow.halted or SessionStateError("the ingest was ended from outside")
@@ -298,7 +322,7 @@ class Pipeline:
         end, halts = self.fate(error)
         if self.recorder is not None and job.fingerprint:
             try:
-                await self.recorder.not_accepted(job, error, refused=end is Failed)
+                await self.recorder.not_accepted(job, end, error)
             except JournalError as unwritten:
                 self.halt(unwritten)
         self.settle(job, end, error)
@@ -374,10 +398,15 @@ class Pipeline:
         item: Any = None,  # noqa: ANN401 - the adapter's item
     ) -> None:
         """End ``job`` as ``end``, for every source that shares it."""
+        self.settle_as(job, job.outcome(end, error, item))
+
+    def settle_as(self, job: Job, outcome: AnyOutcome) -> None:
+        """End ``job`` with ``outcome``, for every source that shares it."""
         del self.alive[job]
-        self.admission.forget(job, end, error, item)
-        for source in (job.source, *(job.twins or ())):
-            self.book(job.outcome(end, source, error, item), job)
+        self.admission.forget(job, outcome)
+        self.book(outcome, job)
+        for source in job.twins or ():
+            self.book(outcome_for(source, outcome, self.adapter), job)
         self.made_room()
 
     def book(self, outcome: AnyOutcome, job: Job | None) -> None:

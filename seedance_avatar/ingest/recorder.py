@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
-from seedance_avatar.errors import AssetFailed, AvatarError, GenerationFailed, SubmissionInDoubt
+from seedance_avatar.errors import AvatarError, SubmissionInDoubt
 from seedance_avatar.options import Doubt
-from seedance_avatar.outcomes import SessionStats
+from seedance_avatar.outcomes import AnyOutcome, SessionStats
 
 from .adapter import Adapter
+from .classify import NotAccepted, record_end, record_not_accepted
 from .job import Job
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder"]
 
-Plan: TypeAlias = Literal["send", "resend", "follow", "active", "failed", "in_doubt"]
+Plan: TypeAlias = Literal["send", "follow", "known"]
 
 _EVERY: Final = 1.0
 """Seconds between two samples of the session's figures, at first."""
@@ -43,14 +44,12 @@ def plan_for(record: Record | None, *, resend: bool, retry_refused: bool) -> Pla
             return "send"
         case "accepted":
             return "follow"
-        case "active":
-            return "active"
         case "refused":
-            return "send" if retry_refused else "failed"
-        case "failed":
-            return "failed"
-        case _:  # in doubt, or being sent by another ingest of this very process
-            return "resend" if resend and record is not None and record.state == "in_doubt" else "in_doubt"
+            return "send" if retry_refused else "known"
+        case "in_doubt":
+            return "send" if resend else "known"
+        case _:
+            return "known"
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -59,7 +58,6 @@ class Recorder:
 
     :ivar release: gives the journal back.
     :ivar stats: tells the session's figures, of which a sample a second is kept for the report.
-    :ivar under_way: who deals with what at this moment, of all that share the journal.
     :ivar on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it at the risk of a duplicate.
     :ivar retry_refused: send again what an earlier run was refused; what failed after acceptance stays failed.
     """
@@ -68,19 +66,22 @@ class Recorder:
     adapter: Adapter[Any, Any]
     release: Callable[[Journal], Awaitable[None]]
     stats: Callable[[], SessionStats]
-    under_way: dict[bytes, Job] = attrs.field(factory=dict)
     on_in_doubt: Doubt = "hold"
     retry_refused: bool = False
     _began: float = attrs.field(factory=time.time)
     _samples: int = 0
     _timer: asyncio.TimerHandle | None = None
-    _given_up: list[tuple[Job, SubmissionInDoubt]] = attrs.field(factory=list)
+    _given_up: list[Awaitable[None]] = attrs.field(factory=list)
 
     async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
         """Return for each job what is to be done with it; those that are new are planned from here on."""
         found = await self.journal.claim(entries)
-        resend = self.on_in_doubt == "resend" or self.adapter.idempotent
-        return list(self._plans(jobs, found, resend=resend))
+        return list(self._plans(jobs, found))
+
+    @property
+    def resends(self) -> bool:
+        """Whether what an earlier attempt left in doubt is sent again."""
+        return self.on_in_doubt == "resend" or self.adapter.idempotent
 
     def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
         """Return the jobs that nobody else who shares the journal deals with, and their entries.
@@ -95,21 +96,19 @@ class Recorder:
 
     def owns(self, job: Job) -> bool:
         """Return whether nobody else who shares the journal deals with the same item; else ``job`` joins them."""
-        owner = self.under_way.setdefault(job.fingerprint, job)
-        if owner is job:
-            return True
-        job.owner = owner
-        owner.joined = [*(owner.joined or ()), job]
-        return False
+        job.owner = self.journal.claims.take(job.fingerprint, job)
+        return job.owner is None
 
-    def _plans(
-        self, jobs: list[Job], found: list[Record | None], *, resend: bool
-    ) -> Iterator[tuple[Job, Plan, Record | None]]:
+    def done(self, job: Job, outcome: AnyOutcome) -> None:
+        """Let go of the item of ``job``, which came to ``outcome``, for those who wait for it."""
+        self.journal.claims.release(job.fingerprint, job, outcome)
+
+    def _plans(self, jobs: list[Job], found: list[Record | None]) -> Iterator[tuple[Job, Plan, Record | None]]:
         for job, record in zip(jobs, found, strict=True):
             # What this very run was refused is not tried again by it: one upload, an outcome for each.
             earlier = record is not None and (record.ended_at or 0.0) < self._began
-            plan = plan_for(record, resend=resend, retry_refused=self.retry_refused and earlier)
-            job.resend = plan == "resend"
+            plan = plan_for(record, resend=self.resends, retry_refused=self.retry_refused and earlier)
+            job.resend = plan == "send" and record is not None and record.state == "in_doubt"
             if record is not None and record.business_id is not None:
                 job.target_id = record.business_id
             if record is not None and record.remote_id is not None:
@@ -124,30 +123,23 @@ class Recorder:
         """Take the intent back: nothing came of it."""
         return self.journal.unsent(job.fingerprint)
 
-    def accepted(self, job: Job) -> Awaitable[None]:
+    async def accepted(self, job: Job) -> None:
         """Commit the id."""
-        return self.journal.accepted(job.fingerprint, job.item_id)
+        await self.journal.accepted(job.fingerprint, job.item_id)
+        self.journal.claims.accepted(job.fingerprint)
 
-    async def not_accepted(self, job: Job, error: AvatarError, *, refused: bool) -> None:
+    def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> Awaitable[None]:
         """Record how a submission ended that has no id."""
-        if isinstance(error, SubmissionInDoubt):
-            await self.journal.in_doubt(job.fingerprint, error)
-        elif refused:
-            await self.journal.refused(job.fingerprint, error)
-        else:
-            await self.journal.unsent(job.fingerprint)
+        return record_not_accepted(self.journal, job.fingerprint, end, error)
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
-        """Note that nobody waits for its answer any more; :meth:`aclose` records it."""
+        """Record that nobody waits for its answer any more; :meth:`aclose` waits until that is on disk."""
         if job.fingerprint and job.owner is None:
-            self._given_up.append((job, error))
+            self._given_up.append(self.journal.abandoned(job.fingerprint, error))
 
     def ended(self, job: Job, failure: AvatarError | None) -> None:
         """Note the end of what was accepted."""
-        if failure is None:
-            self.journal.ended(job.fingerprint, "active")
-        else:
-            self.journal.ended(job.fingerprint, "failed", _reason(failure))
+        record_end(self.journal, job.fingerprint, failure)
 
     def begin(self) -> None:
         """Begin to take samples."""
@@ -161,8 +153,8 @@ class Recorder:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            for job, error in self._given_up:
-                await self.not_accepted(job, error, refused=False)
+            for written in self._given_up:
+                await written
         finally:
             await self.release(self.journal)
 
@@ -183,14 +175,3 @@ class Recorder:
         if stats.query_limit is not None:
             values["query_limit"] = stats.query_limit
         self.journal.note(values)
-
-
-def _reason(failure: AvatarError) -> str | None:
-    """Return the service's own reason: whoever reads it back puts our words around it again."""
-    match failure:
-        case AssetFailed(asset=asset):
-            return asset.reason
-        case GenerationFailed(task=task):
-            return task.reason
-        case _:
-            return str(failure)

@@ -13,9 +13,8 @@ from typing import Final, Generic, NoReturn, Self, TypeVar
 import attrs
 
 from seedance_avatar.errors import IngestError, SessionStateError
-from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 
-from .outcome_queue import AnyOutcome
 from .run import Run
 
 __all__ = [

@@ -39,6 +39,7 @@ from seedance_avatar.errors import AvatarError, JournalError, SessionStateError,
 from seedance_avatar.journal import records
 
 from .batcher import CommitBatcher
+from .claims import Claims
 from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary
 from .store import Durability, Store
 from .writer import Writer
@@ -82,15 +83,14 @@ class Journal:
     in a forked child, and :class:`~seedance_avatar.JournalError` when the disk refuses what it is asked.
 
     :ivar path: where it lies.
-    :ivar busy: what somebody in this process is about to send, or sending: nobody else may. Who adds to it takes
-        away from it; it is not in the file, since it ends with the process.
+    :ivar claims: who in this process deals with which item.
     :ivar recovered: how many items were ``sending`` when the last process died, and are in doubt since.
     """
 
     def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
         self.path = path
         self.recovered: int = store.recovered
-        self.busy: set[bytes] = set()
+        self.claims = Claims()
         self._readonly = readonly
         self._now = now
         self._writer = writer
@@ -248,7 +248,11 @@ class Journal:
 
     async def in_doubt(self, fingerprint: bytes, error: AvatarError | str) -> None:
         """Record that it was sent and its answer lost; the error's evidence and request id are kept too."""
-        await self._written(self._change("in_doubt", fingerprint, error=records.error_line(error)))
+        await self.abandoned(fingerprint, error)
+
+    def abandoned(self, fingerprint: bytes, error: AvatarError | str) -> Awaitable[None]:
+        """Do what :meth:`in_doubt` does, ahead of whatever is asked later; await the result for it to be on disk."""
+        return self._written(self._change("in_doubt", fingerprint, error=records.error_line(error)))
 
     def ended(self, fingerprint: bytes, state: Literal["active", "failed"], reason: str | None = None) -> None:
         """Note the end of what was accepted. Returns at once; it is written soon, at the latest on closing.

@@ -187,6 +187,11 @@ class Record:
         return self.shown if self.key is None else f"{self.key} ({self.shown})"
 
     @property
+    def target_id(self) -> str:
+        """What it was submitted under: the ``client_business_id`` of a generation, the group's id of an asset."""
+        return self.business_id or self.group_id or ""
+
+    @property
     def reason(self) -> str | None:
         """Why it failed, was refused or is in doubt, in one safe line, or None."""
         return None if self.facts is None else str(self.facts.get("message", ""))

@@ -10,13 +10,13 @@ from typing import Any
 import attrs
 
 from seedance_avatar.assets.adapter import AssetAdapter
-from seedance_avatar.errors import AssetFailed, AvatarError
-from seedance_avatar.ingest.outcome_queue import AnyOutcome
+from seedance_avatar.errors import AvatarError
+from seedance_avatar.ingest.classify import outcome_of_record
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import Active, Failed, InDoubt, Pending, Unsent
+from seedance_avatar.outcomes import AnyOutcome
 
 __all__ = ["InFlight", "PoolMember"]
 
@@ -74,29 +74,8 @@ class PoolMember:
 
     def told(self, source: AssetSource, record: Record) -> AnyOutcome:
         """Return the outcome of what only this account could have gone on with, by what its journal holds."""
-        facts: dict[str, Any] = {"source": source, "account": self.name}
-        if record.remote_id is None:
-            return (Failed if record.state == "refused" else InDoubt)(error=record.error(), **facts)
-        status = record.state if record.state in {"active", "failed"} else "processing"
-        asset = self.adapter.from_record(source, record.group_id or "", record.remote_id, status)
-        match record.state:
-            case "active":
-                return Active(asset=asset, **facts)
-            case "failed":
-                asset = attrs.evolve(asset, reason=record.reason)
-                return Failed(asset=asset, error=AssetFailed(asset), **facts)
-            case _:
-                error = self.lost or AvatarError("the ingest ended before it was looked at again")
-                return Pending(asset=asset, error=error.concerning(source.label), **facts)
-
-    def likewise(self, outcome: AnyOutcome, source: AssetSource) -> AnyOutcome:
-        """Return ``outcome`` as it is for ``source``, another of the sources that share one upload."""
-        facts: dict[str, Any] = {"source": source, "account": self.name}
-        if not isinstance(outcome, Active):
-            facts["error"] = outcome.error.concerning(source.label)
-        if not isinstance(outcome, InDoubt | Unsent) and outcome.asset is not None:
-            facts["asset"] = self.adapter.for_source(outcome.asset, source)
-        return attrs.evolve(outcome, **facts)
+        unfinished = self.lost or AvatarError("the ingest ended before it was looked at again")
+        return attrs.evolve(outcome_of_record(record, source, self.adapter, unfinished=unfinished), account=self.name)
 
     def take_back(self, alike: Callable[[Any], Hashable], identity: Hashable) -> list[Any]:
         """Remove from its own the sources whose identity is ``identity``, and return them."""

@@ -18,11 +18,12 @@ import attrs
 
 from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AvatarError, SessionStateError
-from seedance_avatar.ingest.outcome_queue import AnyOutcome, OutcomeQueue
+from seedance_avatar.ingest.classify import outcome_for
+from seedance_avatar.ingest.outcome_queue import OutcomeQueue
 from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import Failed, IngestReport, IngestStats, Unsent
+from seedance_avatar.outcomes import AnyOutcome, Failed, IngestReport, IngestStats, Unsent
 
 from .member import InFlight, PoolMember
 
@@ -316,9 +317,10 @@ class PooledRun:
                 self._common.extend([source, *alike])
                 self._stir()
                 return
-        self._book(attrs.evolve(outcome, account=member.name))
+        outcome = attrs.evolve(outcome, account=member.name)
+        self._book(outcome)
         for other in alike:
-            self._book(member.likewise(outcome, other))
+            self._book(outcome_for(other, outcome, member.adapter))
         self._stir()
 
     def _lose(self, member: PoolMember, error: AvatarError) -> None:

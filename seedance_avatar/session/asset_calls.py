@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -25,8 +26,12 @@ from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.wire.response import Response
 
 from .engine import Engine
-from .submission import Submission
+from .submission import Kept, Submission
 from .waiting import Recent, wait_until_finished
+
+if TYPE_CHECKING:
+    from seedance_avatar.journal.journal import Journal
+    from seedance_avatar.journal.records import Entry
 
 __all__ = ["Assets"]
 
@@ -49,25 +54,15 @@ class Assets:
         async def call(passage: Passage) -> AssetGroup:
             return await engine.client.call(request, read_group, flow=engine.alone, passage=passage)
 
-        submission = Submission(call=call, item_id=lambda group: group.group_id, about=request.about)
-        if path is None:
-            return await submission.finish(engine)
-        journal = await engine.open_journal(path)
-        try:
-            entry = journal.entry(kind="group", key=name, shown=name)
-            (known,) = await journal.claim([entry])
-        except BaseException:
-            await engine.journals.release(journal)
-            raise
-        if known is not None and (known.remote_id is not None or (known.state == "in_doubt" and not resend)):
-            await engine.journals.release(journal)
-            if known.remote_id is None:
-                raise known.error()
-            return AssetGroup(group_id=known.remote_id, name=name)
-        kept = attrs.evolve(
-            submission, journal=journal, release=engine.journals.release, mark=entry.fingerprint, resend=resend
-        )
-        return await kept.finish(engine)
+        async def found(group_id: str) -> AssetGroup:
+            return AssetGroup(group_id=group_id, name=name)
+
+        def entry(journal: Journal) -> Entry:
+            return journal.entry(kind="group", key=name, shown=name)
+
+        kept = None if path is None else Kept(path=path, entry=entry, found=found, resend=resend)
+        submission = Submission(call=call, id_of=lambda group: group.group_id, about=request.about, kept=kept)
+        return await submission.finish(engine)
 
     async def upload_file(self, path: str | os.PathLike[str]) -> str:
         """Upload a local file, and return its public URL."""
@@ -93,7 +88,7 @@ class Assets:
         async def call(passage: Passage) -> Asset:
             return await client.call(request, read, flow=engine.alone, passage=passage)
 
-        submission = Submission(call=call, item_id=lambda asset: asset.asset_id, about=request.about)
+        submission = Submission(call=call, id_of=lambda asset: asset.asset_id, about=request.about)
         return await submission.finish(engine)
 
     async def get(self, asset_id: str) -> Asset:

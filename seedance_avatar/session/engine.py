@@ -168,7 +168,6 @@ class Engine:
             held = await self.open_journal(journal)
             recorder = Recorder(
                 journal=held,
-                under_way=self.journals.under_way(held),
                 adapter=adapter,
                 release=self.journals.release,
                 stats=self.stats,

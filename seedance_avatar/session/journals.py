@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -22,7 +22,6 @@ __all__ = ["Journals"]
 class _Shared:
     opening: asyncio.Task[Journal]
     users: int = 0
-    under_way: dict[bytes, Any] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False, repr=False)
@@ -55,10 +54,6 @@ class Journals:
         except BaseException:
             await self._release(where, shared)
             raise
-
-    def under_way(self, journal: Journal) -> dict[bytes, Any]:
-        """Return what those who share ``journal`` keep of who deals with what."""
-        return self._shared[journal.path].under_way
 
     async def release(self, journal: Journal) -> None:
         """Give up what :meth:`acquire` returned; the last one to do so closes it.

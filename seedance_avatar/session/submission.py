@@ -1,75 +1,101 @@
-"""One submission of one caller: brought home when it is cancelled, and journaled where a journal is given."""
+"""One submission of one caller: its id survives a cancellation, and a journal keeps it from being repeated."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import attrs
 
-from seedance_avatar.client.client import Passage
-from seedance_avatar.errors import (
-    ApiError,
-    AuthError,
-    AvatarError,
-    QuotaExhausted,
-    RateLimited,
-    ServerError,
-    SessionStateError,
-    SubmissionInDoubt,
-)
+from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.ingest.classify import UNRECORDED, outcome_of_error, record_not_accepted
+from seedance_avatar.outcomes import AnyOutcome, InDoubt, Pending, Unsent
 
 from .engine import Engine
 
 if TYPE_CHECKING:
+    from seedance_avatar.journal.claims import Claimant
     from seedance_avatar.journal.journal import Journal
+    from seedance_avatar.journal.records import Entry, Record
 
-__all__ = ["Submission"]
+__all__ = ["Kept", "Submission"]
 
 _log = logging.getLogger("seedance_avatar")
-
-IN_HAND: Final = "another call of this process is sending it: ask again once that one is done"
 
 T = TypeVar("T")
 
 
+@attrs.frozen(kw_only=True)
+class Kept(Generic[T]):
+    """A submission that is made once over all runs with one journal.
+
+    :ivar path: the journal.
+    :ivar entry: returns what it knows the submission by.
+    :ivar found: returns what came of it, by the id that the journal holds.
+    :ivar resend: submit again what an earlier run left in doubt; without it that raises the error of then.
+    """
+
+    path: str | os.PathLike[str]
+    entry: Callable[[Journal], Entry]
+    found: Callable[[str], Awaitable[T]]
+    resend: bool
+
+
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Submission(Generic[T]):
-    """A single submission and where it is.
+    """A single submission and how far it is. It is its own ``Passage``, and its own claimant in a journal.
 
-    :ivar call: given this as its passage, submits.
-    :ivar item_id: returns the service's id of what came of it.
+    :ivar call: given the submission as passage, submits it under its ``target_id``.
+    :ivar id_of: returns the service's id of what came of it.
     :ivar about: the label of what is submitted, without secrets.
-    :ivar journal: where it is recorded, or None.
-    :ivar release: gives the journal back, once the submission is over, however it ends.
-    :ivar mark: its fingerprint there; it has been claimed.
-    :ivar resend: True when it goes out although an earlier run left it in doubt.
+    :ivar target_id: the ``client_business_id`` that it goes out under; a journal may know an earlier one.
+    :ivar kept: what makes it once over all runs, or None.
+    :ivar resend: True when it goes out although an earlier attempt is in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
     """
 
-    call: Callable[[Passage], Awaitable[T]]
-    item_id: Callable[[T], str]
+    call: Callable[[Submission[T]], Awaitable[T]]
+    id_of: Callable[[T], str]
     about: str
-    journal: Journal | None = None
-    release: Callable[[Journal], Awaitable[None]] | None = None
-    mark: bytes = b""
+    target_id: str = ""
+    kept: Kept[T] | None = None
     resend: bool = False
     on_wire: bool = False
+    item_id: str = ""
+    _written: tuple[Journal, bytes] | None = None
+    _outcome: AnyOutcome | None = None
+    _news: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    # As a passage
 
     async def before_send(self) -> None:
         """Commit the intent, then note that it is on the wire."""
-        if self.journal is not None:
-            await self.journal.sending(self.mark, resend=self.resend)
+        if self._written is not None:
+            journal, fingerprint = self._written
+            await journal.sending(fingerprint, resend=self.resend)
         self.on_wire = True
 
     async def not_applied(self) -> None:
         """Note that nothing came of it, and take the intent back."""
         self.on_wire = False
-        if self.journal is not None:
-            await self.journal.unsent(self.mark)
+        if self._written is not None:
+            journal, fingerprint = self._written
+            await journal.unsent(fingerprint)
+
+    # As a claimant
+
+    def holder_accepted(self) -> None:
+        """Look into the journal again."""
+        self._news.set()
+
+    def holder_done(self, holder: Claimant, outcome: AnyOutcome) -> None:
+        """Look into the journal again, whatever became of ``holder``: this call then acts as if it came only now."""
+        del holder, outcome
+        self._news.set()
 
     async def finish(self, engine: Engine) -> T:
         """Submit in a task of ``engine``, so that a cancelled caller does not lose an id.
@@ -78,7 +104,7 @@ class Submission(Generic[T]):
         (``timeouts.drain`` seconds; a second cancellation ends that) so that observer, log and journal get it,
         and then the cancellation leaves.
         """
-        task = engine.singles.spawn(self.run(), name="seedance-avatar: submission")
+        task = engine.singles.spawn(self._run(engine), name="seedance-avatar: submission")
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -103,50 +129,60 @@ class Submission(Generic[T]):
             return SubmissionInDoubt("the session was closed before the answer came")
         return SessionStateError("the session was closed before this was sent: nothing of it exists")
 
-    async def run(self) -> T:
-        """Submit, and record how it ended.
-
-        :raises SubmissionInDoubt: another call of this process has the same item in hand.
-        """
-        journal = self.journal
-        if journal is None:
-            return await self._submit()
+    async def _run(self, engine: Engine) -> T:
+        if (kept := self.kept) is None:
+            return await self.call(self)
+        journal = await engine.open_journal(kept.path)
         try:
-            if self.mark in journal.busy:
-                raise SubmissionInDoubt(IN_HAND)
-            journal.busy.add(self.mark)
-            try:
-                return await self._submit()
-            finally:
-                journal.busy.discard(self.mark)
+            item = await self._once(journal, kept)
         finally:
-            if self.release is not None:
-                with anyio.CancelScope(shield=True):
-                    await self.release(journal)
+            with anyio.CancelScope(shield=True):
+                await engine.journals.release(journal)
+        return await kept.found(self.item_id) if item is None else item
 
-    async def _submit(self) -> T:
+    async def _once(self, journal: Journal, kept: Kept[T]) -> T | None:
+        """Submit it; or return None once the journal holds an id of it, which is ``item_id`` then."""
+        entry = kept.entry(journal)
+        while True:
+            self._news.clear()
+            holder = journal.claims.take(entry.fingerprint, self)
+            try:
+                (record,) = await journal.claim([entry])
+                if record is not None and record.remote_id is not None:
+                    self.item_id = record.remote_id
+                    return None
+                if holder is None:
+                    return await self._submit(journal, entry.fingerprint, record, kept)
+                await self._news.wait()
+            finally:
+                unsent = Unsent[Any, Any](source=None, error=SessionStateError("it was given up before it was sent"))
+                journal.claims.release(entry.fingerprint, self, self._outcome or unsent)
+
+    async def _submit(self, journal: Journal, fingerprint: bytes, record: Record | None, kept: Kept[T]) -> T:
+        if record is not None:
+            self.target_id = record.business_id or self.target_id
+            self.resend = record.state == "in_doubt"
+            if record.state == "sending" or (self.resend and not kept.resend):
+                error = record.error() if self.resend else SubmissionInDoubt(UNRECORDED)
+                self._outcome = InDoubt(source=None, error=error)
+                raise error
+        self._written = journal, fingerprint
         try:
             item = await self.call(self)
         except AvatarError as error:
-            if self.journal is not None:
-                await self._not_accepted(self.journal, error)
+            end, _ = outcome_of_error(error)
+            self._outcome = end(source=None, error=error)
+            await record_not_accepted(journal, fingerprint, end, error)
             raise
         except asyncio.CancelledError:
-            if self.journal is not None and self.on_wire:
+            if self.on_wire:
+                lost = SubmissionInDoubt("the wait for its answer was given up")
+                self._outcome = InDoubt(source=None, error=lost)
                 with anyio.CancelScope(shield=True):
-                    await self.journal.in_doubt(self.mark, SubmissionInDoubt("the wait for its answer was given up"))
+                    await journal.in_doubt(fingerprint, lost)
             raise
-        if self.journal is not None:
-            await self.journal.accepted(self.mark, self.item_id(item))
+        self.item_id = self.id_of(item)
+        following = AvatarError("the call that submitted it does not follow it")
+        self._outcome = Pending(source=None, asset=item, error=following)
+        await journal.accepted(fingerprint, self.item_id)
         return item
-
-    async def _not_accepted(self, journal: Journal, error: AvatarError) -> None:
-        match error:
-            case SubmissionInDoubt():
-                await journal.in_doubt(self.mark, error)
-            case AuthError() | QuotaExhausted() | RateLimited() | ServerError():
-                await journal.unsent(self.mark)
-            case ApiError():
-                await journal.refused(self.mark, error)
-            case _:
-                await journal.unsent(self.mark)

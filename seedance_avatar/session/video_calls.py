@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from seedance_avatar.client.client import Passage
 from seedance_avatar.errors import ContentRefused
 from seedance_avatar.events import Accepted, Progress, ReferenceRegistered
+from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.records import Entry
 from seedance_avatar.models import Asset, AssetSource, VideoTask
 from seedance_avatar.videos.adapter import VideoAdapter, failure_of
 from seedance_avatar.videos.download import Download
@@ -22,7 +22,7 @@ from seedance_avatar.videos.real_person import refused_image, with_asset
 from seedance_avatar.videos.request import GenerationRequest
 
 from .engine import Engine
-from .submission import Submission
+from .submission import Kept, Submission
 from .waiting import Recent, wait_until_finished
 
 __all__ = ["Register", "Videos"]
@@ -75,38 +75,27 @@ class Videos:
 
     async def _submit(self, request: GenerationRequest, path: str | os.PathLike[str] | None) -> VideoTask:
         engine = self.engine()
-        business_id = self.adapter.admit(request)
-        if path is None:
-            return await self._single(request, business_id).finish(engine)
-        journal = await engine.journals.acquire(path)
-        try:
-            entry = self.adapter.entry(journal, request, business_id)
-            (known,) = await journal.claim([entry])
-            if known is not None and known.remote_id is not None:
-                return await self.get(known.remote_id)
-            kept = {"journal": journal, "mark": entry.fingerprint}
-            if known is None or known.business_id is None:
-                return await self._single(request, business_id, **kept).finish(engine)
-            resend = known.state == "in_doubt"
-            return await self._single(request, known.business_id, resend=resend, **kept).finish(engine)
-        finally:
-            await engine.journals.release(journal)
-
-    def _single(self, request: GenerationRequest, business_id: str, **kept: Any) -> Submission[VideoTask]:  # noqa: ANN401 - fields of Single
-        engine = self.engine()
         client = engine.client
         once = ExactlyOnce(client, engine.alone, looks=self.adapter.looks)
-        submission = self.adapter.request(request, business_id)
+        business_id = self.adapter.admit(request)
 
-        async def call(passage: Passage) -> VideoTask:
-            task = await once.submit(submission, business_id, passage)
+        async def call(submission: Submission[VideoTask]) -> VideoTask:
+            sent_as = submission.target_id
+            task = await once.submit(self.adapter.request(request, sent_as), sent_as, submission)
             now = client.clock()
             self._recent.note(task.task_id, now)
             if client.observer is not None:
                 client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
             return task
 
-        return Submission(call=call, item_id=self.adapter.item_id, about=request.label, **kept)
+        def entry(journal: Journal) -> Entry:
+            return self.adapter.entry(journal, request, business_id)
+
+        kept = None if path is None else Kept(path=path, entry=entry, found=self.get, resend=self.adapter.idempotent)
+        submission = Submission(
+            call=call, id_of=self.adapter.item_id, about=request.label, target_id=business_id, kept=kept
+        )
+        return await submission.finish(engine)
 
     async def get(self, video: VideoTask | str) -> VideoTask:
         """Return a task as it is now."""

@@ -15,13 +15,13 @@ from distributed import Client, Event, Queue, Semaphore
 from seedance_avatar.assets.adapter import AssetAdapter, group_id_of
 from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AvatarError, InvalidSource, SessionStateError, SubmissionInDoubt
-from seedance_avatar.ingest.outcome_queue import AnyOutcome, OutcomeQueue
+from seedance_avatar.ingest.classify import outcome_for, outcome_of_record, record_end, record_not_accepted
+from seedance_avatar.ingest.outcome_queue import OutcomeQueue
 from seedance_avatar.ingest.recorder import plan_for
 from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.journal.journal import Journal
-from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import Active, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from seedance_avatar.text import safe_text
 
 from .worker import Order, begun_name, close_sessions, work
@@ -282,25 +282,16 @@ class ClusterRun:
             item.mark = entry.fingerprint
             plan = plan_for(record, resend=self.resend, retry_refused=False)
             item.asset_id = None if record is None else record.remote_id
-            item.resend = plan == "resend"
-            if plan in {"send", "resend", "follow"}:
+            item.resend = plan == "send" and record is not None and record.state == "in_doubt"
+            if plan != "known":
                 wanted.append(item)
             elif record is not None:
-                self._settle(item, self._recorded(item, record))
+                unfinished = SessionStateError("the ingest ended before it was looked at again")
+                self._settle(item, outcome_of_record(record, item.source, self.adapter, unfinished=unfinished))
         await asyncio.gather(
             *(journal.sending(item.mark, resend=item.resend) for item in wanted if item.asset_id is None)
         )
         return wanted
-
-    def _recorded(self, item: _Item, record: Record) -> AnyOutcome:
-        source = item.source
-        if record.remote_id is None:
-            return (Failed if record.state == "refused" else InDoubt)(source=source, error=record.error())
-        asset = self.adapter.from_record(source, record.group_id or "", record.remote_id, record.state)
-        if record.state == "active":
-            return Active(source=source, asset=asset)
-        asset = attrs.evolve(asset, reason=record.reason)
-        return Failed(source=source, asset=asset, error=self.adapter.failure(asset) or record.error())
 
     # Listening
 
@@ -339,19 +330,14 @@ class ClusterRun:
     async def _outcome(self, item: _Item, outcome: AnyOutcome) -> None:
         if item.settled:
             return
-        journal = self.journal
-        if journal is not None:
+        if self.journal is not None:
             match outcome:
                 case Active():
-                    journal.ended(item.mark, "active")
+                    record_end(self.journal, item.mark, None)
                 case Failed(asset=asset, error=error) if asset is not None:
-                    journal.ended(item.mark, "failed", str(error))
-                case Failed(error=error):
-                    await journal.refused(item.mark, error)
-                case InDoubt(error=error):
-                    await journal.in_doubt(item.mark, error)
-                case Unsent():
-                    await journal.unsent(item.mark)
+                    record_end(self.journal, item.mark, error)
+                case Failed(error=error) | InDoubt(error=error) | Unsent(error=error):
+                    await record_not_accepted(self.journal, item.mark, type(outcome), error)
         self._settle(item, outcome)
 
     async def _lost(self, number: int, error: SubmissionInDoubt, *, follow: bool) -> None:
@@ -375,9 +361,4 @@ class ClusterRun:
         item.settled = True
         self._first.pop(item.identity, None)
         for source in (item.source, *item.twins):
-            facts: dict[str, Any] = {"source": source}
-            if not isinstance(outcome, InDoubt | Unsent) and outcome.asset is not None:
-                facts["asset"] = self.adapter.for_source(outcome.asset, source)
-            if not isinstance(outcome, Active):
-                facts["error"] = outcome.error.concerning(source.label)
-            self.accounts.settle(attrs.evolve(outcome, **facts))
+            self.accounts.settle(outcome_for(source, outcome, self.adapter))

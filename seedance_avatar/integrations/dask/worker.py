@@ -12,12 +12,14 @@ import attrs
 from distributed import Event, Queue, Semaphore
 
 from seedance_avatar.assets.adapter import AssetAdapter
-from seedance_avatar.errors import AvatarError, SessionStateError
+from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.ingest.classify import NotAccepted
 from seedance_avatar.ingest.job import Job
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.ingest.recorder import Plan, Recorder
 from seedance_avatar.journal.records import Entry, Record
 from seedance_avatar.models import AssetSource
+from seedance_avatar.outcomes import AnyOutcome
 from seedance_avatar.session.session import AvatarSession
 
 __all__ = ["Key", "Order", "begun_name", "close_sessions", "work"]
@@ -128,9 +130,15 @@ class _Pen(Recorder):
         self.home.tell("accepted", self.places[id(job.source)], job.item_id)
         await self._free(job)
 
-    async def not_accepted(self, job: Job, error: AvatarError, *, refused: bool) -> None:
-        del error, refused
+    async def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> None:
+        del end, error
         await self._free(job)
+
+    def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
+        """Write nothing: the outcome tells it."""
+
+    def done(self, job: Job, outcome: AnyOutcome) -> None:
+        """Do nothing: nobody else on this worker deals with the item."""
 
     async def _free(self, job: Job) -> None:
         if job in self._leased:
