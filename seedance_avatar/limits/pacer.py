@@ -119,7 +119,6 @@ class Pacer:
     _left_at: float = -math.inf
     _late_at: float = -math.inf
     _reported: float = 0.0  # the rate when a change was last reported
-    _last_ok: float | None = None
     _blocked_since: float | None = None
 
     @classmethod
@@ -162,11 +161,6 @@ class Pacer:
         if self._announced.ceiling < own:
             return "from the service's headers"
         return "given" if self._finder is None else self._finder.why
-
-    @property
-    def last_ok(self) -> float | None:
-        """When the last answer came that was no refusal for going too fast, or None."""
-        return self._last_ok
 
     @property
     def blocked_since(self) -> float | None:
@@ -244,7 +238,7 @@ class Pacer:
                 self._blocked_since = now
             self._on_refusal(now, left_at, pause)
         else:
-            self._last_ok, self._blocked_since = now, None
+            self._blocked_since = None
             if self._finder is not None:
                 if self._retry_gap and left_at > self._finder.cut_at:
                     self._retry_gap, self._retry_at = 0.0, -math.inf

@@ -241,13 +241,11 @@ def test_a_quiet_time_is_not_taken_for_a_low_limit(every: float) -> None:
 
 def test_it_tells_since_when_nothing_is_let_through() -> None:
     pacer = pacer_of(None)
-    assert (pacer.last_ok, pacer.blocked_since) == (None, None)
-    pacer.on_answer(1.0, left_at=0.5, throttled=False, hints=None)
-    pacer.on_answer(2.0, left_at=1.5, throttled=True, hints=None)
-    pacer.on_answer(3.0, left_at=2.5, throttled=True, hints=None)
-    assert (pacer.last_ok, pacer.blocked_since) == (1.0, 2.0)
-    pacer.on_answer(4.0, left_at=3.5, throttled=False, hints=None)
-    assert (pacer.last_ok, pacer.blocked_since) == (4.0, None)
+    seen = [pacer.blocked_since]
+    for now, throttled in ((1.0, False), (2.0, True), (3.0, True), (4.0, False)):
+        pacer.on_answer(now, left_at=now - 0.5, throttled=throttled, hints=None)
+        seen.append(pacer.blocked_since)
+    assert seen == [None, None, 2.0, 2.0, None]
 
 
 def test_while_nothing_is_let_through_only_single_tries_leave() -> None:
