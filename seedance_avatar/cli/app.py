@@ -77,7 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(hide_dashes(arguments), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return _failed(f"{show_dashes(str(error)).rstrip('.')}; see seedance-avatar --help", Exit.USAGE)
+        help_of = " ".join(["seedance-avatar", *(error.command_chain or ()), "--help"])
+        return _failed(f"{show_dashes(str(error)).rstrip('.')}; see {help_of}", Exit.USAGE)
     except KeyboardInterrupt:
         return _failed("interrupted", exit_for_signal(2))
     except Exception as error:

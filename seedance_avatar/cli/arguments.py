@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-__all__ = ["FileOrDash", "Flag", "hide_dashes", "show_dashes"]
+from seedance_avatar import InvalidInput
+from seedance_avatar.text import safe_text
+
+__all__ = ["FileOrDash", "Flag", "check_folder", "hide_dashes", "show_dashes"]
 
 _DASH: Final = "\x00"
 """Stands for ``-`` while arguments are parsed; no argument of a process can contain it."""
@@ -25,6 +29,16 @@ def show_dashes(text: str) -> str:
 
 def _shown(_type: Any, tokens: Sequence[Any]) -> str:  # noqa: ANN401 - the signature that cyclopts asks of a converter
     return show_dashes(tokens[0].value)
+
+
+def check_folder(path: str) -> None:
+    """Check, before any work is done, that the file ``path`` can be created in its folder.
+
+    :raises InvalidInput: the folder does not exist.
+    """
+    if not Path(path).absolute().parent.is_dir():
+        message = f"the folder of {safe_text(path)} does not exist"
+        raise InvalidInput(message)
 
 
 FileOrDash = Annotated[str, Parameter(converter=_shown)]

@@ -10,26 +10,13 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from email.utils import formatdate
-from typing import Literal, Protocol, Self
+from typing import Literal, Self, TypeAlias
 
 import attrs
 
 from .replies import Reply, refusal
 
-__all__ = ["Bucket", "Gate", "RateLimits", "Window"]
-
-
-class Gate(Protocol):
-    """One limit of one lane."""
-
-    def wait(self, now: float) -> float:
-        """Return the seconds until a request may pass, 0 for now. Takes nothing."""
-
-    def take(self, now: float) -> None:
-        """Count one request."""
-
-    def state(self, now: float) -> tuple[int, int, float]:
-        """Return the values of the ``X-RateLimit`` headers: the limit, what is left of it, the seconds to its reset."""
+__all__ = ["Bucket", "RateLimits", "Window"]
 
 
 @attrs.define(eq=False)
@@ -94,6 +81,10 @@ class Window:
         self._forget(now)
         reset = self._passed[-1] + self.seconds - now if self._passed else 0.0
         return self.limit, max(0, self.limit - len(self._passed)), reset
+
+
+Gate: TypeAlias = Bucket | Window
+"""One limit: ``wait`` asks when a request may pass, ``take`` counts it, ``state`` gives the announced values."""
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -59,7 +59,8 @@ def test_a_wrong_command_line_is_one_line_and_code_64(
     assert told.out == ""
     (line,) = told.err.splitlines()
     assert line.startswith("seedance-avatar: ")
-    assert line.endswith("; see seedance-avatar --help")
+    command = " ingest" if words[0] == "ingest" else ""
+    assert line.endswith(f"; see seedance-avatar{command} --help")
     assert says in line
     assert line.isprintable()
 
@@ -164,3 +165,23 @@ async def test_a_demo_that_is_interrupted_says_what_became_of_its_sources(tmp_pa
     assert summary["event"] == "summary"
     assert summary["counts"]["unsent"] > 0
     assert not (tmp_path / "demo.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sandbox", "--port", "99999"], "--port must be 0 to 65535, not 99999"),
+        (["sandbox", "--fail-rate", "5"], "--fail-rate must be 0 to 1, not 5"),
+        (["sandbox", "--time-scale", "nan"], "--time-scale must be 0 or more, not nan"),
+        (["demo", "--out", "/no/such/folder/x.mp4"], "the folder of /no/such/folder/x.mp4 does not exist"),
+        (["demo", "--speed", "0"], "--speed must be more than 0, not 0"),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_line_that_names_it(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 64
+    told = capsys.readouterr().err
+    assert told.startswith("seedance-avatar: ")
+    assert told.count("\n") == 1
+    assert says in told

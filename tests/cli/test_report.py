@@ -230,7 +230,10 @@ def test_the_command_prints_or_writes(past: Past, tmp_path: Path, capsys: pytest
     assert run(["report", str(past.path)]) == 0
     told = capsys.readouterr().out
     assert f"{past.path}: 300 sources, begun 2026-09-21 14:13:20 UTC" in told
-    assert "  active         285\n  failed          12\n  in doubt         3" in told
+    assert (
+        "  active         285   ready to be used\n  failed          12   refused, or failed while processing\n" in told
+    )
+    assert "  in doubt         3   sent, but the answer was lost\n" in told
     assert "images to active" in told
     assert "--on-in-doubt resend" in told
     assert "\x1b" not in told

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from seedance_avatar import Active, Asset, AssetSource, AvatarSession, InvalidInput, Outcome, Polling
-from seedance_avatar.cli.arguments import Flag
+from seedance_avatar.cli.arguments import Flag, check_folder
 from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.formatting import size
 from seedance_avatar.cli.manifest.manifest import ManifestSource
@@ -57,6 +57,7 @@ async def demo(*, out: str = "demo.mp4", speed: float = 5.0, json: Flag = False)
     if not speed > 0:
         message = f"--speed must be more than 0, not {speed:g}"
         raise InvalidInput(message)
+    check_folder(out)
     # The default schedule begins with the service's own processing times, and here time passes faster.
     polling = Polling.fixed(5 / speed, 2.5 / speed)
     limits = RateLimits.per_second(submits=6 * speed, submit_burst=30)

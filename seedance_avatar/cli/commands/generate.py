@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from seedance_avatar import Asset, AvatarSession, InvalidInput, VideoTask, WaitTimeout
+from seedance_avatar.cli.arguments import check_folder
 from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.formatting import duration as spoken
 from seedance_avatar.cli.formatting import size
@@ -143,14 +144,13 @@ def _check(prompt: str, task: str | None, out: str, *, key_without_journal: bool
         message = "give either a PROMPT for a new video, or --task for one that was submitted earlier"
     elif Path(out).exists():
         message = f"{out} exists and is not replaced: name another --out"
-    elif not Path(out).absolute().parent.is_dir():
-        message = f"the folder of {out} does not exist"
     elif key_without_journal:
         message = "--key names assets of a journal: give --journal too"
     elif not os.environ.get("TOAPIS_API_KEY"):
         message = "no API key: export TOAPIS_API_KEY=sk-... first"
     if message:
         raise InvalidInput(message)
+    check_folder(out)
 
 
 @attrs.frozen

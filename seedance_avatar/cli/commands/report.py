@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from seedance_avatar import InvalidInput
 from seedance_avatar.cli.arguments import FileOrDash
 from seedance_avatar.cli.exits import Exit
+from seedance_avatar.cli.formatting import size
 from seedance_avatar.cli.report.advice import Step, next_steps
 from seedance_avatar.cli.report.history import History, read_history
 from seedance_avatar.cli.report.overview import print_overview
@@ -53,12 +52,8 @@ async def report(journal: str, /, *, html: FileOrDash | None = None, manifest: s
         sys.stdout.write(page)
         return Exit.DONE
     await asyncio.to_thread(_write, html, page)
-    _say(plain_console(sys.stderr), f"the report is in {safe_text(html)} ({max(1, len(page) // 1000):,} kB)")
+    sys.stderr.write(f"the report is in {safe_text(html)} ({size(len(page))})\n")
     return Exit.DONE
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True)
 
 
 def _page_maker() -> Callable[[History, Sequence[Step]], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Literal
 
@@ -58,6 +59,15 @@ async def sandbox(  # noqa: PLR0913 - each is an option of the command
     :param limits: rate limits of the account: those of a documented tier, or none.
     :param seed: seed of the random processing times and failures.
     """
+    for option, value, lowest, highest in (
+        ("--port", port, 0, 65_535),
+        ("--time-scale", time_scale, 0, math.inf),
+        ("--fail-rate", fail_rate, 0, 1),
+    ):
+        if not lowest <= value <= highest:
+            allowed = f"{lowest:g} or more" if highest == math.inf else f"{lowest:g} to {highest:g}"
+            message = f"{option} must be {allowed}, not {value:g}"
+            raise InvalidInput(message)
     server = Sandbox(
         keys=(key,),
         host=host,
@@ -75,6 +85,6 @@ async def sandbox(  # noqa: PLR0913 - each is an option of the command
     try:
         signum = await serve(server, announce=announce)
     except OSError as error:
-        message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port"
+        message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port or --host"
         raise InvalidInput(message) from None
     return exit_for_signal(signum)

@@ -111,10 +111,13 @@ def _sniffed(lines: Iterator[str], name: str) -> tuple[Format, list[str]]:
     if "://" in first and not any(mark in first for mark in ' "\t;'):
         return "text", head
     if not first:
-        message = f"{name} is empty"
-    else:
-        message = f"the format of {name} cannot be detected: give --format csv, jsonl, text or parquet"
+        raise _empty(name)
+    message = f"the format of {name} cannot be detected: give --format csv, jsonl, text or parquet"
     raise ManifestError(message)
+
+
+def _empty(name: str) -> ManifestError:
+    return ManifestError(f"{name} is empty")
 
 
 def _text(lines: Iterator[str], name: str) -> Iterator[Record]:
@@ -147,12 +150,9 @@ def _jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
 
 
 def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
-    header_line = ""
-    skipped = 0
-    for header_line in lines:
-        if header_line.strip():
-            break
-        skipped += 1
+    skipped, header_line = next(((number, line) for number, line in enumerate(lines) if line.strip()), (0, ""))
+    if not header_line:
+        raise _empty(name)
     delimiter = max(",;\t", key=header_line.count)
     columns = [cell.strip().lower() for cell in next(csv.reader([header_line], delimiter=delimiter), [])]
     if "source_url" not in columns:

@@ -15,7 +15,7 @@ from seedance_avatar.cli.run.tally import Reason, reason_of
 from seedance_avatar.journal.records import Kind, Record, Run, State, Summary
 from seedance_avatar.text import safe_text
 
-__all__ = ["KIND_NAMES", "Doubt", "History", "Worked", "quantile", "read_history", "share_of"]
+__all__ = ["KIND_NAMES", "STATES", "Doubt", "History", "Worked", "quantile", "read_history", "share_of"]
 
 KIND_NAMES: Final[Mapping[Kind, str]] = {
     "image": "images",
@@ -24,6 +24,15 @@ KIND_NAMES: Final[Mapping[Kind, str]] = {
     "generation": "generated videos",
 }
 """Names of the kinds that a report counts; groups are not among them."""
+
+STATES: Final[Sequence[tuple[str, tuple[State, ...], str]]] = (
+    ("active", ("active",), "ready to be used"),
+    ("failed", ("failed", "refused"), "refused, or failed while processing"),
+    ("in doubt", ("in_doubt",), "sent, but the answer was lost"),
+    ("pending", ("sending", "accepted"), "sent or accepted, not finished"),
+    ("not sent", ("planned",), "they do not exist"),
+)
+"""How a report names the states of a journal, and what each name means."""
 
 _PAUSE: Final = 5.0
 """Seconds between two runs from which on the time between them is left out of the charts."""
@@ -103,6 +112,7 @@ class History:
 
     :ivar to_active: for each kind, seconds from acceptance to the answer that it is active; sorted.
     :ivar to_accept: seconds from the last sending to acceptance; sorted.
+    :ivar waits: for each kind, when items were accepted and when they became active, seconds since the epoch.
     :ivar apart: number that was accepted before a pause and became active after it; these are not in ``to_active``.
     :ivar limits: moments, and the limit from then on in submissions a second.
     :ivar throttled: moments, and the number of 429s since the moment before.
@@ -121,6 +131,7 @@ class History:
     failed: array[float] = attrs.field(factory=lambda: array("d"))
     to_active: dict[Kind, array[float]] = attrs.field(factory=dict)
     to_accept: array[float] = attrs.field(factory=lambda: array("d"))
+    waits: dict[Kind, tuple[array[float], array[float]]] = attrs.field(factory=dict)
     apart: int = 0
     limits: list[tuple[float, float]] = attrs.field(factory=list)
     throttled: list[tuple[float, int]] = attrs.field(factory=list)
@@ -159,36 +170,6 @@ def share_of(ordered: Sequence[float], moment: float) -> int:
     return bisect_right(ordered, moment)
 
 
-@attrs.define(eq=False)
-class _Times:
-    """Times of the records, seconds since the epoch, before the pauses are known."""
-
-    sent: array[float] = attrs.field(factory=lambda: array("d"))
-    accepted: array[float] = attrs.field(factory=lambda: array("d"))
-    active: array[float] = attrs.field(factory=lambda: array("d"))
-    failed: array[float] = attrs.field(factory=lambda: array("d"))
-    to_accept: array[float] = attrs.field(factory=lambda: array("d"))
-    waits: dict[Kind, tuple[array[float], array[float]]] = attrs.field(factory=dict)
-
-    def take(self, record: Record) -> None:
-        """Add the times of ``record``."""
-        sent, accepted, ended = record.sent_at, record.accepted_at, record.ended_at
-        if sent is not None:
-            self.sent.append(sent)
-        if accepted is not None:
-            self.accepted.append(accepted)
-            if sent is not None and accepted >= sent:
-                self.to_accept.append(accepted - sent)
-        if ended is not None and record.state in {"failed", "refused"}:
-            self.failed.append(ended)
-        if ended is not None and record.state == "active":
-            self.active.append(ended)
-            if accepted is not None:
-                begins, ends = self.waits.setdefault(record.kind, (array("d"), array("d")))
-                begins.append(accepted)
-                ends.append(ended)
-
-
 async def read_history(path: str) -> History:
     """Read the journal at ``path`` as it is now; an ingest may be writing it.
 
@@ -198,20 +179,19 @@ async def read_history(path: str) -> History:
     """
     async with JournalReader(path) as journal:
         history = History(path=path, summary=await journal.summary())
-        times = _Times()
         async for record in journal.records():
-            _take(history, times, record)
+            _take(history, record)
         points = [(sample.at, sample.name, sample.value) async for sample in journal.samples()]
     happened = array("d", [at for at, *_ in points])
-    for moments in (times.sent, times.accepted, times.active, times.failed):
+    for moments in (history.sent, history.accepted, history.active, history.failed):
         happened.extend(moments)
     history.worked = Worked.of(history.summary.runs, sorted(happened))
-    _settle(history, times)
+    _leave_out_pauses(history)
     _take_samples(history, points)
     return history
 
 
-def _take(history: History, times: _Times, record: Record) -> None:
+def _take(history: History, record: Record) -> None:
     if record.state == "in_doubt" and len(history.doubts) < _DOUBTS:
         history.doubts.append(_doubt(record))
     if record.kind == "group":
@@ -222,7 +202,25 @@ def _take(history: History, times: _Times, record: Record) -> None:
         history.places.add(record.group_id)
     if record.state in {"failed", "refused"}:
         _count_reason(history, record)
-    times.take(record)
+    _take_times(history, record)
+
+
+def _take_times(history: History, record: Record) -> None:
+    sent, accepted, ended = record.sent_at, record.accepted_at, record.ended_at
+    if sent is not None:
+        history.sent.append(sent)
+    if accepted is not None:
+        history.accepted.append(accepted)
+        if sent is not None and accepted >= sent:
+            history.to_accept.append(accepted - sent)
+    if ended is not None and record.state in {"failed", "refused"}:
+        history.failed.append(ended)
+    if ended is not None and record.state == "active":
+        history.active.append(ended)
+        if accepted is not None:
+            begins, ends = history.waits.setdefault(record.kind, (array("d"), array("d")))
+            begins.append(accepted)
+            ends.append(ended)
 
 
 def _doubt(record: Record) -> Doubt:
@@ -248,12 +246,13 @@ def _count_reason(history: History, record: Record) -> None:
         reason.named.append(safe_text(record.label, 300))
 
 
-def _settle(history: History, times: _Times) -> None:
+def _leave_out_pauses(history: History) -> None:
+    """Turn times since the epoch, as they were recorded, into sorted seconds of work."""
     worked = history.worked
     for name in ("sent", "accepted", "active", "failed"):
-        setattr(history, name, array("d", sorted(map(worked.at, getattr(times, name)))))
-    history.to_accept = array("d", sorted(times.to_accept))
-    for kind, (begins, ends) in times.waits.items():
+        setattr(history, name, array("d", sorted(map(worked.at, getattr(history, name)))))
+    history.to_accept = array("d", sorted(history.to_accept))
+    for kind, (begins, ends) in history.waits.items():
         together = [
             max(0.0, end - begin)
             for begin, end in zip(begins, ends, strict=True)

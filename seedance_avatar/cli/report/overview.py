@@ -13,7 +13,7 @@ from seedance_avatar.cli.formatting import duration, number, plural, rate
 from seedance_avatar.text import safe_text
 
 from .advice import Step
-from .history import KIND_NAMES, History, quantile
+from .history import KIND_NAMES, STATES, History, quantile
 
 __all__ = ["print_overview"]
 
@@ -30,15 +30,10 @@ def print_overview(console: Console, history: History, steps: Sequence[Step]) ->
 
 def _lines(history: History, steps: Sequence[Step]) -> list[Text]:
     lines = [Text(safe_text(history.path), style="bold").append(_runs(history), style="not bold")]
-    for name, count, meaning in (
-        ("active", history.count("active"), ""),
-        ("failed", history.count("failed", "refused"), ""),
-        ("in doubt", history.count("in_doubt"), "sent, but the answer was lost: they may exist"),
-        ("pending", history.count("sending", "accepted"), "sent or accepted, not finished"),
-        ("not sent", history.count("planned"), "they do not exist"),
-    ):
+    for name, states, meaning in STATES:
+        count = history.count(*states)
         if count or name in {"active", "failed"}:
-            lines.append(Text(f"  {name:<9}{number(count):>9}{f'   {meaning}' if meaning else ''}"))
+            lines.append(Text(f"  {name:<9}{number(count):>9}   {meaning}"))
     lines += _times(history)
     reasons = history.top_reasons(_REASONS)
     if reasons:

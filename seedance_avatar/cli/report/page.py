@@ -16,20 +16,12 @@ from seedance_avatar.text import safe_text
 
 from .advice import Step
 from .charts import Chart, draw_speed, draw_timeline, draw_waits
-from .history import KIND_NAMES, Doubt, History
+from .history import KIND_NAMES, STATES, Doubt, History
 
 __all__ = ["report_page"]
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """The page's content security policy: even injected markup could load and run nothing."""
-
-_STATES: Final = (
-    ("active", ("active",), "active", "ready to be used"),
-    ("failed", ("failed", "refused"), "failed", "refused, or failed while processing"),
-    ("in doubt", ("in_doubt",), "doubt", "sent, but the answer was lost"),
-    ("pending", ("sending", "accepted"), "pending", "sent or accepted, not finished"),
-    ("not sent", ("planned",), "unsent", "they do not exist"),
-)
 
 
 def report_page(history: History, *, steps: Sequence[Step], now: float) -> str:
@@ -121,9 +113,9 @@ def _runs(history: History) -> str:
 
 def _counts(history: History) -> str:
     cards = []
-    for name, states, style, meaning in _STATES:
-        count = history.summary.count(*states, kinds=tuple(KIND_NAMES))
-        if count or style in {"active", "failed"}:
+    for name, states, meaning in STATES:
+        count, style = history.count(*states), name.replace(" ", "-")
+        if count or name in {"active", "failed"}:
             cards.append(f'<div class="{style}"><dt>{name}</dt><dd>{number(count)}<small>{meaning}</small></dd></div>')
     return f'<dl class="counts">{"".join(cards)}</dl>'
 
@@ -218,11 +210,11 @@ def _all_counts(history: History) -> str:
     kinds = [(kind, name) for kind, name in KIND_NAMES.items() if history.summary.count(kinds=(kind,))]
     if history.summary.count(kinds=("group",)):
         kinds.append(("group", "groups"))
-    head = ["type", *(name for name, *_ in _STATES), "all"]
+    head = ["type", *(name for name, *_ in STATES), "all"]
     rows = [
         [
             name,
-            *(number(history.summary.count(*states, kinds=(kind,))) for _, states, *_ in _STATES),
+            *(number(history.summary.count(*states, kinds=(kind,))) for _, states, *_ in STATES),
             number(history.summary.count(kinds=(kind,))),
         ]
         for kind, name in kinds

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import math
 from collections.abc import Callable
-from typing import ClassVar, Final, Protocol, TextIO
+from typing import ClassVar, Final, TextIO
 
 import attrs
 from rich.control import Control
@@ -92,7 +93,7 @@ class Snapshot:
         return self.stats.exhausted and self.done == self.stats.taken
 
 
-class View(Protocol):
+class View(abc.ABC):
     """Shows the progress of a run.
 
     :ivar every: seconds between two calls of ``show``.
@@ -100,19 +101,21 @@ class View(Protocol):
     """
 
     every: ClassVar[float]
-    farewell: ClassVar[str]
+    farewell: ClassVar[str] = ""
 
+    @abc.abstractmethod
     def show(self, snapshot: Snapshot) -> None:
         """Show the progress so far."""
 
+    @abc.abstractmethod
     def say(self, text: str) -> None:
         """Print ``text`` as one line."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - what was written as lines stays
         """Take away what ``show`` drew."""
 
 
-class LiveView:
+class LiveView(View):
     """A frame at the bottom of a terminal, redrawn four times a second."""
 
     every: ClassVar[float] = 0.25
@@ -151,11 +154,10 @@ class LiveView:
         self._live.stop()
 
 
-class PlainView:
+class PlainView(View):
     """One plain line every ten seconds."""
 
     every: ClassVar[float] = 10.0
-    farewell: ClassVar[str] = ""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -169,15 +171,11 @@ class PlainView:
         self._stream.write(safe_text(text, 1000) + "\n")
         self._stream.flush()
 
-    def close(self) -> None:
-        """Do nothing: a line that was written stays."""
 
-
-class JsonView:
+class JsonView(View):
     """A ``progress`` event every second, among the other events."""
 
     every: ClassVar[float] = 1.0
-    farewell: ClassVar[str] = ""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -190,9 +188,6 @@ class JsonView:
     def say(self, text: str) -> None:
         """Write a ``note`` event."""
         self._log.write("note", text=safe_text(text, 1000))
-
-    def close(self) -> None:
-        """Do nothing: a line that was written stays."""
 
 
 async def keep_showing(view: View, take: Callable[[], Snapshot]) -> None:
