@@ -1,1 +1,1 @@
-"""Assets: their requests and responses, and how one goes through an ingest."""
+"""Assets: their requests and responses, local files, and the adapter for an ingest."""

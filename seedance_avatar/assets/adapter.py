@@ -1,4 +1,4 @@
-"""How an asset goes through a pipeline."""
+"""The adapter with which a pipeline submits sources and polls assets."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 GroupOf: TypeAlias = Callable[[AssetSource], AssetGroup | str | Awaitable[AssetGroup | str]]
-"""Which group a source goes to, where one ingest serves several; sync or async."""
+"""A function that returns the group of a source, where one ingest serves several groups; sync or async."""
 
 
 def group_id_of(group: object) -> str:
-    """Return the id of ``group``, checked.
+    """Return the id of ``group``.
 
     :raises InvalidInput: it is neither a group nor an id.
     """
@@ -66,11 +66,11 @@ class AssetAdapter:
         return source.label if isinstance(source, AssetSource) else f"<{type(source).__name__}>"
 
     def polling_kind(self, source: AssetSource) -> str:
-        """Return its asset type: each type has its own law of time."""
+        """Return its asset type: each type takes a different time, and has its own schedule."""
         return source.asset_type
 
     async def prepare(self, source: object) -> str:
-        """Judge the source, and return the id of the group it goes to."""
+        """Check the source and its local file, and return the id of the group that it goes to."""
         if not isinstance(source, AssetSource):
             message = f"a source must be an AssetSource, not {type(source).__name__}: use AssetSource.image(url)"
             raise InvalidSource(message)
@@ -84,13 +84,13 @@ class AssetAdapter:
         return group_id_of(group)
 
     def identity(self, source: AssetSource, target_id: str) -> Hashable:
-        """Return the source's key, else its group, type and URL (one upload for what is equal in it)."""
+        """Return the source's key, else its group, type and URL: sources of equal identity are one upload."""
         return source.key if source.key is not None else (target_id, source.asset_type, source.source_url)
 
     async def submit(
         self, source: AssetSource, target_id: str, *, client: Client, flow: Flow, passage: Passage
     ) -> Asset:
-        """Upload the source, and before it, where it is a local file, the file."""
+        """Upload the local file of the source, if it has one, and submit the source."""
 
         def read(answer: Response) -> Asset:
             return read_asset(answer, source=source)
@@ -106,11 +106,11 @@ class AssetAdapter:
         return asset_query(item_id)
 
     def read(self, answer: Response, source: AssetSource, item_id: str) -> Asset:
-        """Read the answer to it."""
+        """Read the answer to the status request."""
         return read_asset(answer, source=source, asked=item_id)
 
     def entry(self, journal: Journal, source: AssetSource, target_id: str) -> Entry:
-        """Return what a journal knows the source by."""
+        """Return the journal entry of the source."""
         return journal.entry(kind=source.asset_type, group_id=target_id, url=source.source_url, key=source.key)
 
     def item_id(self, item: Asset) -> str:
@@ -118,11 +118,11 @@ class AssetAdapter:
         return item.asset_id
 
     def from_record(self, source: AssetSource, target_id: str, item_id: str, status: str) -> Asset:
-        """Return the asset as last seen."""
+        """Return the asset that the journal remembers."""
         return Asset(asset_id=item_id, group_id=target_id, asset_type=source.asset_type, status=status, source=source)
 
     def for_source(self, item: Asset, source: AssetSource) -> Asset:
-        """Return the asset with another of the sources that share it."""
+        """Return the asset for another source of the same identity."""
         return attrs.evolve(item, source=source)
 
     def failure(self, item: Asset) -> AvatarError | None:

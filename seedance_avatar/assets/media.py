@@ -1,7 +1,7 @@
-"""What a local file is, and which of the service's limits for media it would break.
+"""Reads the facts of a local media file, and checks them against the service's limits.
 
-Format and size are read here. Width and height need ``imagesize``, the duration ``tinytag``: both come with
-the extra ``[media]``, and what cannot be read is left unsaid and unchecked.
+Format and size are read here. Width and height need ``imagesize``, the duration ``tinytag``: both come with the extra
+``[media]``. A fact that cannot be read is None and is not checked.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from seedance_avatar.text import safe_text
 
 __all__ = ["ASSET_LIMITS", "UPLOAD_LIMITS", "MediaFacts", "MediaLimits", "probe"]
 
-_MB: Final = 1 << 20  # of the two readings of "MB" the wider: what is refused here must be refused there too
+_MB: Final = 1 << 20  # the larger of the two meanings of MB: what is refused here, the service refuses too
 _HEAD: Final = 64
 
 
 @attrs.frozen(kw_only=True)
 class MediaFacts:
-    """What is known of a local file.
+    """The facts of a local media file.
 
-    :ivar path: where it lies.
+    :ivar path: the file.
     :ivar size: bytes.
-    :ivar media_type: ``image``, ``video`` or ``audio``, or None when the format is not known here.
-    :ivar media_format: ``jpeg``, ``png``, ``mp4`` and the like, told by its first bytes, not by its name; or None.
+    :ivar media_type: ``image``, ``video`` or ``audio``, or None when the format is unknown.
+    :ivar media_format: ``jpeg``, ``png``, ``mp4`` and the like, by its first bytes, not by its name; or None.
     :ivar mime_type: the MIME type of that format, or None.
-    :ivar width: pixels, for images, or None when it cannot be read; ``height`` likewise.
+    :ivar width: pixels, for images, or None when it cannot be read.
+    :ivar height: pixels, for images, or None when it cannot be read.
     :ivar duration: seconds, for video and audio, or None when it cannot be read.
     """
 
@@ -55,7 +56,7 @@ class MediaFacts:
 
 @attrs.frozen(kw_only=True)
 class MediaLimits:
-    """What the service takes of one media type; None: any.
+    """The limits for one media type; a limit of None is not checked.
 
     :ivar formats: names as in :attr:`MediaFacts.media_format`.
     :ivar size: bytes at most.
@@ -100,7 +101,7 @@ ASSET_LIMITS: Final[Mapping[AssetType, MediaLimits]] = MappingProxyType(
         "audio": MediaLimits(formats=("mp3", "wav"), size=15 * _MB, duration=(2, 15)),
     }
 )
-"""What an asset may be. The service publishes none of it; these are the limits of the upstream that makes assets."""
+"""Limits of assets. The service publishes none; these are documented by Volcengine Ark, which processes the assets."""
 
 UPLOAD_LIMITS: Final[Mapping[AssetType, MediaLimits]] = MappingProxyType(
     {
@@ -109,7 +110,7 @@ UPLOAD_LIMITS: Final[Mapping[AssetType, MediaLimits]] = MappingProxyType(
         "audio": MediaLimits(formats=("mp3", "wav", "m4a"), size=50 * _MB),
     }
 )
-"""What the service's upload endpoints take, as documented."""
+"""Limits of the service's upload endpoints, as documented."""
 
 _MIME: Final[Mapping[str, tuple[AssetType, str]]] = {
     "jpeg": ("image", "image/jpeg"),
@@ -154,7 +155,7 @@ def _format(head: bytes) -> str | None:  # noqa: PLR0911 - one return for each f
     if head[4:8] in {b"moov", b"mdat", b"wide", b"free"}:
         return "mov"  # QuickTime files of before 2001 have no ftyp
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "webm" if b"webm" in head else None  # else Matroska, which nobody here takes
+        return "webm" if b"webm" in head else None  # else Matroska, which the service does not accept
     # An MPEG audio frame without a tag before it: eleven set bits, then layer III.
     return "mp3" if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 else None  # noqa: PLR2004 - bit masks of the frame header
 
@@ -172,7 +173,7 @@ def _dimensions(path: Path) -> tuple[int | None, int | None]:
         return None, None
     try:
         width, height = library.get(path)
-    except Exception:  # noqa: BLE001 - a damaged file may break the reader in any way: it is left unsaid
+    except Exception:  # noqa: BLE001 - a damaged file may raise anything in the library: its size stays unknown
         return None, None
     return (int(width), int(height)) if width > 0 and height > 0 else (None, None)
 
@@ -183,33 +184,33 @@ def _duration(path: Path) -> float | None:
         return None
     try:
         duration = library.TinyTag.get(path, tags=False).duration
-    except Exception:  # noqa: BLE001 - likewise
+    except Exception:  # noqa: BLE001 - a damaged file may raise anything in the library: its duration stays unknown
         return None
     return float(duration) if duration else None
 
 
 def probe(path: str | os.PathLike[str]) -> MediaFacts:
-    """Return what can be known of the local file at ``path``. It reads the disk: call it in a thread from a coroutine.
+    """Return the facts of the local file at ``path``. It reads the disk: call it in a thread from a coroutine.
 
     :raises InvalidInput: there is no such file, it cannot be read, or it is no ordinary file.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if not place.is_file():
-            message = f"{safe_text(place)} is no file: check the path"
+        if not file.is_file():
+            message = f"{safe_text(file)} is no file: check the path"
             raise InvalidInput(message)
-        size = place.stat().st_size
-        with place.open("rb") as file:
-            head = file.read(_HEAD)
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
     except OSError as error:
-        message = f"{safe_text(place)} cannot be read: {error.strerror or type(error).__name__}"
+        message = f"{safe_text(file)} cannot be read: {error.strerror or type(error).__name__}"
         raise InvalidInput(message) from error
     media_format = _format(head)
     if media_format is None:
-        return MediaFacts(path=place, size=size)
+        return MediaFacts(path=file, size=size)
     media_type, mime_type = _MIME[media_format]
-    facts = MediaFacts(path=place, size=size, media_type=media_type, media_format=media_format, mime_type=mime_type)
+    facts = MediaFacts(path=file, size=size, media_type=media_type, media_format=media_format, mime_type=mime_type)
     if media_type == "image":
-        width, height = _dimensions(place)
+        width, height = _dimensions(file)
         return attrs.evolve(facts, width=width, height=height)
-    return attrs.evolve(facts, duration=_duration(place))
+    return attrs.evolve(facts, duration=_duration(file))

@@ -1,8 +1,7 @@
-"""The service's contract as bytes: building requests, and reading answers into models. No I/O.
+"""Builds the requests for groups and assets, and reads their responses into models. No I/O.
 
-Whatever comes in, a reader returns a model or raises an :class:`~seedance_avatar.AvatarError`; whatever goes
-out was judged first. The service's documentation and what other people's clients recorded differ in places:
-the readers take both.
+A reader returns a model or raises an :class:`~seedance_avatar.AvatarError`, whatever it is given. Where the service's
+documentation and what real clients recorded differ, the readers accept both.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 PREFIX: Final = "/v1/videos/doubao-seedance-2-0/private-avatar"
-"""Where the private-avatar calls live, whatever model the assets are later used with."""
+"""The path of all private-avatar calls, whatever model the assets are used with later."""
 
 MAX_NAME: Final = 64
 MAX_DESCRIPTION: Final = 300
@@ -40,7 +39,7 @@ _ASSETS: Final = f"{PREFIX}/assets"
 
 
 def _flaw(name: str, text: object, most: float = math.inf) -> str | None:
-    """Return what is wrong with an optional text of the user's, or None."""
+    """Return what is wrong with an optional text from the user, or None."""
     if text is None:
         return None
     if not isinstance(text, str):
@@ -53,14 +52,12 @@ def _flaw(name: str, text: object, most: float = math.inf) -> str | None:
 
 
 def check_source(source: AssetSource, *, allow_private: bool = False) -> None:
-    """Refuse a source that the service would refuse, with the reason that the service does not give.
+    """Check a source against what the service would refuse without giving a reason. The file of a source is not read.
 
-    ``allow_private`` accepts URLs of hosts that are not public, for a gateway that stands beside them. A local
-    file has a URL of its own only once it was uploaded, so it is not judged by one.
-
-    :raises InvalidSource: the URL is not public or not a URL, the type is none, a text is too long.
+    :param allow_private: accept URLs of hosts that are not public, for a gateway in the same network.
+    :raises InvalidSource: the URL is not public or not a URL, the type is unknown, or a text is too long.
     """
-    given: object = source  # not every caller has a type checker
+    given: object = source  # callers without a type checker pass anything
     if not isinstance(given, AssetSource):
         message = (
             f"a source is of type {type(given).__name__}: make it one with AssetSource.image(url), .video or .audio"
@@ -82,9 +79,9 @@ def check_source(source: AssetSource, *, allow_private: bool = False) -> None:
 
 
 def _checked(some_id: object, what: str) -> str:
-    """Return an id of the caller's that goes into a path or a body."""
+    """Return an id that goes into a path or a body, checked."""
     if not is_id(some_id):
-        message = f"{safe_text(some_id, 80)} is not {what} id"
+        message = f"{safe_text(some_id, 80)} is not {what} id: pass the id that the service returned"
         raise InvalidInput(message)
     return str(some_id)
 
@@ -128,16 +125,16 @@ def asset_request(source: AssetSource, group_id: str) -> Request:
 
 
 def asset_query(asset_id: str) -> Request:
-    """Return the request that asks how an asset is.
+    """Return the status request of an asset.
 
-    :raises InvalidInput: ``asset_id`` is no id: it would name another path.
+    :raises InvalidInput: ``asset_id`` is not an id: in the path it would name something else.
     """
     path = f"{_ASSETS}/{_checked(asset_id, 'an asset')}"
     return Request(lane="query", method="GET", path=path, subject=asset_id, repeatable=True)
 
 
 def read_group(answer: Response, *, about: About = None) -> AssetGroup:
-    """Return the group that ``answer`` tells of; it raises as :func:`read_object` does."""
+    """Return the group in ``answer``; it raises what :func:`read_object` raises."""
     found = read_object(answer, "group_id", about=about)
     return structure(AssetGroup, {**found, "raw": found})
 
@@ -145,12 +142,13 @@ def read_group(answer: Response, *, about: About = None) -> AssetGroup:
 def read_asset(
     answer: Response, *, source: AssetSource | None = None, about: About = None, asked: str | None = None
 ) -> Asset:
-    """Return the asset that ``answer`` tells of, made from ``source``; it raises as :func:`read_object` does.
+    """Return the asset in ``answer``; it raises what :func:`read_object` raises.
 
-    Where it was ``asked`` for by its id, an answer about another one (from a cache, or out of step on a kept
-    connection) is a :class:`ProtocolError`: its status would be believed of the wrong face.
+    A status that is missing or not a string is read as ``processing``: the asset was accepted, so it is polled again.
 
-    A status that is missing or no text is ``processing``: the asset was accepted, so it is looked at again.
+    :param source: the source that the asset was made from, or None.
+    :param asked: the id that was asked for, or None. An answer about another asset (from a cache, or out of step on a
+        kept-alive connection) is a :class:`ProtocolError`, or one asset would get the status of another.
     """
     found = read_object(answer, "asset_id", about=about or source)
     if asked is not None and found["asset_id"] != asked:
@@ -160,11 +158,11 @@ def read_asset(
     status = status.strip().lower() if isinstance(status, str) else ""
     reason = None
     if status == "failed":
-        # The reason may stand outside of the object that failed, in the envelope.
+        # The reason may be in the envelope, outside of the asset's object.
         reason = find_reason(found) or find_reason(answer.parsed)
     fields = {**found, "status": status or "processing", "reason": reason, "source": source, "raw": found}
     asset: Asset = _structure_asset(fields, Asset)
     return asset
 
 
-_structure_asset: Final = _converter.get_structure_hook(Asset)  # found once: a million answers are read
+_structure_asset: Final = _converter.get_structure_hook(Asset)  # looked up once, for speed

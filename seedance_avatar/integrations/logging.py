@@ -1,11 +1,11 @@
-"""An observer that writes events to the standard ``logging``, with the facts in ``extra`` fields.
+"""An observer that logs events with the standard ``logging``, with their facts in ``extra`` fields.
 
 .. code-block:: python
 
     session = AvatarSession(observer=LoggingObserver())
 
-Messages are short and safe to show; whoever ships logs as JSON reads the fields: ``avatar_event`` (the
-event's name) and one ``avatar_<fact>`` for each of its plain facts.
+Messages are short and hold no secrets. The fields, for logs in JSON, are ``avatar_event`` (the event's name) and one
+``avatar_<fact>`` for each fact that is a string, number or boolean.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PLAIN: Final = (str, int, float, bool, type(None))
 
 @attrs.frozen
 class LoggingObserver:
-    """Writes every event to ``logger``: what goes well at DEBUG, what a person should know at INFO or above.
+    """Logs every event to ``logger``: normal progress at DEBUG, the rest at INFO or WARNING.
 
     :ivar logger: by default the logger ``seedance_avatar.events``.
     """
@@ -43,19 +43,19 @@ class LoggingObserver:
     logger: logging.Logger = attrs.field(factory=lambda: logging.getLogger("seedance_avatar.events"))
 
     def __call__(self, event: Event, /) -> None:
-        """Write ``event``."""
-        level, message, arguments = _told(event)
+        """Log ``event``."""
+        level, message, arguments = _message(event)
         if self.logger.isEnabledFor(level):
             self.logger.log(level, message, *arguments, extra=_fields(event))
 
 
-def _told(event: Event) -> tuple[int, str, tuple[Any, ...]]:  # noqa: C901, PLR0911 - one line for each event
+def _message(event: Event) -> tuple[int, str, tuple[Any, ...]]:  # noqa: C901, PLR0911 - one line for each event
     match event:
         case RequestFinished():
-            told = event.error or event.status
-            return logging.DEBUG, "%s %s %.3f s: %s", (event.method, event.path, event.elapsed, told)
+            result = event.error or event.status
+            return logging.DEBUG, "%s %s %.3f s: %s", (event.method, event.path, event.elapsed, result)
         case RetryPlanned():
-            return logging.INFO, "again in %.2f s after attempt %d: %s", (event.delay, event.attempt, event.error)
+            return logging.INFO, "retry in %.2f s after attempt %d: %s", (event.delay, event.attempt, event.error)
         case LimitChanged():
             rate = "unlimited" if event.rate is None else f"{event.rate:.3g} a second"
             return logging.INFO, "limit of the %s lane: %s (%s)", (event.lane, rate, event.why)
@@ -79,7 +79,7 @@ def _told(event: Event) -> tuple[int, str, tuple[Any, ...]]:  # noqa: C901, PLR0
     return logging.DEBUG, "%r", (event,)
 
 
-def _label(source: Any) -> str:  # noqa: ANN401 - an AssetSource, a GenerationRequest, or what a user passed for one
+def _label(source: Any) -> str:  # noqa: ANN401 - an AssetSource, a GenerationRequest, or anything that a user passed in its place
     return getattr(source, "label", None) or f"<{type(source).__name__}>"
 
 

@@ -1,13 +1,12 @@
-"""OpenTelemetry: a span for each request and each asset, and metrics, by today's semantic conventions.
+"""An observer for OpenTelemetry: a span for each request and each asset, and metrics.
 
 .. code-block:: python
 
     session = AvatarSession(observer=OpenTelemetryObserver())      # pip install 'seedance-avatar[otel]'
 
-It is an observer like any other, so it costs nothing when it is not used. No attribute holds a key or a URL's
-query: sources appear by their label, requests by a template of their path. Request spans and
-``http.client.request.duration`` follow the HTTP conventions (stable since 1.23); what is about assets has the
-prefix ``avatar.``.
+No attribute holds a key or a URL's query: sources appear by their label, requests by a template of their path. Request
+spans and ``http.client.request.duration`` follow the semantic conventions for HTTP (stable since 1.23); names about
+assets have the prefix ``avatar.``.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["OpenTelemetryObserver"]
 
 _NAME: Final = "seedance_avatar"
 _KEPT: Final = 20_000
-"""Things whose request spans are remembered for the links of their own span; the oldest are forgotten first."""
+"""Sources and assets whose request spans are kept for links; the oldest are dropped first."""
 _LINKS: Final = 128
 _ID: Final = re.compile(r"(/assets/|/generations/)[^/]+$")
 _SECONDS: Final = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
@@ -56,14 +55,12 @@ class OpenTelemetryObserver:
         self._activation = meter.create_histogram(
             "avatar.asset.activation.duration",
             unit="s",
-            description="From acceptance to the answer that told the end.",
+            description="Time from acceptance to the answer with the final status.",
             explicit_bucket_boundaries_advisory=_ACTIVATION,
         )
-        self._outcomes = meter.create_counter(
-            "avatar.outcomes", unit="{source}", description="Sources by how they ended."
-        )
+        self._outcomes = meter.create_counter("avatar.outcomes", unit="{source}", description="Sources by outcome.")
         self._retries = meter.create_counter("avatar.retries", unit="{request}", description="Repeats of requests.")
-        self._limit = meter.create_gauge("avatar.limit", unit="{request}/s", description="The rate held to, by lane.")
+        self._limit = meter.create_gauge("avatar.limit", unit="{request}/s", description="The rate in use, by lane.")
         self._contexts: OrderedDict[str, list[SpanContext]] = OrderedDict()
 
     def __call__(self, event: Event, /) -> None:
@@ -109,7 +106,7 @@ class OpenTelemetryObserver:
             self._contexts.popitem(last=False)
 
     def _accepted(self, event: Accepted) -> None:
-        # Questions are about the id, the submission was about the source: from here on they are one.
+        # The submission was labelled by its source, status requests are labelled by the id: join them.
         self._remember(_id_of(event.asset), self._contexts.pop(event.source.label, []))
 
     def _settled(self, event: Settled) -> None:

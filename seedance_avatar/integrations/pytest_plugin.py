@@ -1,4 +1,4 @@
-"""A pytest plugin for users' own tests: the fixture ``avatar_sandbox``. It comes with the installed package.
+"""A pytest plugin with the fixture ``avatar_sandbox``, for users' own tests; installed with the package.
 
 .. code-block:: python
 
@@ -9,9 +9,9 @@
         ...
         assert avatar_sandbox.ledger.duplicates() == {}
 
-The sandbox runs in a thread with a loop of its own, so it serves synchronous tests and every asynchronous
-plugin alike. The marker's arguments are those of :class:`seedance_avatar.sandbox.Sandbox`; without it
-processing takes a thousandth of its real time.
+The sandbox runs in a thread with its own event loop, so it serves synchronous tests and every asynchronous plugin. The
+marker's arguments are those of :class:`seedance_avatar.sandbox.Sandbox`; without it processing takes a thousandth of
+its real time.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def avatar_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """Run a local ToAPIs on a loopback port for the time of one test; see ``seedance_avatar.sandbox``."""
-    from seedance_avatar.sandbox.threaded import in_thread  # noqa: PLC0415 - imported only when it is used
+    """Run the sandbox on a loopback port for one test; see ``seedance_avatar.sandbox``."""
+    from seedance_avatar.sandbox.threaded import in_thread  # noqa: PLC0415 - pytest loads this plugin in every run, and few use the sandbox
 
     marker = request.node.get_closest_marker("avatar_sandbox")
     options = {"time_scale": 0.001} if marker is None else marker.kwargs

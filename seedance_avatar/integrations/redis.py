@@ -1,4 +1,4 @@
-"""Limits that a fleet of processes holds as one, kept in Redis (extra ``[redis]``; Redis 5 or later).
+"""Rate limits that many processes share, kept in Redis (extra ``[redis]``; Redis 5 or later).
 
 .. code-block:: python
 
@@ -6,11 +6,10 @@
     async with AvatarSession(limits=limits) as session:
         ...
 
-Every request asks Redis for its moment: one round trip, one script, which reserves the next free moment of the
-account's lane and returns the seconds until then. It is GCRA (ITU-T I.371) on Redis's own clock, so the clocks of
-the processes do not matter. In any time ``t`` no more than ``burst + rate * t`` moments are given out, to all processes
-together; a process that is late uses at most four moments late in each lane. A ``Retry-After`` that the
-service sends to one process holds all of them back.
+Every request first reserves a slot: one script, in one round trip, takes the next free slot of the account's lane and
+returns the seconds until then. The script is GCRA (ITU-T I.371) on Redis's own clock, so the clocks of the processes do
+not matter. All processes together get at most ``burst + rate * t`` slots in any time ``t``; a process that is late uses
+at most four slots late in each lane. A ``Retry-After`` that the service sends to one process stops all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from seedance_avatar.errors import ConnectionFailed, InvalidInput
 from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Pacer
 from seedance_avatar.options import Limits, check_positive
-from seedance_avatar.text import safe_text
+from seedance_avatar.text import safe_redacted, safe_text
 
 __all__ = ["RedisLimits"]
 
@@ -37,11 +36,11 @@ _log = logging.getLogger("seedance_avatar")
 
 _Lane: TypeAlias = Literal["submit", "query"]
 
-_LOOK_AGAIN: Final = 1.0
-"""Seconds from one look whether Redis is back to the next, while a process goes on alone."""
+_RECONNECT_AFTER: Final = 1.0
+"""Seconds between attempts to reach Redis, while a process goes on alone."""
 
-# A hash for each lane: when the next would be due were all evenly spaced, and when that was written, both in
-# microseconds on Redis's clock. Where that clock was set back, the distance between the two is what counts.
+# A hash for each lane: when the next request is due if all are evenly spaced, and when that was written, both in
+# microseconds on Redis's clock. If that clock was set back, only the difference between the two is used.
 _SCRIPT: Final = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -71,28 +70,28 @@ def _given(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         raise InvalidInput(message)
     if value.submits_per_second is None or value.queries_per_second is None:
         message = (
-            f"RedisLimits.{attribute.name} needs submits_per_second and queries_per_second: a fleet does not find its "
-            "limits by itself; the documented ones are Limits.default(), .vip() and .svip()"
+            f"RedisLimits.{attribute.name} needs submits_per_second and queries_per_second: shared limits are not "
+            "found by themselves; the documented ones are Limits.default(), .vip() and .svip()"
         )
         raise InvalidInput(message)
 
 
 @attrs.frozen(kw_only=True)
 class RedisLimits:
-    """What a fleet of processes may do together; pass it as ``AvatarSession(limits=...)`` in each of them.
+    """Limits for all processes of an account together; pass it as ``AvatarSession(limits=...)`` in each of them.
 
-    Frozen, and built without a connection: one may serve any number of sessions, and can be made before a fork.
+    It is immutable and holds no connection: one object can serve any number of sessions, and be made before a fork.
 
-    :ivar url: where Redis is: ``redis://``, ``rediss://`` or ``unix://``. It is never shown; a message names the host.
-    :ivar limits: how fast all who share them may go together, by default the documented limits of an ordinary
-        account. ``max_submitting`` and ``max_polling`` are for each process.
-    :ivar account: a name of your own for the account; whoever uses the same shares the limits. Never the key.
+    :ivar url: the URL of Redis: ``redis://``, ``rediss://`` or ``unix://``. It is never shown; messages name the host.
+    :ivar limits: the limits of all processes together (default: the documented limits of an ordinary account).
+        ``max_submitting`` and ``max_polling`` are for each process.
+    :ivar account: your own name for the account, never its key; processes with the same name share the limits.
     :ivar when_away: what to do while Redis cannot be reached. ``"wait"`` (the default): nothing is sent; after
-        ``Retry.patience`` seconds calls end with :class:`~seedance_avatar.ConnectionFailed` and what an ingest
-        had not sent is ``Unsent``. ``"alone"``: go on, each process for itself, as fast as ``alone`` says, and
-        look every second whether Redis is back.
-    :ivar alone: the limits of one process that is alone: the fleet's divided by its processes keeps the whole.
-    :ivar timeout: seconds after which Redis counts as away (default 1).
+        ``Retry.patience`` seconds calls end with :class:`~seedance_avatar.ConnectionFailed`, and the sources that an
+        ingest has not sent are ``Unsent``. ``"alone"``: each process goes on with the limits in ``alone``, and tries
+        every second to reach Redis.
+    :ivar alone: the limits of one process that goes on alone, such as the shared limits divided by the processes.
+    :ivar timeout: seconds after which Redis counts as unreachable (default 1).
     """
 
     url: str = attrs.field(kw_only=False, repr=False)
@@ -108,7 +107,7 @@ class RedisLimits:
             message = f"RedisLimits.when_away must be 'wait' or 'alone', not {self.when_away!r}"
             raise InvalidInput(message)
         if (self.when_away == "alone") != (self.alone is not None):
-            message = "RedisLimits needs alone=Limits(...) for when_away='alone', and takes it for nothing else"
+            message = "RedisLimits takes alone=Limits(...) together with when_away='alone', never one without the other"
             raise InvalidInput(message)
         if urlsplit(self.url).scheme not in {"redis", "rediss", "unix"}:
             message = "RedisLimits needs a URL that begins with redis://, rediss:// or unix://"
@@ -116,21 +115,21 @@ class RedisLimits:
 
     @property
     def max_submitting(self) -> int:
-        """POSTs that one process has on the wire at one time."""
+        """POSTs that one process has in flight at one time."""
         return self.limits.max_submitting
 
     @property
     def max_polling(self) -> int:
-        """Status requests that one process has on the wire at one time."""
+        """Status requests that one process has in flight at one time."""
         return self.limits.max_polling
 
     async def open(self) -> _Line:
-        """Return a line to Redis, bound to the running loop; it connects when it is first used."""
+        """Return a connection to Redis, bound to the running loop; it connects on first use."""
         client: Any = Redis.from_url(
             self.url,
             socket_timeout=self.timeout,
             socket_connect_timeout=self.timeout,
-            retry=RedisRetry(NoBackoff(), 0),  # a script that is repeated reserves twice; who waits is told instead
+            retry=RedisRetry(NoBackoff(), 0),  # a repeated script would reserve twice
         )
         at = urlsplit(self.url)
         where = at.path if at.scheme == "unix" else f"{at.hostname}:{at.port or 6379}"
@@ -153,15 +152,15 @@ class RedisLimits:
 
 
 def _lane(account: str, lane: _Lane, rate: float | None, burst: int | None) -> tuple[str, float, int]:
-    """Return the key, the microseconds between two, and the burst of a lane."""
-    assert rate is not None  # noqa: S101 - RedisLimits was built with one
-    # The account in braces: in a cluster of Redis both lanes lie on one node.
+    """Return the Redis key of a lane, the microseconds between two requests, and the burst."""
+    assert rate is not None  # noqa: S101 - the validator of RedisLimits demands one
+    # The account in braces is a hash tag: a Redis cluster keeps both lanes on one node.
     return f"seedance-avatar:{{{account}}}:{lane}", 1e6 / rate, burst or 1
 
 
 @attrs.define(eq=False)
 class _Line:
-    """One session's line to the limits in Redis; see :class:`seedance_avatar.options.Permits`."""
+    """One session's connection to the limits in Redis; implements :class:`seedance_avatar.options.Permits`."""
 
     _client: Any
     _script: Any = attrs.field(kw_only=True)
@@ -172,11 +171,12 @@ class _Line:
     _braking: set[asyncio.Task[None]] = attrs.field(factory=set)
 
     async def reserve(self, lane: _Lane) -> float:
-        """Reserve the next free moment and return the seconds until then.
+        """Reserve the next free slot and return the seconds until then.
 
-        :raises ConnectionFailed: Redis is away and ``when_away`` is ``"wait"``, or it refuses us (that is fatal).
+        :raises ConnectionFailed: Redis cannot be reached and ``when_away`` is ``"wait"``, or it refuses the
+            credentials, which is fatal.
 
-        Cancelled, a moment may have been reserved; it is lost.
+        Cancelled, it may have reserved a slot, which stays unused.
         """
         now = asyncio.get_running_loop().time()
         if self._alone is not None and self._away_until is not None and now < self._away_until:
@@ -189,21 +189,21 @@ class _Line:
                 raise failed from None
             if self._away_until is None:
                 _log.warning("%s; this process goes on alone until it is back", failed.message)
-            self._away_until = now + _LOOK_AGAIN
+            self._away_until = now + _RECONNECT_AFTER
             return self._by_itself(self._alone[lane], now)
         if self._away_until is not None:
             self._away_until = None
             _log.warning("the shared limits in Redis at %s are back", self._where)
         return microseconds / 1e6
 
-    async def _ask(self, lane: _Lane, brake: float) -> Any:  # noqa: ANN401 - what the script returned
+    async def _ask(self, lane: _Lane, brake: float) -> Any:  # noqa: ANN401 - redis-py does not type what a script returns
         key, gap, burst = self._lanes[lane]
         return await self._script(keys=[key], args=[gap, burst, brake * 1e6])
 
     def _failed(self, error: Exception) -> ConnectionFailed:
-        told = safe_text(str(error) or type(error).__name__, 120)
-        message = f"the shared limits in Redis at {self._where} cannot be asked ({told}): nothing was sent"
-        # Newer releases of redis-py wrap what happened while connecting.
+        reason = safe_redacted(str(error) or type(error).__name__, 120)
+        message = f"the shared limits in Redis at {self._where} cannot be read ({reason}): nothing was sent"
+        # Newer releases of redis-py wrap errors of the connection.
         refused = any(isinstance(it, AuthenticationError | NoPermissionError) for it in (error, error.__cause__))
         return ConnectionFailed(message, fatal=refused)
 
@@ -214,7 +214,7 @@ class _Line:
         return at - now
 
     def brake(self, lane: _Lane, seconds: float) -> None:
-        """Tell Redis that nobody may go for so many seconds; returns at once. This process knows already."""
+        """Stop ``lane`` for all processes for ``seconds``; returns at once."""
         if self._alone is not None:
             self._alone[lane].brake(asyncio.get_running_loop().time(), seconds)
         task = asyncio.get_running_loop().create_task(self._publish(lane, seconds), name="seedance-avatar: brake")
@@ -225,10 +225,10 @@ class _Line:
         try:
             await self._ask(lane, seconds)
         except (RedisError, OSError) as error:
-            _log.info("a Retry-After could not be told to the fleet: %s", self._failed(error).message)
+            _log.info("a Retry-After could not be shared with the other processes: %s", self._failed(error).message)
 
     async def aclose(self) -> None:
-        """Let brakes out that are on their way, and disconnect."""
+        """Wait until brakes are published, and disconnect."""
         if self._braking:
             await asyncio.wait(self._braking)
         await self._client.aclose()

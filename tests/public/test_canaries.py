@@ -14,14 +14,30 @@ from typing import Any
 
 import aiohttp
 import pytest
+from rich.pretty import pretty_repr
 from rig.canaries import SECRET_TEXTS, Listener, everything_of, heard_in_files, sings
 from rig.journals import ROOT
 from rig.leaks import no_leaks
 from rig.rude import Bytes, Close, RudeServer, Seen, json_answer, raw_answer, redirect, until
 from rig.world import FAST, quick
 
-from seedance_avatar import Asset, AssetSource, AvatarError, AvatarSession, IngestError, InvalidInput, Limits, Timeouts
+from seedance_avatar import (
+    Asset,
+    AssetGroup,
+    AssetSource,
+    AvatarError,
+    AvatarSession,
+    Failed,
+    GenerationRequest,
+    IngestError,
+    InvalidInput,
+    Limits,
+    Reference,
+    Timeouts,
+    VideoTask,
+)
 from seedance_avatar.events import Event
+from seedance_avatar.integrations.redis import RedisLimits
 from seedance_avatar.sandbox import Sandbox
 
 KEY = "sk-canary-5d1c0a7e9b"
@@ -217,6 +233,30 @@ def test_values_show_none() -> None:
     assert sings(repr([source, {"a": asset}]) + f"{source} {asset}") is None
     session = AvatarSession(KEY, limits=Limits.unlimited())
     assert sings(repr(session) + str(session) + repr(vars(session))) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        signed(1)[0],
+        Asset(asset_id="pa_1", source=signed(1)[0], source_url=f"https://x.example/{QUERY}", raw={"key": KEY}),
+        AssetGroup(group_id="pg_1", raw={"key": KEY}),
+        VideoTask(task_id="t_1", url=f"https://x.example/{QUERY}", last_frame_url=f"https://x.example/{QUERY}"),
+        GenerationRequest(
+            f"look at https://x.example/{QUERY}",
+            references=[Reference.image(f"https://x.example/{QUERY}")],
+            first_frame=f"https://x.example/{QUERY}",
+            callback_url=f"https://x.example/{QUERY}",
+        ),
+        Failed(source=signed(1)[0], error=AvatarError(f"https://x.example/{QUERY} {KEY}")),
+        RedisLimits(f"redis://:{KEY}@cache.example:6379/0"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_rich_shows_no_secret_of_a_value(value: object) -> None:
+    """rich reads the fields of attrs classes itself, so a class that has a ``__repr__`` is not enough."""
+    assert sings(pretty_repr([value, {"a": value}], expand_all=True)) is None
+    assert sings(repr([value])) is None
 
 
 def test_the_listener_hears(tmp_path: Path) -> None:
