@@ -150,7 +150,7 @@ async def test_redis_killed_and_gone_on_without(redis: RedisServer, caplog: pyte
 
 @pytest.mark.asyncio
 async def test_alone_until_redis_is_back(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seedance_avatar.integrations.redis._LOOK_AGAIN", 0.05)
+    monkeypatch.setattr("seedance_avatar.integrations.redis._RECONNECT_AFTER", 0.05)
     slow = Limits(submits_per_second=0.01, queries_per_second=1.0)
     line = await RedisLimits(redis.url, limits=slow, when_away="alone", alone=HUNDRED).open()
     await line.reserve("submit")
