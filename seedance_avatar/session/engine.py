@@ -94,7 +94,12 @@ class Engine:
         loop = asyncio.get_running_loop()
         rng = random.Random()  # noqa: S311 - it spreads retries and looks; nothing secret hangs on it
         permits = None if isinstance(limits, Limits) else await limits.open()
-        await transport.open()
+        try:
+            await transport.open()
+        except BaseException:
+            if permits is not None:
+                await permits.aclose()
+            raise
         submit, query = gates(limits, permits, retry=retry, clock=loop.time, rng=rng)
         client = Client(
             transport=transport,

@@ -105,6 +105,7 @@ class AvatarSession(VideoMethods):
     ) -> None:
         self._engine: Engine | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
         key = api_key if api_key is None or callable(api_key) else Secret(api_key)
         del api_key  # tracebacks may be shown with locals
         self._key = _key(key)
@@ -129,31 +130,34 @@ class AvatarSession(VideoMethods):
         """Open the session in the running loop; nothing is sent. Opening an open session does nothing.
 
         :raises SessionStateError: it was closed, or is open in another loop or process.
+
+        Cancelled, it is not open, and may be opened again.
         """
-        if self._closing is not None:
-            message = "this session was closed: build another one"
-            raise SessionStateError(message)
-        if self._engine is not None:
-            self._engine.check_here()
+        async with self._opening:
+            if self._closing is not None:
+                message = "this session was closed: build another one"
+                raise SessionStateError(message)
+            if self._engine is not None:
+                self._engine.check_here()
+                return self
+            transport = Transport(
+                self._base,
+                self._key,
+                timeouts=self._timeouts,
+                http=self._http,
+                pool=self._limits.max_submitting + self._limits.max_polling,
+                trust_env=self._trust_env,
+            )
+            self._engine = await Engine.start(
+                transport,
+                limits=self._limits,
+                retry=self._retry,
+                polling=self._polling,
+                video_polling=self._video_polling,
+                timeouts=self._timeouts,
+                observer=self._observer,
+            )
             return self
-        transport = Transport(
-            self._base,
-            self._key,
-            timeouts=self._timeouts,
-            http=self._http,
-            pool=self._limits.max_submitting + self._limits.max_polling,
-            trust_env=self._trust_env,
-        )
-        self._engine = await Engine.start(
-            transport,
-            limits=self._limits,
-            retry=self._retry,
-            polling=self._polling,
-            video_polling=self._video_polling,
-            timeouts=self._timeouts,
-            observer=self._observer,
-        )
-        return self
 
     async def aclose(self) -> None:
         """Close the session: calls that wait get :class:`SessionStateError`, requests that were sent are waited for.

@@ -36,6 +36,7 @@ from seedance_avatar import (
     Timeouts,
     WaitTimeout,
 )
+from seedance_avatar.client.transport import Transport
 from seedance_avatar.events import Accepted, Event, LimitChanged, Outage, RequestFinished, RetryPlanned
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.fates import Fate
@@ -133,6 +134,74 @@ async def test_a_cancelled_close_closes_all_the_same(cancellations: int) -> None
         assert (await group).group_id
         with pytest.raises(SessionStateError):
             await session.create_group("y")
+
+
+class Store:
+    """Shared limits whose connection takes some turns of the loop; counts those that are open."""
+
+    max_submitting = max_polling = 4
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.closed = 0
+        self.go = asyncio.Event()
+
+    async def open(self) -> Store:
+        self.opened += 1
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.closed += 1
+            raise
+        return self
+
+    async def reserve(self, lane: str) -> float:
+        del lane
+        return 0.0
+
+    def brake(self, lane: str, seconds: float) -> None: ...
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.asyncio
+async def test_opened_by_several_tasks_at_once_it_is_opened_once() -> None:
+    store = Store()
+    async with no_leaks(), Sandbox() as sandbox:
+        session = quick(sandbox.url, limits=store)
+        opening = [asyncio.create_task(session.open()) for _ in range(3)]
+        await asyncio.sleep(0)
+        opening[1].cancel()
+        store.go.set()
+        assert await opening[0] is await opening[2] is session
+        assert (await session.create_group("x")).group_id
+        await session.aclose()
+        assert (store.opened, store.closed) == (1, 1)
+
+
+@pytest.mark.asyncio
+async def test_an_opening_that_is_cancelled_or_fails_leaves_nothing_open_and_can_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def broken(_: Transport) -> None:
+        raise SessionStateError("broken")  # noqa: EM101 - a test's error
+
+    store = Store()
+    async with no_leaks(), Sandbox() as sandbox:
+        session = quick(sandbox.url, limits=store)
+        opening = asyncio.create_task(session.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        store.go.set()
+        async with session:
+            pass
+        monkeypatch.setattr(Transport, "open", broken)
+        with pytest.raises(SessionStateError, match="broken"):
+            await quick(sandbox.url, limits=store).open()
+        assert store.opened == store.closed == 3
 
 
 def test_another_loop_is_told() -> None:
