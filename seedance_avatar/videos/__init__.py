@@ -1,1 +1,1 @@
-"""Videos: what may be asked for, how it is submitted once, fetched and told of."""
+"""Video generations: requests and their rules, submission exactly once, downloads, and webhooks."""

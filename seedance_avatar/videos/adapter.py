@@ -1,4 +1,4 @@
-"""From references to a video task: judged, submitted exactly once, and followed like everything else."""
+"""The adapter with which a pipeline submits generation requests and polls video tasks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ __all__ = ["VideoAdapter", "failure_of"]
 
 
 def failure_of(task: VideoTask) -> GenerationFailed | None:
-    """Return why a task that is at its end has no video, or None when it has one.
+    """Return why a finished task has no video, or None when it has one.
 
-    A task that is finished without a URL is a failure too: its error keeps what came, in ``task.raw``.
+    A completed task without a URL is a failure too; ``task.raw`` has the whole answer.
     """
     return None if task.is_completed and task.url is not None else GenerationFailed(task)
 
@@ -41,8 +41,8 @@ def failure_of(task: VideoTask) -> GenerationFailed | None:
 class VideoAdapter:
     """How requests become videos: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them.
 
-    :ivar models: what each model takes; see :mod:`seedance_avatar.video_models`.
-    :ivar looks: see :class:`~seedance_avatar.exactly_once.ExactlyOnce`.
+    :ivar models: the limits of each model; see :mod:`seedance_avatar.videos.model_table`.
+    :ivar looks: see :class:`~seedance_avatar.videos.exactly_once.ExactlyOnce`.
     """
 
     models: Mapping[str, VideoModel] = attrs.field(default=VIDEO_MODELS)
@@ -56,12 +56,12 @@ class VideoAdapter:
         """Return the request's label."""
         return source.label if isinstance(source, GenerationRequest) else f"<{type(source).__name__}>"
 
-    def polling_kind(self, source: GenerationRequest) -> str:  # noqa: ARG002 - all videos follow one schedule
+    def polling_kind(self, source: GenerationRequest) -> str:  # noqa: ARG002 - all videos share one schedule
         """Return ``generation``."""
         return "generation"
 
     async def prepare(self, source: GenerationRequest) -> str:
-        """Judge the request, warn of what is doubtful, and return the id under which it goes out."""
+        """Check the request, warn of likely mistakes, and return its ``client_business_id``, made if it has none."""
         return self.admit(source)
 
     def admit(self, source: object) -> str:
@@ -73,19 +73,19 @@ class VideoAdapter:
             try:
                 warnings.warn(remark, AvatarWarning, stacklevel=2)
             except AvatarWarning:
-                # Who has made errors of warnings wants it refused.
+                # Warnings were turned into errors, so the request is refused.
                 raise InvalidInput(remark, about=source.label) from None
         return source.client_business_id or f"sa-{uuid.uuid4().hex}"
 
-    def identity(self, source: GenerationRequest, target_id: str) -> Hashable:  # noqa: ARG002 - ours is never twice the same
-        """Return the request's key or its own ``client_business_id``; equal requests without are so many videos."""
+    def identity(self, source: GenerationRequest, target_id: str) -> Hashable:  # noqa: ARG002 - an id that was made is different each time
+        """Return the key or ``client_business_id``, or None: equal requests without either are separate videos."""
         return source.key or source.client_business_id
 
     def entry(self, journal: Journal, source: GenerationRequest, target_id: str) -> Entry:
-        """Return what a journal knows the request by: its key or id; else its content, and how many were like it.
+        """Return the journal entry of the request: by its key or id, else by its content and a count of equal ones.
 
-        The third request of a kind is the third one in the next run too, as long as the requests come in the same
-        order. A signed URL makes other content of it at every signing: give such a request a key.
+        The third of equal requests is the third in the next run too, as long as they come in the same order. The
+        content includes URLs, and a signed URL changes with every signature: give such a request a key.
         """
         name, content = source.key or source.client_business_id, ""
         if name is None:
@@ -110,8 +110,8 @@ class VideoAdapter:
         return video_query(item_id)
 
     def read(self, answer: Response, source: GenerationRequest, item_id: str) -> VideoTask:
-        """Read the answer to it."""
-        del item_id  # a gateway may tell of a task by another id than the one that it was asked by
+        """Read the answer to the status request."""
+        del item_id  # a gateway may answer with another id of the same task
         return read_video(answer, about=source.label)
 
     def item_id(self, item: VideoTask) -> str:
@@ -119,11 +119,11 @@ class VideoAdapter:
         return item.task_id
 
     def from_record(self, source: GenerationRequest, target_id: str, item_id: str, status: str) -> VideoTask:
-        """Return the task as last seen; of what an earlier run finished, the URL is to be asked for."""
+        """Return the task that the journal remembers; it has no URL, which must be asked for again."""
         known = {"": "queued", "active": "completed"}.get(status, status)
         return VideoTask(task_id=item_id, status=known, model=source.model, client_business_id=target_id)
 
-    def for_source(self, item: VideoTask, source: Any) -> VideoTask:  # noqa: ANN401, ARG002 - a task does not name its request
+    def for_source(self, item: VideoTask, source: Any) -> VideoTask:  # noqa: ANN401, ARG002 - a task holds no request to be exchanged
         """Return the task."""
         return item
 

@@ -1,9 +1,9 @@
-"""A finished video, fetched to a file: whole or not at all.
+"""Downloads a finished video to a file, completely or not at all.
 
-The bytes go to a file beside the target, which takes the target's name once it is whole and on the disk. A
-broken transfer goes on where it broke when the host says, by its ETag or date, that it is still the same
-file; otherwise it begins anew. When the download ends in any other way, by cancellation too, the file beside
-the target is removed.
+The bytes go to a temporary file beside the target, which is renamed to the target once it is complete and synced to
+disk. A broken transfer is resumed with a range request if the host's ETag or date says that the file is the same (RFC
+9110, 13.1.5 and 14), and restarted otherwise. However else the download ends, cancelled included, the temporary file is
+removed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _RENEWALS: Final = 2
 
 
-class _Interrupted(Exception):  # noqa: N818 - not an error: it only carries one to the loop that repeats
-    """The transfer broke in a way that a repeat may mend."""
+class _Interrupted(Exception):  # noqa: N818 - it is never raised to the caller: it carries the error to the loop that retries
+    """The transfer failed in a way that another attempt may not."""
 
     def __init__(self, cause: AvatarError) -> None:
         super().__init__(cause)
@@ -61,7 +61,7 @@ class _Interrupted(Exception):  # noqa: N818 - not an error: it only carries one
 
 @attrs.frozen(kw_only=True)
 class _Body:
-    """What an answer's head says of the bytes that follow it."""
+    """The part of the file that a response holds, by its headers."""
 
     start: int
     total: int | None
@@ -70,9 +70,9 @@ class _Body:
 
 @attrs.define(eq=False, repr=False)
 class _Part:
-    """The file beside the target. Its methods block, and run in threads.
+    """The temporary file beside the target. Its methods block, and run in threads.
 
-    A cancelled caller does not wait for its thread, so the lock keeps the clean-up behind what that still does.
+    A cancelled caller does not wait for its thread, so the lock makes the clean-up wait for a write that is under way.
     """
 
     path: Path
@@ -84,7 +84,7 @@ class _Part:
     def open(self) -> None:
         with self._lock:
             if not self._over:
-                # Unbuffered, for what is written at a time is large; "x" never follows a link that lies there.
+                # Unbuffered, since each write is large; "x" never follows a symbolic link.
                 self._file = self.path.open("xb", buffering=0)
 
     def write(self, data: bytes) -> None:
@@ -109,7 +109,7 @@ class _Part:
             os.fsync(self._file.fileno())
             self._file.close()
             self.path.replace(target)
-            # The name is on the disk only when its folder is.
+            # The new name is durable only when the directory is synced too.
             folder = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -129,11 +129,11 @@ class _Part:
 class Download:
     """One download. Build it, then await :meth:`run` once.
 
-    :ivar ask: asks the service for a task by its id: for a fresh URL, when one has expired.
-    :ivar connector: the connector to use, which stays open, or None for one of its own. No header, cookie or
-        credential of any session goes with it: the result host must never see the key.
-    :ivar progress: see :data:`~seedance_avatar.events.Progress`; what it raises ends the download.
-    :ivar wall_clock: seconds since the epoch, to tell whether the service still keeps the file.
+    :ivar ask: gets a task by its id from the service, for a new URL when one has expired.
+    :ivar connector: the connector to use, which stays open, or None for its own. No header, cookie or credential of a
+        session is sent: the host of the file must never see the key.
+    :ivar progress: see :data:`~seedance_avatar.events.Progress`; an exception from it ends the download.
+    :ivar wall_clock: returns seconds since the epoch, to see whether the service still keeps the file.
     """
 
     ask: Callable[[str], Awaitable[VideoTask]]
@@ -147,20 +147,20 @@ class Download:
     _validator: str | None = attrs.field(default=None, init=False)
 
     async def run(self, video: VideoTask | str, path: str | os.PathLike[str]) -> Path:
-        """Fetch the file of ``video``, a finished task or the id of one, to ``path`` and return the path.
+        """Download the file of ``video``, a completed task or its id, to ``path``, and return the path.
 
-        An existing file is replaced, once the new one is whole. Repeats are made as ``retry`` says, and are
-        counted anew whenever a transfer came further than before. ``timeouts.request`` is how long the host may
-        be silent; the whole has no deadline but the caller's.
+        An existing file is replaced once the new one is complete. Failed attempts are repeated as ``retry`` says, and
+        counted from zero whenever a transfer came further than before. ``timeouts.request`` is how long the host may
+        be silent; the whole download has no deadline of its own.
 
-        :raises InvalidInput: the task is not finished, or ``path`` is not a place for a file.
+        :raises InvalidInput: the task is not completed, or ``path`` cannot be a file.
         :raises NotFound: the service no longer keeps the file.
-        :raises ConnectionFailed: the host could not be reached, or the transfer kept breaking.
+        :raises ConnectionFailed: the host could not be reached, or the transfer kept failing.
         :raises ApiError: the host refused.
-        :raises ProtocolError: what the host sends is no video.
+        :raises ProtocolError: what the host sends is not a video.
         :raises OSError: the disk refused (full, read-only).
 
-        Cancelled, it leaves the target as it was, and nothing beside it.
+        Cancelled, it leaves the target as it was, and no other file.
         """
         target = Path(path)
         if not await to_thread.run_sync(lambda: target.parent.is_dir() and not target.is_dir()):
@@ -194,7 +194,7 @@ class Download:
             requote_redirect_url=False,
             timeout=aiohttp.ClientTimeout(
                 total=None,
-                # It counts the wait for a connection of a shared pool, too, which may well be busy with other files.
+                # It includes the wait for a connection of a shared pool, which may be busy with other downloads.
                 connect=self.timeouts.connect if self.connector is None else None,
                 sock_connect=self.timeouts.connect,
                 sock_read=self.timeouts.request,
@@ -205,12 +205,12 @@ class Download:
         furthest = failures = renewals = 0
         while True:
             if task.url is None:
-                message = "it is completed, but its answer holds no URL of the video"
+                message = "it is completed, but its answer holds no URL of the video: look at the task's raw answer"
                 raise ProtocolError(message, about=task.task_id)
             try:
                 await self._attempt(http, task.url, task.task_id, part)
             except NotFound as gone:
-                # A signed URL may end before the file does, so a fresh one is asked for; twice, not for ever.
+                # A signed URL may expire before the file does, so a new one is asked for, twice at most.
                 fresh = await self._renewed(task, gone) if renewals < _RENEWALS else task
                 if fresh.url in {None, task.url}:
                     raise self._gone(fresh, gone) from None
@@ -236,7 +236,7 @@ class Download:
         if part.size and self._validator:
             headers |= {"Range": f"bytes={part.size}-", "If-Range": self._validator}
         try:
-            # Byte for byte: a signed URL that is encoded anew is a broken one.
+            # Unchanged: encoding a signed URL again would invalidate its signature.
             async with http.get(URL(url, encoded=url.isascii()), headers=headers, max_redirects=5) as response:
                 body = self._judged(response, part.size, about)
                 if body.start != part.size:
@@ -244,12 +244,12 @@ class Download:
                 self._validator = body.validator
                 await self._pour(response, body, part, about)
         except (aiohttp.ClientError, TimeoutError) as error:
-            # Its type and no more: the text of aiohttp's errors may show the query of a signed URL.
+            # Only its type: the text of aiohttp's errors may contain the query of a signed URL.
             message = f"the transfer of {redact_url(url)} broke after {part.size} bytes ({type(error).__name__})"
             raise _Interrupted(ConnectionFailed(message, about=about)) from None
 
     def _judged(self, response: aiohttp.ClientResponse, held: int, about: str) -> _Body:
-        """Return what may be written of ``response`` when ``held`` bytes are there, or raise what its head says."""
+        """Return which part of the file ``response`` holds, with ``held`` bytes already there, or raise its refusal."""
         status, host = response.status, safe_text(response.url.host, 80)
         if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
             raise self._refusal(response, held, about)
@@ -282,7 +282,7 @@ class Download:
         error = (RateLimited if status == HTTPStatus.TOO_MANY_REQUESTS else ServerError if passing else ApiError)(
             f"{host} refused the download", status=status, about=about, retryable=passing, retry_after=wait
         )
-        # Sleeping for an hour is the caller's decision.
+        # A longer Retry-After is left to the caller.
         return _Interrupted(error) if passing and (wait or 0.0) <= self.retry.max_retry_after else error
 
     async def _pour(self, response: aiohttp.ClientResponse, body: _Body, part: _Part, about: str) -> None:
@@ -300,7 +300,7 @@ class Download:
                 if len(held) >= _CHUNK:
                     await flush()
         except (aiohttp.ClientError, TimeoutError):
-            # What came before a break is as good as any: the next attempt goes on behind it.
+            # What arrived before the failure is kept: the next attempt resumes after it.
             if held:
                 await flush()
             raise

@@ -1,8 +1,7 @@
-"""Submissions that carry an id of ours, so that a lost answer neither loses them nor makes two of them.
+"""Submits a generation exactly once, also where an answer is lost, by its ``client_business_id``.
 
-The service finds a generation again by its ``client_business_id``. Where the answer to a submission is lost, it is
-asked for that id first, and only when it does not know it for some seconds is the same submission sent again,
-with the same id.
+The service finds a generation by its ``client_business_id``. When the answer to a submission is lost, the service is
+asked for that id first; only if it does not know the id for some seconds is the same submission sent again with it.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from .messages import read_video, video_query
 __all__ = ["LOOKS", "ExactlyOnce"]
 
 LOOKS: Final = (1.0, 3.0, 8.0)
-"""Seconds before each look for a submission whose answer was lost. It may be applied after its connection is gone,
-so a first *not found* does not say that it never will be."""
+"""Seconds before each look-up of a submission whose answer was lost. The service may process a submission after its
+connection is gone, so one *not found* is not enough."""
 
 _SUBMISSIONS: Final = 3
-"""How often one submission is sent at most while its answers keep being lost."""
+"""How often one submission is sent at most while its answers are lost."""
 
 
 @attrs.frozen
 class ExactlyOnce:
-    """A way to submit.
+    """Submits requests exactly once.
 
-    :ivar flow: whose turns the submission and the looks take.
-    :ivar looks: seconds before each look.
+    :ivar flow: the flow whose turns the submission and the look-ups take.
+    :ivar looks: seconds before each look-up.
     :ivar patient: as for :meth:`Client.call`.
     """
 
@@ -45,15 +44,15 @@ class ExactlyOnce:
     patient: bool = attrs.field(default=False, kw_only=True)
 
     async def submit(self, request: Request, business_id: str, passage: Passage) -> VideoTask:
-        """Send ``request``, which carries ``business_id``, such that one task comes of it, and return the task.
+        """Send ``request``, which carries ``business_id``, so that it makes one task, and return the task.
 
-        :param passage: told before the first byte leaves, and when nothing came of it. For a resend the service is
-            asked for ``business_id`` before anything is sent.
-        :raises SubmissionInDoubt: the answer was lost, and asking for the task brought no clear one either.
+        :param passage: called before the first byte is sent, and when the service has not applied the request. For a
+            resend the service is asked for ``business_id`` before anything is sent.
+        :raises SubmissionInDoubt: the answer was lost, and the look-ups gave no clear answer either.
         :raises ConnectionFailed: nothing was sent.
         :raises ApiError: the service refused.
 
-        Cancelled on the wire or between looks, it is in doubt.
+        Cancelled after sending or between look-ups, the submission is in doubt.
         """
         if passage.resend:
             before = SubmissionInDoubt("it was sent before, and the service could not be asked what came of it")
@@ -84,6 +83,6 @@ class ExactlyOnce:
             except NotFound:
                 continue
             except AvatarError as error:
-                # Whatever kept us from asking, what was sent is as doubtful as before.
+                # Whatever prevented the look-up, the submission is still in doubt.
                 raise doubt from error
         return None

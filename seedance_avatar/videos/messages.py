@@ -1,7 +1,7 @@
-"""Video generations and uploads as bytes: building their requests, and reading tasks of every vintage. No I/O.
+"""Builds the requests for video generations, and reads tasks in every form that the service has used. No I/O.
 
-The service answers with a bare task object; the engine beneath it, older versions of it and the webhooks wrap
-and name things otherwise. The readers take all of them, and give the same :class:`~seedance_avatar.VideoTask`.
+The service answers with a bare task object; the engine beneath it, older versions and the webhooks use other wrappings
+and names. The readers accept all of them and return the same :class:`~seedance_avatar.VideoTask`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LATEST: Final = 1e11  # seconds since the epoch: the year 5138; what is beyond 
 
 
 def generation_request(request: GenerationRequest, parts: Iterable[Part], business_id: str) -> Request:
-    """Return the submission of ``request``, which was judged before, with its ``parts``.
+    """Return the submission of ``request``, which was checked before, with its ``parts``.
 
     :param business_id: its ``client_business_id``, by which it is found again when the answer is lost.
     :raises InvalidInput: it cannot be written as JSON: broken characters, or tools that are no JSON.
@@ -56,37 +56,37 @@ def generation_request(request: GenerationRequest, parts: Iterable[Part], busine
     try:
         body = json_bytes(fields)
     except (TypeError, ValueError, RecursionError) as error:
-        message = f"it cannot be written as JSON ({safe_text(error, 80)}): look for broken characters, and at tools"
+        message = f"it cannot be written as JSON ({safe_text(error, 80)}): check prompt and tools for broken characters"
         raise InvalidInput(message, about=request.label) from error
     return Request(lane="submit", method="POST", path=GENERATIONS, body=body, subject=request.label)
 
 
 def video_query(task_id: str) -> Request:
-    """Return the request that asks how a generation is, by its task id or its ``client_business_id``.
+    """Return the status request of a generation, by its task id or its ``client_business_id``.
 
-    :raises InvalidInput: ``task_id`` is no id: it would name another path.
+    :raises InvalidInput: ``task_id`` is not an id: in the path it would name something else.
     """
     if not is_id(task_id):
-        message = f"{safe_text(task_id, 80)} is not a task id"
+        message = f"{safe_text(task_id, 80)} is not a task id: pass the task that generate() returned, or its task_id"
         raise InvalidInput(message)
     return Request(lane="query", method="GET", path=f"{GENERATIONS}/{task_id}", subject=task_id, repeatable=True)
 
 
 def read_video(answer: Response, *, about: str | None = None) -> VideoTask:
-    """Return the task that ``answer`` tells of.
+    """Return the task in ``answer``.
 
-    :raises ApiError: the service said no.
-    :raises ProtocolError: the answer tells of no task.
+    :raises ApiError: the service refused.
+    :raises ProtocolError: the answer holds no task.
     """
     # Where an object has both, "id" may be the primary key of a database row.
     return read_task(read_object(answer, "task_id", "id", about=about), around=answer.parsed)
 
 
 def read_task(found: Mapping[str, Any], *, around: object = None) -> VideoTask:
-    """Return the task that the object ``found`` is: it has a usable ``task_id`` or ``id``.
+    """Return the task in the object ``found``, which has a usable ``task_id`` or ``id``.
 
-    A status that is missing or no text is ``queued``: the task was accepted, so it is looked at again. A completed
-    task without a URL keeps its status and says so in ``reason``; what came is in ``raw``.
+    A status that is missing or not a string is read as ``queued``: the task was accepted, so it is polled again. A
+    completed task without a URL keeps its status and says so in ``reason``; the whole answer is in ``raw``.
 
     :param around: the parsed body that ``found`` is part of: the reason may be outside of ``found``.
     """
@@ -129,7 +129,7 @@ def _with_reason(task: VideoTask, found: Mapping[str, Any], around: object) -> V
 
 
 def _places(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return where a result may stand: as documented first, then as the engine and the upstream have it."""
+    """Return the objects that may hold the result: the documented one first, then those of engine and upstream."""
     result = found.get("result")
     inner = result.get("data") if isinstance(result, Mapping) else None
     listed = inner if isinstance(inner, list) else []
@@ -152,7 +152,7 @@ def _percent(value: object) -> float | None:
 
 
 def _seconds(value: object) -> float | None:
-    """Read a moment, in seconds since the epoch; the engine has 0 for one that has not come."""
+    """Read a time, in seconds since the epoch; the engine writes 0 for a time that is not known yet."""
     moment = _finite(value)
     return moment if moment is not None and 0 < moment < _LATEST else None
 

@@ -1,7 +1,7 @@
-"""The video models and what each of them takes: one table of data.
+"""The table of video models and their limits.
 
-A caller may pass a table of its own (a model that is newer than this library, a limit that has moved);
-a model that no table knows is allowed, and goes unchecked.
+A caller may pass its own table, for a model that is newer than this library or a limit that has changed. A model that
+is not in the table is allowed, and is not checked.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ _ALL_RESOLUTIONS: Final = ("480p", "720p", "1080p", "4k")
 
 @attrs.frozen(kw_only=True)
 class VideoModel:
-    """What one model takes.
+    """The limits of one model.
 
-    :ivar name: as it is sent.
-    :ivar shortest: seconds, the shortest video it makes; ``longest`` likewise.
-    :ivar auto_duration: True when it chooses a duration by itself, asked for as 0 or -1.
-    :ivar resolutions: the resolutions it makes.
-    :ivar aspect_ratios: the aspect ratios it makes.
-    :ivar frames: True when it takes a first and a last frame.
-    :ivar images: how many reference images it takes; ``videos`` and ``audios`` likewise.
-    :ivar references: how many references of all types together, or None when only the types are counted.
-    :ivar audio_alone: True when a reference audio needs no image or video beside it.
+    :ivar name: its name in a request.
+    :ivar shortest: the shortest video, seconds.
+    :ivar longest: the longest video, seconds.
+    :ivar auto_duration: whether it chooses the duration when asked for 0 or -1.
+    :ivar resolutions: the resolutions that it offers.
+    :ivar aspect_ratios: the aspect ratios that it offers.
+    :ivar frames: whether it accepts a first and a last frame.
+    :ivar images: the maximum number of reference images; so are ``videos`` and ``audios``.
+    :ivar references: the maximum number of all references together, or None for no such limit.
+    :ivar audio_alone: whether a reference audio needs no image or video beside it.
     """
 
     name: str
@@ -47,8 +48,8 @@ class VideoModel:
     audio_alone: bool = False
 
 
-# The service's pages for each model are the source. Where its pages or the upstream's disagree (which
-# resolutions -mini and -5 make), the wider reading stands: a refusal here must be one that it would make too.
+# Source: the service's page for each model. Where its pages and the upstream's disagree (resolutions of -mini and -5),
+# the wider limit is used, so that nothing is refused here that the service would accept.
 VIDEO_MODELS: Final[Mapping[str, VideoModel]] = MappingProxyType(
     {
         model.name: model
@@ -66,4 +67,4 @@ VIDEO_MODELS: Final[Mapping[str, VideoModel]] = MappingProxyType(
         )
     }
 )
-"""The models known here, by name; read-only. ``{**VIDEO_MODELS, "new": VideoModel(name="new")}`` makes another."""
+"""The known models by name, read-only; ``{**VIDEO_MODELS, "new": VideoModel(name="new")}`` is a table with one more."""

@@ -1,8 +1,8 @@
-"""The refusal that sends people to private avatars: which image was refused, and the request with its asset instead.
+"""Finds the image for which a generation was refused because it may show a real person, and replaces it by an asset.
 
-A generation with a plain image URL is refused when the image "may contain real person". The refusal names the
-image as ``content[n]``, an index into what the service hands on: the text is 0, and the references follow in the
-order in which they were sent.
+The service refuses a plain image URL when the image "may contain real person". The refusal names the image as
+``content[n]``, an index into what the service passes upstream: 0 is the text, and the references follow in the order in
+which they were sent.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _CONTENT: Final = re.compile(r"content\[([0-9]{1,4})\]")
 def refused_image(error: ContentRefused, request: GenerationRequest) -> str | None:
     """Return the URL of the image that ``error`` refuses for showing a real person, or None.
 
-    It is None when the refusal is about something else, or about something that is no plain image URL, or when it
-    names no image and more than one could be meant.
+    It is None when the refusal has another reason, is about something other than a plain image URL, or names no image
+    while the request has several.
     """
     if not _REAL_PERSON.search(f"{error.code} {error.message}"):
         return None
@@ -46,7 +46,7 @@ def _is_plain_image(part: Part) -> bool:
 
 
 def with_asset(request: GenerationRequest, url: str, asset: Asset) -> GenerationRequest:
-    """Return ``request`` with ``asset``, which is active, wherever it has the image ``url``."""
+    """Return ``request`` with the active ``asset`` in place of the image ``url``."""
 
     def put(medium: Asset | str | None) -> Asset | str | None:
         return asset.uri if medium == url else medium

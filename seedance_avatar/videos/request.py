@@ -1,4 +1,4 @@
-"""What a video is asked for with: a prompt, references and wishes. Frozen values, judged when their turn comes."""
+"""Requests for videos, as immutable values: a prompt, references and options. They are checked when submitted."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def _shown(medium: object) -> str:
 
 
 def _shown_prompt(prompt: object) -> str:
-    # People paste signed URLs into prompts, too.
+    # Prompts may contain signed URLs too.
     return safe_redacted(prompt, 48)
 
 
 @attrs.frozen
 class Reference:
-    """Something that a video is made from, in a given role.
+    """An image, video or audio that a video is made from, in a given role.
 
-    An :class:`~seedance_avatar.Asset` may be passed as a reference by itself: its type decides the role. A
-    URL tells no type, so it comes as ``Reference.image(url)``, ``.video(url)`` or ``.audio(url)``.
+    An :class:`~seedance_avatar.Asset` may be passed as a reference by itself: its type decides the role. A URL has no
+    type, so pass it as ``Reference.image(url)``, ``.video(url)`` or ``.audio(url)``.
 
-    :ivar medium: an asset, which must be active, or a URL: public, or ``asset://<asset_id>``, which is taken at its
-        word.
+    :ivar medium: an active asset, or a URL: public, or ``asset://<asset_id>``, whose asset is not looked up.
     :ivar role: ``first_frame``, ``last_frame``, ``reference_image``, ``reference_video`` or ``reference_audio``.
     """
 
@@ -76,9 +75,9 @@ class Reference:
 
 
 def _listed(references: Iterable[Asset | Reference] | Asset | Reference) -> tuple[Asset | Reference, ...]:
-    # What stands alone is kept whole, and so is what is none (a URL, an iterable of its letters): it is judged later.
+    # A single reference, and anything that is not a list of references (a URL is iterable too), is checked later.
     alone = isinstance(references, Asset | Reference | str) or not isinstance(references, Iterable)
-    return (references,) if alone else tuple(references)  # type: ignore[return-value, arg-type]  # as said
+    return (references,) if alone else tuple(references)  # type: ignore[return-value, arg-type]  # values of a wrong type are kept for that check
 
 
 def _several(tools: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
@@ -87,28 +86,27 @@ def _several(tools: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, An
 
 @attrs.frozen
 class GenerationRequest:
-    """One video to be generated. What is None is not sent, and the service's own default holds.
+    """One video to be generated. An option that is None is not sent, so that the service's default applies.
 
-    It is judged when its turn comes, not here: one bad request among many is one failed outcome.
+    It is checked when it is submitted, not when it is created: one bad request among many is one ``Failed`` outcome.
 
-    :ivar prompt: what shall be seen and heard. Media are named by type and number (``image 1``), never by a
-        URL or an id.
-    :ivar references: active assets, :class:`Reference` values, or both; a single one may stand alone.
-    :ivar first_frame: the image that the video begins with: an asset or a URL; ``last_frame`` likewise.
-        Frames and references exclude each other.
+    :ivar prompt: what the video shows. Media are named by type and number (``image 1``), never by a URL or an id.
+    :ivar references: active assets, :class:`Reference` values, or both; a single one needs no list.
+    :ivar first_frame: the image that the video begins with, an asset or a URL. Frames and references cannot be mixed.
+    :ivar last_frame: the image that the video ends with, an asset or a URL; it needs a first frame.
     :ivar model: the model's name.
     :ivar duration: whole seconds; 0 or -1 lets the model choose, where it can.
     :ivar aspect_ratio: ``"16:9"`` and the like, or ``"adaptive"``.
-    :ivar resolution: ``"480p"``, ``"720p"``, ``"1080p"`` or ``"4k"``, as the model has them.
+    :ivar resolution: ``"480p"``, ``"720p"``, ``"1080p"`` or ``"4k"``, where the model offers it.
     :ivar generate_audio: whether the video has sound (the service's default: yes).
-    :ivar seed: the same seed makes similar videos.
-    :ivar return_last_frame: whether the last frame is wanted as an image too.
+    :ivar seed: a whole number; the same seed makes similar videos.
+    :ivar return_last_frame: whether the result includes the last frame as an image.
     :ivar callback_url: a public URL that the service calls when the video is finished.
     :ivar tools: the service's tools to use, as it documents them.
-    :ivar client_business_id: the caller's own id of this generation, which makes it safe to repeat; one is
-        made where it is None.
-    :ivar key: the caller's own name for this request. It is never sent; it comes back in the outcome, and two
-        requests of one key are one video.
+    :ivar client_business_id: the caller's own id of this generation, which makes it safe to repeat; where it is None,
+        one is made.
+    :ivar key: the caller's own name for this request, or None. It is never sent; it comes back in the outcome, and two
+        requests with one key are one video.
     """
 
     prompt: str = attrs.field(repr=_shown_prompt)
@@ -131,7 +129,7 @@ class GenerationRequest:
 
     @property
     def label(self) -> str:
-        """What names this request in messages: its key or business id, where it has one, and its prompt."""
+        """The name of this request in messages: its key or ``client_business_id``, if it has one, and its prompt."""
         name = self.key or self.client_business_id
         prompt = f'"{_shown_prompt(self.prompt)}"'
         return prompt if name is None else f"{safe_redacted(name, 80)} ({prompt})"

@@ -1,8 +1,8 @@
-"""Would the service take this generation: every rule that can be known before money is spent.
+"""Checks a generation request against every rule that is known before money is spent.
 
-The service promises no clean error for most of these, and ignores some in silence, so each is refused here
-with its own message. What a model takes is the data of :mod:`seedance_avatar.video_models`; nothing of it
-is checked for a model that the table does not know.
+The service gives no clear error for most of these rules, and silently ignores some fields, so each broken rule is
+refused here with a message of its own. The limits of the models are in :mod:`seedance_avatar.videos.model_table`; a
+model that is not in the table is not checked against them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .request import ROLE_TYPES, GenerationRequest, Reference, Role
 
 __all__ = ["Part", "check_request", "parts_of"]
 
-# What names media by address: a URL, the ids of today (pa_<ULID>) and those of older pages (asset-<time>-<rand>).
-# Each is told by its tail as well, so that ordinary words with these beginnings are let through.
+# Addresses of media: URLs, current ids (pa_<ULID>) and those of older pages (asset-<time>-<rand>). The end of an id is
+# matched too, so that ordinary words that begin like one are allowed.
 _ADDRESS: Final = re.compile(
     r"\b(?:(?:https?|asset)://\S+|p[ag]_[0-9A-HJKMNP-TV-Z]{20,}|(?:asset|group)-\d{6,}-\w+)", re.IGNORECASE
 )
@@ -64,7 +64,7 @@ def parts_of(request: GenerationRequest) -> tuple[Part, ...]:
     if request.last_frame is not None:
         given.append(Reference.last_frame(request.last_frame))
     given += [_as_reference(item, at, request.label) for at, item in enumerate(request.references, 1)]
-    # Sorting is stable: within a role the caller's order stands, and "image 2" in the prompt is the second.
+    # Sorting is stable: the order within a role is kept, so "image 2" in the prompt is the second image.
     given.sort(key=lambda reference: _ORDER.index(reference.role))
     return tuple(Part(it.role, _url_of(it, request.label)) for it in given)
 
@@ -75,10 +75,10 @@ def check_request(
     *,
     allow_private: bool = False,
 ) -> tuple[str, ...]:
-    """Judge ``request`` against every rule that is known for its model, and return what is merely doubtful.
+    """Check ``request`` against every rule that is known for its model, and return warnings about likely mistakes.
 
-    The remarks returned are sentences for a warning: a model that ``models`` does not know, assets whose ids
-    are of two styles and so, perhaps, of two accounts.
+    The warnings are sentences: the model is not in ``models``, or the ids of the assets are of two styles and so,
+    perhaps, of two accounts.
 
     :param allow_private: accept URLs of hosts that are not public, for a gateway that stands beside them.
     :raises InvalidInput: the request breaks a rule; the message says which, and what to do. It is an
@@ -118,7 +118,7 @@ def _as_reference(item: object, at: int, about: str) -> Reference:
             "Reference.image(url), Reference.video(url) or Reference.audio(url)"
         )
         raise InvalidInput(message, about=about)
-    # The service may leave the type out of an answer; what was sent is as good.
+    # The service may leave the type out of an answer; then the type that was sent is used.
     asset_type = item.asset_type or (None if item.source is None else item.source.asset_type)
     roles: tuple[Role, ...] = ("reference_image", "reference_video", "reference_audio")
     for role in roles:
@@ -145,7 +145,7 @@ def _url_of(reference: Reference, about: str) -> str:
     if str(medium).startswith(_ASSET):
         if is_id(medium.removeprefix(_ASSET)):
             return medium
-        message = f"{redact_url(medium)} is no asset URI: it must be asset://<asset_id>"
+        message = f"{redact_url(medium)} is not an asset URI: it must be asset://<asset_id>"
         raise InvalidInput(message, about=about)
     return medium
 
@@ -162,7 +162,7 @@ def _wrong_types(request: GenerationRequest) -> Iterator[str]:
         ("generate_audio", "True or False", isinstance(request.generate_audio, bool | None)),
         ("return_last_frame", "True or False", isinstance(request.return_last_frame, bool | None)),
         (
-            # It becomes part of a path when the task is asked for by it.
+            # It is part of the path when the task is looked up by it.
             "client_business_id",
             "1 to 128 letters, digits and . _ : - (a letter or digit first)",
             business_id is None or is_id(business_id),
@@ -185,7 +185,7 @@ def _broken_anywhere(request: GenerationRequest, counts: Counts) -> Iterator[str
         )
     total = sum(counts.values())
     if not total and not request.prompt.strip():
-        yield "there is neither a prompt nor a reference: give it something to generate from"
+        yield "there is neither a prompt nor a reference: pass at least one"
     first, last = counts.get("first_frame", 0), counts.get("last_frame", 0)
     if 0 < first + last < total:
         yield "frames and references are mixed: pass first_frame and last_frame, or references, not both"
