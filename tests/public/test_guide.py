@@ -134,6 +134,22 @@ def test_the_examples_of_a_page_run_as_they_stand_and_print_what_it_says(
     assert sandbox.ledger.duplicates() == {}
 
 
+INTEGRATIONS = ROOT / "seedance_avatar" / "integrations" / "README.md"
+FRAGMENTS = [
+    pytest.param(block.text, id=f"{page.parent.name}-{page.stem}-{number}")
+    for page in [README, INTEGRATIONS, *sorted(GUIDE.glob("*.md"))]
+    for number, block in enumerate(blocks(page))
+    if block.language == "py"
+]
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_a_fragment_is_python_and_imports_what_exists(fragment: str) -> None:
+    tree = compile(fragment, "fragment", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST)
+    imports: list[ast.stmt] = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), "fragment", "exec"))  # noqa: S102 - imports of our own pages
+
+
 def test_what_stands_for_anything_does_not_stand_for_everything() -> None:
     assert shows("a\n  active    49   x\nb 1\n", "…active…49…\nb 1")
     assert not shows("a\n  active    4   x\n", "…active…49…")

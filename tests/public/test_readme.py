@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import textwrap
@@ -107,6 +109,15 @@ def test_the_line_of_results_is_one_that_is_written() -> None:
     source = AssetSource.image("https://cdn.example.com/front.jpg", key="front")
     asset = Asset(asset_id="pa_01J8", status="active", source=source)
     assert json.loads(line).items() <= {**record(Active(source=source, asset=asset)), "line": 2}.items()
+
+
+def test_every_option_of_a_session_and_an_ingest_is_in_the_readme() -> None:
+    assert first_cells("| option | default | meaning |\n") == set(inspect.signature(AvatarSession).parameters)
+    (line,) = re.findall(r"^`ingest` itself takes .*", README, re.MULTILINE)
+    known = {name: it.default for name, it in inspect.signature(AvatarSession.ingest).parameters.items()}
+    told = dict(re.findall(r"`(\w+)=([^`]*)`", line))
+    assert set(told) == set(known) - {"self", "sources", "group"}
+    assert {name: ast.literal_eval(value) for name, value in told.items()} == {name: known[name] for name in told}
 
 
 @pytest.mark.parametrize("options", [Limits, Retry, Timeouts])
