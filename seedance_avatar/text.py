@@ -94,7 +94,10 @@ def _without_secret(found: re.Match[str]) -> str:
     if found["slashes"] is not None:
         authority = _AUTHORITY.match(found["path"])
         end = 0 if authority is None else authority.end()
-        host = _AT.split(found["path"][:end])[-1]
+        name, colon, port = _AT.split(found["path"][:end])[-1].partition(":")
+        # No port, so the beginning of a password: the text was cut before its @.
+        cut = colon and name[:1] != "[" and not re.fullmatch(r"\d*\W*", port)
+        host = f"{name}{colon}{'…' if cut else port}"
         return f"{found['slashes']}{host}{found['path'][end:]}{'?…' if found['query'] else ''}"
     if found["bare_query"] is not None:
         return "?…"

@@ -79,8 +79,8 @@ async def published(
 async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow) -> str:
     """Upload the file at ``path`` to the service and return its URL there, which is public.
 
-    Which of the service's endpoints it goes to is told by its first bytes. It does no harm to upload a file twice,
-    so whatever breaks is tried again.
+    Its first bytes decide which of the service's endpoints it goes to. Uploading a file twice does no harm, so every
+    failure is retried.
 
     :raises InvalidInput: there is no such file, or the service would not take it: each reason is named.
     :raises ConnectionFailed: no answer came in all attempts.

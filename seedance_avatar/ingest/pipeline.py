@@ -35,7 +35,7 @@ from seedance_avatar.errors import (
 from seedance_avatar.events import Accepted, IngestEnded, IngestStarted, Settled
 from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
 from seedance_avatar.polling.schedule import PendingItem
-from seedance_avatar.text import safe_text
+from seedance_avatar.text import safe_redacted, safe_text
 
 from .adapter import Adapter
 from .admission import Admission
@@ -229,7 +229,7 @@ class Pipeline:
     def _crashed(self, error: Exception) -> None:
         if self.crash is None:
             self.crash = error
-        _log.error("an ingest broke: %s", safe_text(repr(error)))
+        _log.error("an ingest broke: %s", safe_redacted(repr(error)))
         self.halt(SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
 
     async def movement(self) -> None:

@@ -263,11 +263,11 @@ class Download:
         validator = response.headers.get("Last-Modified") if etag is None or etag.startswith("W/") else etag
         if status == HTTPStatus.OK:
             return _Body(start=0, total=response.content_length, validator=validator)
-        told = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if told is None or not held or int(told[1]) != held:
+        part = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if part is None or not held or int(part[1]) != held:
             message = f"{host} sends another part of the file than the one asked for"
             raise ProtocolError(message, about=about, status=status)
-        return _Body(start=held, total=None if told[2] == "*" else int(told[2]), validator=validator or self._validator)
+        return _Body(start=held, total=None if part[2] == "*" else int(part[2]), validator=validator or self._validator)
 
     def _refusal(self, response: aiohttp.ClientResponse, held: int, about: str) -> Exception:
         status, host = response.status, safe_text(response.url.host, 80)

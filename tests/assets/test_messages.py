@@ -105,17 +105,17 @@ def test_a_signed_url_is_not_rewritten(url: str) -> None:
             "the service cannot fetch this URL: its host ends in localhost",
         ),
         (AssetSource(""), "it is empty"),
-        (AssetSource(None), "of type NoneType"),  # type: ignore[arg-type]  # the point of the row
-        (AssetSource(URL, "picture"), "its asset_type is picture, not one of image, video, audio"),  # type: ignore[arg-type]  # likewise
-        (AssetSource(URL, "Image"), "its asset_type is Image"),  # type: ignore[arg-type]  # likewise
-        (AssetSource(URL, ["image"]), "its asset_type is"),  # type: ignore[arg-type]  # likewise
-        (AssetSource(URL, None), "its asset_type is None"),  # type: ignore[arg-type]  # likewise
+        (AssetSource(None), "of type NoneType"),  # type: ignore[arg-type]  # a wrong type, on purpose
+        (AssetSource(URL, "picture"), "its asset_type is picture, not one of image, video, audio"),  # type: ignore[arg-type]  # a wrong type, on purpose
+        (AssetSource(URL, "Image"), "its asset_type is Image"),  # type: ignore[arg-type]  # a wrong type, on purpose
+        (AssetSource(URL, ["image"]), "its asset_type is"),  # type: ignore[arg-type]  # a wrong type, on purpose
+        (AssetSource(URL, None), "its asset_type is None"),  # type: ignore[arg-type]  # a wrong type, on purpose
         (AssetSource(URL, name="x" * 65), "its name has 65 characters"),
-        (AssetSource(URL, name=5), "its name is of type int"),  # type: ignore[arg-type]  # likewise
+        (AssetSource(URL, name=5), "its name is of type int"),  # type: ignore[arg-type]  # a wrong type, on purpose
         (AssetSource(URL, name="\udfff"), "its name holds broken characters"),
         (AssetSource(URL, description="x" * 301), "its description has 301 characters"),
-        (AssetSource(URL, description={}), "its description is of type dict"),  # type: ignore[arg-type]  # likewise
-        (AssetSource(URL, key=7), "its key is of type int"),  # type: ignore[arg-type]  # likewise
+        (AssetSource(URL, description={}), "its description is of type dict"),  # type: ignore[arg-type]  # a wrong type, on purpose
+        (AssetSource(URL, key=7), "its key is of type int"),  # type: ignore[arg-type]  # a wrong type, on purpose
         (AssetSource(URL, key="\ud800"), "its key holds broken characters"),
         (URL, "a source is of type str: make it one with AssetSource"),
     ],

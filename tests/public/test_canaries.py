@@ -196,6 +196,22 @@ async def test_a_crash_in_the_middle_of_the_library(caplog: pytest.LogCaptureFix
     assert "the observer raised" in caplog.text
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", SECRET_TEXTS)
+async def test_the_log_of_a_crash_shows_no_secret_of_any_kind(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    def group_of(source: AssetSource) -> str:
+        raise ValueError(SECRET_TEXTS[name])
+
+    async with no_leaks(), quick("http://127.0.0.1:9", KEY) as session:
+        stream = session.ingest(signed(1), group=group_of)
+        with pytest.raises(ValueError, match="CANARYSIGNATURE"):
+            async with stream:
+                async for _ in stream:
+                    pass
+    assert "an ingest broke" in caplog.text
+    assert sings(caplog.text) is None
+
+
 @pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"Bearer {KEY}", f"{KEY}\x00"])
 def test_a_key_that_is_refused(key: str) -> None:
     with pytest.raises(InvalidInput) as caught:

@@ -99,6 +99,8 @@ def test_safe_text_takes_anything(value: object) -> None:
         ("the task-S3 and risk-free", "the task-S3 and risk-free"),
         ("https://me:S3CRET@c.com/name@2x.png is 50% wide?", "https://c.com/name@2x.png is 50% wide?"),
         ("is it 16:9? yes = no", "is it 16:9? yes = no"),
+        ("http://127.0.0.1:8080: refused", "http://127.0.0.1:8080: refused"),
+        ("(http://[::1]:8080/a?b)", "(http://[::1]:8080/a?…"),
         ("asset pa_1 at 12:30:59, ratio 16:9, mail me@c.com", "asset pa_1 at 12:30:59, ratio 16:9, mail me@c.com"),
         ("token and signature are missing", "token and signature are missing"),
     ],

@@ -24,6 +24,7 @@ SECRET_TEXTS = {
     "a fragment": "https://c.example/a.jpg#CANARYSIGNATURE",
     "a user": "https://CANARYSIGNATURE@c.example/a.jpg",
     "a password": "https://me:CANARYSIGNATURE@c.example/a.jpg",
+    "a password that was cut": "https://me:CANARYSIGNATURE…",
     "a password of Redis": "redis://:CANARYSIGNATURE@cache.example:6379/0",
     "a password without a scheme": "me:CANARYSIGNATURE@c.example/a.jpg",
     "a key": "Incorrect API key provided: sk-CANARYSIGNATURE.",

@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "resolution: lower case": ({"resolution": "720P"}, "has no resolution '720P'"),
     "generate_audio: a truth value": ({"generate_audio": "yes"}, "generate_audio must be True or False, not 'yes'"),
-    "return_last_frame: likewise": ({"return_last_frame": 1}, "return_last_frame must be True or False"),
+    "return_last_frame: a bool": ({"return_last_frame": 1}, "return_last_frame must be True or False"),
     "seed: a whole number": ({"seed": "7"}, "seed must be a whole number, not '7'"),
     "prompt: text": ({"prompt": None}, "prompt must be text, not None"),
     "model: a name": ({"model": ""}, "model must be the name of a model"),
