@@ -11,7 +11,7 @@ __all__ = ["last_frame", "video"]
 
 _RATIOS: Final = frozenset({"21:9", "16:9", "4:3", "1:1", "3:4", "9:16"})
 _TIMES: Final = ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20), (b"stts", 16))
-"""Boxes that say how long a file of one track plays, and where in each (from its type) the 32-bit number stands."""
+"""The boxes with durations in a file of one track, and the offset of the 32-bit number from the box's type."""
 
 
 @functools.cache

@@ -76,7 +76,7 @@ class Fault:
     hits: int = attrs.field(init=False, default=0)
     _seen: int = attrs.field(init=False, default=0)
 
-    def strikes(self, method: str, path: str, rng: random.Random) -> bool:
+    def matches(self, method: str, path: str, rng: random.Random) -> bool:
         """Return whether this request gets the fault, and count it."""
         if (self.method is not None and method != self.method) or (self.path is not None and path != self.path):
             return False
@@ -141,11 +141,11 @@ class Faults:
         """Remove all rules."""
         self._rules.clear()
 
-    def strike(self, method: str, path: str) -> Fault | None:
+    def match(self, method: str, path: str) -> Fault | None:
         """Return the rule that applies to this request, or None."""
         rng = self.rng
         for rule in self._rules:
-            if rule.strikes(method, path, rng):
+            if rule.matches(method, path, rng):
                 return rule
         return None
 

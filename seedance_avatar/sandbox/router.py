@@ -139,7 +139,7 @@ class Front:
         argument = body if request.method == "POST" and kind != "uploads" else name
         headers, reply = self._limited(account, request.method, kind)
         if reply is None:
-            rule = self.faults.strike(request.method, kind) if self.faults else None
+            rule = self.faults.match(request.method, kind) if self.faults else None
             if rule is None:
                 reply = await self._do(request, account, kind, argument)
             else:
@@ -181,7 +181,7 @@ class Front:
         async def fetch() -> Reply:
             return self.files.fetch(request.raw_path, asked.get("Range"), asked.get("If-Range"))
 
-        rule = self.faults.strike(request.method, "files") if self.faults else None
+        rule = self.faults.match(request.method, "files") if self.faults else None
         reply = await fetch() if rule is None else await self._misbehave(rule, fetch)
         entry = Download(
             path=request.raw_path.partition("?")[0],

@@ -79,7 +79,7 @@ async def test_every_thing_is_counted_once(past: Past) -> None:
     assert sum(len(waits) for waits in history.to_active.values()) == 285
     assert 5 <= history.to_active["image"][0] <= history.to_active["image"][-1] <= 20.1
     assert history.groups == {"pg_1": "hero"}
-    assert {(reason.outcome, reason.count) for reason in history.top_reasons()} == {("failed", 6), ("refused", 6)}
+    assert {(reason.outcome, reason.count) for reason in history.reasons.top(20)} == {("failed", 6), ("refused", 6)}
     assert sum(more for _, more in history.throttled) == 280 // 50
     assert history.requests == 280
 

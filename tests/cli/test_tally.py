@@ -87,7 +87,7 @@ def test_reasons_are_gathered_across_ids_and_name_the_first_sources() -> None:
         tally.add(Failed(source=source, error=AssetFailed(asset), asset=asset))
     assert tally.last_error == "k4: no subject was found"
     tally.add(OUTCOMES["in_doubt"])
-    first, second = tally.top_reasons()
+    first, second = tally.reasons.top(5)
     assert (first.text, first.outcome, first.count) == ("no subject was found", "failed", 5)
     assert [label.split()[0] for label in first.named] == ["k0", "k1", "k2"]
     assert (second.outcome, second.count) == ("in_doubt", 1)
@@ -105,7 +105,7 @@ def test_a_service_that_never_says_the_same_twice_does_not_fill_the_memory() -> 
     tally = Tally()
     for number in range(1_000):
         tally.add(Failed(source=SOURCE, error=ApiError(f"reason {number}", status=400)))
-    reasons = tally.top_reasons(10_000)
+    reasons = tally.reasons.top(10_000)
     assert len(reasons) <= 201
     assert sum(reason.count for reason in reasons) == 1_000
     assert reasons[0].text == "other reasons"

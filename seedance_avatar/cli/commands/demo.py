@@ -14,7 +14,7 @@ from seedance_avatar.cli.manifest.manifest import ManifestSource
 from seedance_avatar.cli.run.ingest_run import Run, choose_view, fan_out
 from seedance_avatar.cli.run.meter import Meter
 from seedance_avatar.cli.run.results import Unwritable
-from seedance_avatar.cli.run.summary import Summary, tell
+from seedance_avatar.cli.run.summary import Summary, show_summary
 from seedance_avatar.models import AssetType
 from seedance_avatar.sandbox import Fate, RateLimits, Sandbox
 from seedance_avatar.text import safe_text
@@ -87,7 +87,7 @@ async def demo(*, out: str = "demo.mp4", speed: float = 5.0, json: Flag = False)
         finally:
             view.close()
     summary = Summary(title=run.title, elapsed=run.elapsed, tally=run.tally, meter=meter, files=files, advice=_NEXT)
-    tell(summary, log)
+    show_summary(summary, log)
     return interrupts.exit or _verdict(run)
 
 

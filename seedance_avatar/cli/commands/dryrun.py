@@ -24,7 +24,7 @@ def print_survey(console: Console, reading: Reading, found: Survey) -> Exit:
     lines.append(Text(f"  {number(found.repeated):>9} repeat an earlier row" if found.repeated else ""))
     named = [group for group in found.groups if group is not None]
     if named:
-        shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")  # noqa: PLR2004 - a few tell which they are
+        shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")  # noqa: PLR2004 - the first few are enough to recognise them
         lines.append(Text(f"  {plural(len(named), 'group')} named in it: {shown}"))
     lines += [Text(f"  note: {note}", style="yellow") for note in reading.notes]
     if found.bad:

@@ -105,7 +105,7 @@ async def generate(  # noqa: PLR0913 - a command's options are its arguments
         raise InvalidInput(message)
     film = _Film(out)
     main = asyncio.current_task()
-    with Interrupts(lambda _: main.cancel() if main else None, film.go_on) as interrupts:
+    with Interrupts(lambda: main.cancel() if main else None, film.go_on) as interrupts:
         try:
             async with AvatarSession(base_url=base_url) as session:
                 if task is not None:

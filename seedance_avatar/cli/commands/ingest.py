@@ -23,7 +23,7 @@ from seedance_avatar.cli.run.meter import Meter
 from seedance_avatar.cli.run.progress import LiveView
 from seedance_avatar.cli.run.reading import Reading
 from seedance_avatar.cli.run.results import Results
-from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain_console, tell
+from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain_console, show_summary
 
 from .dryrun import print_survey, survey_facts
 
@@ -292,7 +292,7 @@ class _Command:
             files=files,
             advice=self._advice(interrupted=interrupted),
         )
-        tell(summary, self.log)
+        show_summary(summary, self.log)
 
     def _last_words(self) -> str:
         return "\n".join(["ended at once", *(f"  {line}" for line in self._advice(interrupted=True))])

@@ -161,7 +161,7 @@ def open_manifest(
 
     :param judge: raises ``InvalidSource`` for a source that must be rejected.
     :param form: its format, or None to detect it.
-    :param fallback: the type of a row that names none and whose URL does not tell it.
+    :param fallback: the type of a row that names none and whose URL has no known ending.
     :raises ManifestError: there is no such file, or it may not be read.
     """
     if fallback not in ASSET_TYPES:

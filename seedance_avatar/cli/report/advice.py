@@ -72,8 +72,8 @@ def _command(history: History, manifest: str | None) -> str:
     words = ["seedance-avatar", "ingest", manifest or "MANIFEST"]
     # A group that was created with this journal is found by its name. Several groups are named in the manifest.
     names = set(history.groups.values())
-    if len(names) == 1 and history.places <= set(history.groups):
+    if len(names) == 1 and history.group_ids <= set(history.groups):
         words += ["--group-name", *names]
-    elif len(history.places) == 1 and not history.places <= set(history.groups):
-        words += ["--group-id", *history.places]
+    elif len(history.group_ids) == 1 and not history.group_ids <= set(history.groups):
+        words += ["--group-id", *history.group_ids]
     return shlex.join([*words, "--journal", history.path])

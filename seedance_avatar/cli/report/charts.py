@@ -137,8 +137,8 @@ def draw_waits(history: History) -> Chart | None:
             marks = [(label, quantile(waits, share)) for label, share in _SHARES]
             for (_, at), dashes in zip(marks, ("solid", (0, (5, 2)), (0, (1, 1.5))), strict=True):
                 axes.axvline(at, color=_INK, linestyle=dashes, linewidth=1)
-            told = " · ".join(f"{label} {duration(at)}" for label, at in marks)
-            title = f"{name}, {number(len(waits))}: {told}" if wide else f"{name}: {told}"
+            text = " · ".join(f"{label} {duration(at)}" for label, at in marks)
+            title = f"{name}, {number(len(waits))}: {text}" if wide else f"{name}: {text}"
             axes.set_title(title, loc="left", fontsize=11 if wide else 10)
             axes.grid(axis="y", linewidth=0.6)
             axes.set_axisbelow(True)
@@ -149,7 +149,7 @@ def draw_waits(history: History) -> Chart | None:
         several.flat[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
 
     says = "; ".join(f"half of all {name} took {duration(quantile(waits, 0.5))} or less" for name, waits in kinds)
-    says += f"; {number(beyond)} took longer than {duration(longest)} and stand in the last bar" if beyond else ""
+    says += f"; {number(beyond)} took longer than {duration(longest)} and are in the last bar" if beyond else ""
     rows = [
         [name, number(len(waits)), *(duration(quantile(waits, share)) for _, share in _TABLE_SHARES)]
         for name, waits in kinds
@@ -294,7 +294,7 @@ def _drawn(name: str, draw: Callable[..., None], height: int) -> str:
 
 
 def _for_page(svg: str, prefix: str, style: str, width: int, height: int) -> str:
-    """Return a drawing as it stands in a page: no header, ids of its own, colours from the page's style sheet."""
+    """Return a drawing as a part of a page: no header, ids of its own, colours from the page's style sheet."""
     body = svg[svg.index("<defs>", svg.index("</metadata>") if "</metadata>" in svg else 0) : svg.rindex("</svg>")]
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", body)
     body = re.sub(r"#01000\d", lambda found: f"var({_VARIABLES[found[0]]})", body)

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from seedance_avatar import JournalReader
-from seedance_avatar.cli.run.tally import Reason, reason_of
+from seedance_avatar.cli.run.tally import Reasons, reason_of
 from seedance_avatar.journal.records import Kind, Record, Run, State, Summary
 from seedance_avatar.text import safe_text
 
@@ -38,8 +38,6 @@ _PAUSE: Final = 5.0
 """Seconds between two runs from which on the time between them is left out of the charts."""
 _DOUBTS: Final = 500
 """Items in doubt that are listed one by one."""
-_KINDS_OF_REASON: Final = 200
-_NAMED: Final = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -119,7 +117,7 @@ class History:
     :ivar requests: number of round trips that were recorded.
     :ivar doubts: the first 500 items in doubt.
     :ivar groups: for each group id that was created with this journal, its name.
-    :ivar places: ids of the groups that assets went to.
+    :ivar group_ids: ids of the groups that assets went to.
     """
 
     path: str
@@ -136,10 +134,10 @@ class History:
     limits: list[tuple[float, float]] = attrs.field(factory=list)
     throttled: list[tuple[float, int]] = attrs.field(factory=list)
     requests: int = 0
-    reasons: dict[tuple[State, str], Reason] = attrs.field(factory=dict)
+    reasons: Reasons = attrs.field(factory=Reasons)
     doubts: list[Doubt] = attrs.field(factory=list)
     groups: dict[str, str] = attrs.field(factory=dict)
-    places: set[str] = attrs.field(factory=set)
+    group_ids: set[str] = attrs.field(factory=set)
 
     def count(self, *states: State) -> int:
         """Return the number of items in one of ``states``, or in all without any; groups are not counted."""
@@ -154,10 +152,6 @@ class History:
     def unfinished(self) -> int:
         """The number of items that a later run would continue by itself."""
         return self.count("planned", "sending", "accepted")
-
-    def top_reasons(self, count: int = 20) -> list[Reason]:
-        """Return the most frequent reasons of failure, most frequent first."""
-        return sorted(self.reasons.values(), key=lambda reason: -reason.count)[:count]
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -199,9 +193,10 @@ def _take(history: History, record: Record) -> None:
             history.groups[record.remote_id] = record.shown
         return
     if record.group_id is not None:
-        history.places.add(record.group_id)
+        history.group_ids.add(record.group_id)
     if record.state in {"failed", "refused"}:
-        _count_reason(history, record)
+        text = safe_text(reason_of(record.error()), 300)
+        history.reasons.add(record.state, text, safe_text(record.label, 300))
     _take_times(history, record)
 
 
@@ -233,17 +228,6 @@ def _doubt(record: Record) -> Doubt:
         request_id=safe_text(facts.get("request_id") or "", 100),
         sent_at=record.sent_at,
     )
-
-
-def _count_reason(history: History, record: Record) -> None:
-    state = record.state
-    text = safe_text(reason_of(record.error()), 300)
-    if (state, text) not in history.reasons and len(history.reasons) >= _KINDS_OF_REASON:
-        text = "other reasons"
-    reason = history.reasons.setdefault((state, text), Reason(text, state))
-    reason.count += 1
-    if len(reason.named) < _NAMED:
-        reason.named.append(safe_text(record.label, 300))
 
 
 def _leave_out_pauses(history: History) -> None:

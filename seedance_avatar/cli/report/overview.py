@@ -35,7 +35,7 @@ def _lines(history: History, steps: Sequence[Step]) -> list[Text]:
         if count or name in {"active", "failed"}:
             lines.append(Text(f"  {name:<9}{number(count):>9}   {meaning}"))
     lines += _times(history)
-    reasons = history.top_reasons(_REASONS)
+    reasons = history.reasons.top(_REASONS)
     if reasons:
         lines += [Text(), Text("Reasons", style="bold")]
     for reason in reasons:
@@ -59,8 +59,8 @@ def _runs(history: History) -> str:
     if not history.summary.runs:
         return ": no run yet"
     began = datetime.fromtimestamp(history.summary.runs[0].started_at, UTC)
-    told = f": {plural(history.count(), 'source')}, begun {began:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{told}, {duration(history.worked.total)} of work"
+    text = f": {plural(history.count(), 'source')}, begun {began:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{text}, {duration(history.worked.total)} of work"
 
 
 def _times(history: History) -> list[Text]:
@@ -76,8 +76,8 @@ def _times(history: History) -> list[Text]:
         lines.append(Text(f"  {'accepted on average':<26}{rate(mean)}"))
     if history.requests:
         throttled = sum(more for _, more in history.throttled)
-        told = f", {number(throttled)} of them answered with 429 (too fast)" if throttled else ""
-        lines.append(Text(f"  {'requests':<26}{number(history.requests)}{told}"))
+        text = f", {number(throttled)} of them answered with 429 (too fast)" if throttled else ""
+        lines.append(Text(f"  {'requests':<26}{number(history.requests)}{text}"))
     return lines if len(lines) > 1 else []
 
 

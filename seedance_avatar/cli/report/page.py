@@ -77,15 +77,15 @@ def _sections(history: History, steps: Sequence[Step]) -> Iterable[tuple[str, st
             yield "waits", "Time to active", _figure(waits, "waits") + _apart(history.apart)
         yield "speed", "Throughput, limit and 429s", _figure(draw_speed(history), "speed")
     if history.reasons:
-        yield "reasons", "Reasons of failure", _reasons(history.top_reasons())
+        yield "reasons", "Reasons of failure", _reasons(history.reasons.top(20))
     if history.doubted:
         yield "doubt", "In doubt", _doubts(history)
     yield "counts", "All counts", _all_counts(history)
 
 
 def _apart(count: int) -> str:
-    told = f"{number(count)} more were accepted before a pause and became active after it; their times are left out."
-    return f'<p class="quiet">{told}</p>' if count else ""
+    text = f"{number(count)} more were accepted before a pause and became active after it; their times are left out."
+    return f'<p class="quiet">{text}</p>' if count else ""
 
 
 def _text(value: object, limit: int = 300) -> str:
@@ -105,10 +105,10 @@ def _runs(history: History) -> str:
     if not runs:
         return "no run yet"
     began = datetime.fromtimestamp(runs[0].started_at, UTC)
-    told = f"begun {began:%Y-%m-%d %H:%M:%S} UTC, {duration(history.worked.total)} of work"
+    text = f"begun {began:%Y-%m-%d %H:%M:%S} UTC, {duration(history.worked.total)} of work"
     stretches = len(history.worked.spans)
-    told += f" in {stretches} stretches" if stretches > 1 else ""
-    return told + (f", {plural(history.requests, 'request')}" if history.requests else "")
+    text += f" in {stretches} stretches" if stretches > 1 else ""
+    return text + (f", {plural(history.requests, 'request')}" if history.requests else "")
 
 
 def _counts(history: History) -> str:

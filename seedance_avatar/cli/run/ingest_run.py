@@ -99,8 +99,7 @@ class Run:
 
         return Interrupts(self._interrupted, last)
 
-    def _interrupted(self, signum: int) -> None:
-        del signum
+    def _interrupted(self) -> None:
         if self._session is None:
             if self._main is not None:
                 self._main.cancel()

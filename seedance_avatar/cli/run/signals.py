@@ -20,13 +20,13 @@ class Interrupts:
     The handlers are the interpreter's own and not the loop's, so that the second signal ends a process whose loop
     is stuck.
 
-    :param first: called once, on the loop, with the signal's number.
+    :param first: called once, on the loop.
     :param last_words: called in the handler of the second signal; returns the last text on standard error, and must
         not wait for anything.
     :ivar caught: the number of the first signal that came, or None.
     """
 
-    def __init__(self, first: Callable[[int], object], last_words: Callable[[], str]) -> None:
+    def __init__(self, first: Callable[[], object], last_words: Callable[[], str]) -> None:
         self.caught: int | None = None
         self._first = first
         self._last_words = last_words
@@ -39,7 +39,7 @@ class Interrupts:
             del frame
             if self.caught is None:
                 self.caught = signum
-                loop.call_soon_threadsafe(self._first, signum)
+                loop.call_soon_threadsafe(self._first)
                 return
             try:
                 # Not with sys.stderr: the signal may have come in the middle of a write to it, which is not reentrant.

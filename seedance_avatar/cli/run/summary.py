@@ -21,7 +21,7 @@ from .eventlog import EventLog
 from .meter import Histogram, Meter
 from .tally import Tally
 
-__all__ = ["INVOCATION", "Summary", "advice", "command_line", "plain_console", "print_summary", "summary_facts", "tell"]
+__all__ = ["INVOCATION", "Summary", "advice", "command_line", "plain_console", "show_summary"]
 
 INVOCATION: ContextVar[Sequence[str]] = ContextVar("INVOCATION", default=())
 """The arguments of the command that is running."""
@@ -55,12 +55,12 @@ class Summary:
     advice: Sequence[str] = ()
 
 
-def tell(summary: Summary, log: EventLog | None) -> None:
+def show_summary(summary: Summary, log: EventLog | None) -> None:
     """Print ``summary`` on standard error, or write it to ``log`` as an event."""
     if log is not None:
-        log.write("summary", **summary_facts(summary))
+        log.write("summary", **_facts(summary))
     else:
-        print_summary(plain_console(sys.stderr), summary)
+        _print(plain_console(sys.stderr), summary)
 
 
 def plain_console(stream: TextIO) -> Console:
@@ -68,8 +68,7 @@ def plain_console(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def print_summary(console: Console, summary: Summary) -> None:
-    """Print ``summary``; nothing in it is read as markup."""
+def _print(console: Console, summary: Summary) -> None:
     tally, meter = summary.tally, summary.meter
     head = f"{plural(tally.total, 'source')} in {duration(summary.elapsed)}"
     lines = [Text(), Text(f"{safe_text(summary.title)}: ", style="bold").append(head, style="not bold")]
@@ -126,7 +125,7 @@ def _percentiles(histogram: Histogram) -> str:
 
 def _reasons(tally: Tally) -> list[Text]:
     lines: list[Text] = []
-    for reason in tally.top_reasons():
+    for reason in tally.reasons.top(5):
         if not lines:
             lines += [Text(), Text("Reasons", style="bold")]
         lines.append(
@@ -140,8 +139,8 @@ def _reasons(tally: Tally) -> list[Text]:
     return lines
 
 
-def summary_facts(summary: Summary) -> dict[str, Any]:
-    """Return what ``print_summary`` prints as plain values for JSON."""
+def _facts(summary: Summary) -> dict[str, Any]:
+    """Return what the summary shows as plain values for JSON."""
     tally, meter = summary.tally, summary.meter
     return {
         "title": summary.title,
@@ -153,7 +152,7 @@ def summary_facts(summary: Summary) -> dict[str, Any]:
         "requests": meter.requests,
         "throttled": meter.throttled,
         "repeated": meter.repeated,
-        "reasons": [attrs.asdict(reason) for reason in tally.top_reasons(20)],
+        "reasons": [attrs.asdict(reason) for reason in tally.reasons.top(20)],
         "files": [path for path, _ in summary.files],
         "next": list(summary.advice),
     }

@@ -26,7 +26,7 @@ from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.manifest.manifest import ManifestSource
 from seedance_avatar.text import redact_url, safe_text
 
-__all__ = ["OUTCOMES", "Reason", "Tally", "outcome_name", "reason_of"]
+__all__ = ["OUTCOMES", "Reason", "Reasons", "Tally", "outcome_name", "reason_of"]
 
 OUTCOMES: Final = {Active: "active", Failed: "failed", Pending: "pending", InDoubt: "in_doubt", Unsent: "unsent"}
 
@@ -45,6 +45,30 @@ class Reason:
     outcome: str
     count: int = 0
     named: list[str] = attrs.field(factory=list)
+
+
+@attrs.define(eq=False)
+class Reasons:
+    """Counts failures by their reason, in bounded memory."""
+
+    _found: dict[tuple[str, str], Reason] = attrs.field(factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, outcome: str, text: str, label: str) -> None:
+        """Count one ``outcome`` with the reason ``text``, of the source that ``label`` names."""
+        if (outcome, text) not in self._found and len(self._found) >= _KINDS:
+            text = "other reasons"
+        reason = self._found.setdefault((outcome, text), Reason(text, outcome))
+        reason.count += 1
+        if len(reason.named) < _NAMED:
+            reason.named.append(label)
+
+    def top(self, count: int) -> list[Reason]:
+        """Return the most frequent reasons: those of failures first, most frequent first."""
+        failures = {"failed", "refused"}
+        return sorted(self._found.values(), key=lambda it: (it.outcome not in failures, -it.count))[:count]
 
 
 def outcome_name(outcome: Outcome) -> str:
@@ -84,7 +108,7 @@ class Tally:
     unread: int = 0
     refused: AvatarError | None = None
     last_error: str = ""
-    _reasons: dict[tuple[str, str], Reason] = attrs.field(factory=dict)
+    reasons: Reasons = attrs.field(factory=Reasons)
 
     def add(self, outcome: Outcome) -> None:
         """Count ``outcome``."""
@@ -97,17 +121,7 @@ class Tally:
             self.refused = error
         text = safe_text(reason_of(error), 160)
         self.last_error = f"{_brief(outcome.source)}: {text}"
-        found = self._reasons.get((name, text))
-        if found is None:
-            text = text if len(self._reasons) < _KINDS else "other reasons"
-            found = self._reasons.setdefault((name, text), Reason(text, name))
-        found.count += 1
-        if len(found.named) < _NAMED:
-            found.named.append(outcome.source.label)
-
-    def top_reasons(self, count: int = 5) -> list[Reason]:
-        """Return the most frequent reasons: those of failures first, most frequent first."""
-        return sorted(self._reasons.values(), key=lambda reason: (reason.outcome != "failed", -reason.count))[:count]
+        self.reasons.add(name, text, outcome.source.label)
 
     @property
     def total(self) -> int:
