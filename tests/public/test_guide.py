@@ -91,6 +91,7 @@ def run_block(block: Block, folder: Path, url: str) -> str:
         "PYTHONWARNINGS": "error",
         "TOAPIS_API_KEY": "sk-sandbox",
         "TOAPIS_BASE_URL": url,
+        "TOAPIS_WEBHOOK_SECRETS": "whsec-sandbox",
     }
     told = subprocess.run(  # noqa: S603 - our own guide
         words, cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False
@@ -204,7 +205,10 @@ def test_every_message_that_is_explained_exists() -> None:
     texts = texts_of_the_package()
     messages = [
         message
-        for message in re.findall(r"\*\*(.+?)\*\*", read_page("troubleshooting"))
+        for message in (
+            *re.findall(r"\*\*(.+?)\*\*", read_page("troubleshooting")),
+            *re.findall(r"^- \*(.+?)\*:", read_page("journal").partition("## Messages")[2], re.MULTILINE),
+        )
         if message not in OF_NOBODY and not OF_THE_SERVICE.search(message)
     ]
     assert len(messages) > 40
