@@ -90,7 +90,7 @@ class Journal:
     def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
         self.path = path
         self.recovered: int = store.recovered
-        self.claims = Claims()
+        self.claims: Claims = Claims()
         self._readonly = readonly
         self._now = now
         self._writer = writer
