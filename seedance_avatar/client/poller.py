@@ -156,7 +156,7 @@ class Poller:
         payload.misses = 0
         if item.is_terminal:
             if item.is_failed or not payload.teaches:
-                self.schedule.failed(pending)
+                self.schedule.discard(pending)
             else:
                 self.schedule.finished(pending, now, looked_at=looked_at)
             self._end(pending, item, None)

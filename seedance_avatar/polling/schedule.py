@@ -157,7 +157,7 @@ class Schedule:
     """All pending items of a session, and when to poll each. Build it by :meth:`build`.
 
     An item that was popped is out of the schedule until :meth:`still_pending`, :meth:`defer` or :meth:`add` puts it
-    back, or :meth:`finished`, :meth:`failed` or :meth:`discard` ends it. A call costs some microseconds, and some
+    back, or :meth:`finished` or :meth:`discard` ends it. A call costs some microseconds, and some
     milliseconds when a distribution is refitted: at most once a second for each kind once it is settled.
     """
 
@@ -232,16 +232,12 @@ class Schedule:
         self.discard(pending)
         self._observe(pending, pending.last_look, now if looked_at is None else looked_at, now, done=True)
 
-    def failed(self, pending: PendingItem) -> None:
-        """Remove ``pending``: it failed, which says nothing about the time to become active."""
-        self.discard(pending)
-
     def defer(self, pending: PendingItem, until: float) -> None:
         """Put ``pending`` back, due at ``until`` or once at its deadline: the poll could not be made."""
         self._put(pending, until, pending.taken_at)
 
     def discard(self, pending: PendingItem) -> None:
-        """Remove ``pending``, whether it is in the schedule or not."""
+        """Remove ``pending``, in the schedule or not, and learn nothing: it failed, or nobody waits for it any more."""
         if not math.isnan(pending.due):
             pending.due = NOT_SCHEDULED
             self._live -= 1

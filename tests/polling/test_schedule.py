@@ -260,7 +260,7 @@ def test_failures_teach_nothing() -> None:
     for _ in range(100):
         pending = PendingItem("image", 0.0)
         schedule.add(pending, 0.0)
-        schedule.failed(pending)
+        schedule.discard(pending)
     assert len(schedule) == 0
     assert schedule.snapshot() == {}
 
