@@ -12,15 +12,15 @@ from .accounts import no_money, unauthorized
 from .clock import Clock
 from .dialect import Vintage
 from .faults import Fault, FaultKind
-from .replies import Reply, hung_up, refusal, refusal_in_envelope
+from .replies import Reply, no_answer, refusal, refusal_in_envelope
 
-__all__ = ["spoil"]
+__all__ = ["faulty_reply"]
 
 _ABSURD: Final = ("86400", "-1", "NaN", "1e999", "soon", "9" * 400)
 _PAGE: Final = "<html><head><title>{0} {1}</title></head><body><center><h1>{0} {1}</h1></center><hr></body></html>"
 
 
-def spoil(rule: Fault, right: Reply | None, rng: random.Random, clock: Clock, vintage: Vintage) -> Reply:
+def faulty_reply(rule: Fault, right: Reply | None, rng: random.Random, clock: Clock, vintage: Vintage) -> Reply:
     """Return the answer to a request that gets the fault ``rule``.
 
     :param right: the right answer, or None when the request was not applied.
@@ -71,9 +71,9 @@ _SHAPES: Final[dict[FaultKind, _Shape]] = {
     "server_error": _page,
     "unavailable": _page,
     "limiter_down": lambda *_: refusal(503, "the rate limiter cannot be reached", code="rate_limit_unavailable"),
-    "dropped": lambda *_: hung_up(),
-    "lost_answer": lambda *_: hung_up(),
-    "reset": lambda *_: hung_up("reset"),
+    "dropped": lambda *_: no_answer(),
+    "lost_answer": lambda *_: no_answer(),
+    "reset": lambda *_: no_answer("reset"),
     "empty": lambda *_: Reply(200, b""),
     "not_json": lambda *_: Reply(200, b"upstream says hello\n", content_type="text/plain"),
     "refused": lambda *_: refusal_in_envelope(200, "the system is busy (request id: {id})"),

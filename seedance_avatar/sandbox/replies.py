@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from aiohttp import web
 
-__all__ = ["Refused", "Reply", "as_json", "hung_up", "refusal", "refusal_in_envelope"]
+__all__ = ["Refused", "Reply", "as_json", "no_answer", "refusal", "refusal_in_envelope"]
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -84,7 +84,7 @@ class Refused(Exception):  # noqa: N818 - the name says what happened, and the s
         self.reply = reply
 
 
-def hung_up(end: Literal["close", "reset"] = "close") -> Reply:
+def no_answer(end: Literal["close", "reset"] = "close") -> Reply:
     """Return a reply that ends the connection without an answer."""
     reply = Reply(0, b"")
     reply.end = end

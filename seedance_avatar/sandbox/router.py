@@ -15,14 +15,14 @@ from .accounts import Account, Accounts, unauthorized
 from .assets import Assets
 from .clock import Clock
 from .dialect import Vintage
-from .fault_replies import spoil
+from .fault_replies import faulty_reply
 from .faults import Fault, Faults
 from .files import Files
 from .ledger import Lane, Ledger
 from .records import Download
-from .replies import Refused, Reply, as_json, hung_up, refusal
+from .replies import Refused, Reply, as_json, no_answer, refusal
 
-__all__ = ["Front"]
+__all__ = ["Router"]
 
 PREFIX: Final = "/v1/videos/doubao-seedance-2-0/private-avatar"
 _ASSET: Final = f"{PREFIX}/assets/"
@@ -62,7 +62,7 @@ def _route(method: str, path: str) -> tuple[str, str]:
 
 
 @attrs.define(eq=False, kw_only=True)
-class Front:
+class Router:
     """Answers every request, to the API and to the files host.
 
     :ivar latency: seconds that every answer of the API takes.
@@ -114,7 +114,7 @@ class Front:
             reply = await answering
         except ConnectionError:
             # The client closed the connection during its request: nothing was done, and there is nobody to answer.
-            reply = hung_up()
+            reply = no_answer()
         finally:
             ledger.in_flight -= 1
         ledger.counts[method, kind, reply.status] += 1
@@ -173,7 +173,7 @@ class Front:
         if rule.kind == "slow":
             await self.clock.sleep(rule.delay)
         right = await do() if self.faults.applies(rule) else None
-        return spoil(rule, right, self.faults.rng, self.clock, self.vintage)
+        return faulty_reply(rule, right, self.faults.rng, self.clock, self.vintage)
 
     async def _file(self, request: web.BaseRequest) -> Reply:
         asked = request.headers

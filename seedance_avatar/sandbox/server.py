@@ -20,7 +20,7 @@ from .files import Files
 from .ids import Ids, IdStyle
 from .ledger import Ledger
 from .limits import RateLimits
-from .router import Front
+from .router import Router
 from .uploads import Uploads
 from .videos import Videos
 from .webhooks import Webhooks
@@ -149,7 +149,7 @@ class Sandbox:
             time_scale=time_scale,
         )
         generations.accepted = self._webhooks.schedule
-        self._front = Front(
+        self._router = Router(
             clock=self._clock,
             accounts=self._accounts,
             ledger=self.ledger,
@@ -185,8 +185,8 @@ class Sandbox:
             message = "this sandbox is running already"
             raise RuntimeError(message)
         try:
-            self._port = await self._listen(self._front.answer, self._port)
-            self._files_port = await self._listen(self._front.answer_file, self._files_port)
+            self._port = await self._listen(self._router.answer, self._port)
+            self._files_port = await self._listen(self._router.answer_file, self._files_port)
         except BaseException:
             await self._stop_listening()
             raise
@@ -234,20 +234,20 @@ class Sandbox:
     @property
     def faults(self) -> Faults:
         """The fault rules; add rules to it, or remove them."""
-        return self._front.faults
+        return self._router.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self._front.faults = faults
+        self._router.faults = faults
 
     @property
     def latency(self) -> float:
         """Seconds that every answer takes."""
-        return self._front.latency
+        return self._router.latency
 
     @latency.setter
     def latency(self, seconds: float) -> None:
-        self._front.latency = seconds
+        self._router.latency = seconds
 
     def fail(self, source_url: str, *, reason: str | None = None, after: float | None = None) -> None:
         """Make ``source_url`` fail with ``reason``, ``after`` seconds (times ``time_scale``) from its acceptance."""
