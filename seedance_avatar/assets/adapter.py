@@ -52,7 +52,7 @@ def group_id_of(group: object) -> str:
 
 @attrs.define(eq=False, repr=False)
 class AssetAdapter:
-    """How sources become assets: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them."""
+    """How sources become assets: what a :class:`~seedance_avatar.ingest.pipeline.Pipeline` needs to know of them."""
 
     group: AssetGroup | str | GroupOf
     allow_private: bool = False

@@ -92,7 +92,7 @@ class Transport:
 
     Built anywhere; bound to the running loop and this process by :meth:`open`.
 
-    :ivar base_url: scheme, host and prefix as :func:`~seedance_avatar.wire.normalize_base` returns them.
+    :ivar base_url: scheme, host and prefix as :func:`~seedance_avatar.client.endpoint.normalize_base` returns them.
     :ivar key: the key, or a callable (sync or async) that is asked for it before every request.
     :ivar timeouts: seconds; ``connect`` for a connection (its address, TCP and TLS), ``request`` for all of it.
     :ivar http: a borrowed session, never closed here. Its connector, proxy, TLS and traces are used; its

@@ -15,7 +15,7 @@ __all__ = [
 
 
 class Run(Protocol):
-    """What stands behind a stream: one :class:`~seedance_avatar.pipeline.Pipeline`, or several as one."""
+    """What stands behind a stream: one :class:`~seedance_avatar.ingest.pipeline.Pipeline`, or several as one."""
 
     @property
     def accounts(self) -> OutcomeQueue:

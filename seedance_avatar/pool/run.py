@@ -54,7 +54,7 @@ class _Feed:
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class PooledRun:
-    """The run behind the stream of a pool; see :class:`~seedance_avatar.ingest.Run`.
+    """The run behind the stream of a pool; see :class:`~seedance_avatar.ingest.run.Run`.
 
     :ivar group_of: the name of the group that a source goes to.
     :ivar release: gives the journals back.

@@ -39,7 +39,7 @@ def failure_of(task: VideoTask) -> GenerationFailed | None:
 
 @attrs.define(eq=False, repr=False)
 class VideoAdapter:
-    """How requests become videos: what a :class:`~seedance_avatar.pipeline.Pipeline` needs to know of them.
+    """How requests become videos: what a :class:`~seedance_avatar.ingest.pipeline.Pipeline` needs to know of them.
 
     :ivar models: the limits of each model; see :mod:`seedance_avatar.videos.model_table`.
     :ivar looks: see :class:`~seedance_avatar.videos.exactly_once.ExactlyOnce`.

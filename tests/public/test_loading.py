@@ -6,6 +6,8 @@ import ast
 import inspect
 import json
 import pickle
+import pkgutil
+import re
 import subprocess
 import sys
 import typing
@@ -93,6 +95,21 @@ def test_type_checkers_and_the_table_are_given_the_same_names() -> None:
         module = import_module(f"seedance_avatar.{home}")
         assert getattr(seedance_avatar, name) is getattr(module, name)
         assert name in module.__all__
+
+
+def test_what_docstrings_refer_to_exists() -> None:
+    named = re.compile(r":(?:func|class|mod|meth|data|attr):`~?(seedance_avatar\.[\w.]+)`")
+    for path in sorted((_ROOT / "seedance_avatar").rglob("*.py")):
+        for name in named.findall(path.read_text(encoding="utf-8")):
+            assert _resolves(name), f"{path.relative_to(_ROOT)} refers to {name}"
+
+
+def _resolves(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
 
 
 def test_a_star_brings_every_name() -> None:

@@ -49,7 +49,7 @@ class _Item:
 
 @attrs.define(eq=False, kw_only=True)
 class ClusterRun:
-    """The run behind the stream; see :class:`seedance_avatar.ingest.Run`.
+    """The run behind the stream; see :class:`seedance_avatar.ingest.run.Run`.
 
     :ivar order: makes the order of a shard of its number and its items.
     :ivar name: unique; the queue, the events, the semaphore and the tasks of the run are named after it.
