@@ -1,168 +1,186 @@
-"""From the caller's sources to jobs: taken as there is room, judged, recognised, and handed on."""
+"""Decides what becomes of each source that a run takes: refused, joined to another, sent, followed, or known already.
+
+It decides and returns; the run does it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Hashable, Sequence
+from typing import Any, Final, TypeAlias
 
-import anyio
 import attrs
 
 from seedance_avatar.errors import AvatarError, JournalError
 from seedance_avatar.outcomes import AnyOutcome, Failed, InDoubt, Unsent
 
-from .classify import outcome_of_record
+from .adapter import Adapter
+from .classify import NotAccepted, outcome_of_error, outcome_of_record
 from .job import Job
-from .sources import SourceReader
+from .recorder import Recorder
 
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
-    from .recorder import Recorder
-
-__all__ = ["Admission"]
+__all__ = ["Admission", "Decision", "Follow", "Joined", "Known", "Refused", "Send", "room", "worth_reading"]
 
 _UNDELIVERED: Final = 1_024
 """Outcomes that may wait for the consumer before no more sources are taken."""
 
-_AHEAD: Final = 2
-"""Sources read ahead, for each submission that may be on the wire."""
+
+def room(*, undelivered: int, in_hand: int, max_pending: int, queued: int, ahead: int) -> int:
+    """Return how many sources to take now; none, where it is not positive.
+
+    :param undelivered: outcomes that wait for the consumer.
+    :param in_hand: sources taken whose outcomes were not delivered yet; ``max_pending`` bounds them.
+    :param queued: sources that were taken and wait to be sent; ``ahead`` bounds them.
+    """
+    return 0 if undelivered >= min(_UNDELIVERED, max_pending) else min(max_pending - in_hand, ahead - queued)
+
+
+def worth_reading(found: int, *, queued: int, ahead: int) -> bool:
+    """Return whether to take the ``found`` sources there is :func:`room` for now, or to wait until there is for more.
+
+    A batch costs the reading, and a journal, hardly more than a single source. So wait until half of what may be read
+    ahead is gone, or nothing else is left to do.
+    """
+    return queued <= ahead // 2 and (found >= ahead // 2 or (found > 0 and queued == 0))
+
+
+@attrs.frozen
+class Refused:
+    """It ends here, before anything was sent.
+
+    :ivar halts: True when the next source would meet the same.
+    """
+
+    job: Job
+    end: NotAccepted
+    error: AvatarError
+    halts: bool = False
+
+
+@attrs.frozen
+class Joined:
+    """Its source shares the submission, and the outcome, of an earlier job, which has it now."""
+
+    job: Job
+
+
+@attrs.frozen
+class Send:
+    """It is to be submitted."""
+
+    job: Job
+
+
+@attrs.frozen
+class Follow:
+    """An earlier run submitted it: it is to be polled.
+
+    :ivar accepted_at: when it was accepted, in seconds since the epoch, or None.
+    """
+
+    job: Job
+    accepted_at: float | None
+
+
+@attrs.frozen
+class Known:
+    """The journal holds what it came to."""
+
+    job: Job
+    outcome: AnyOutcome
+
+
+Decision: TypeAlias = Refused | Joined | Send | Follow | Known
 
 
 @attrs.define(eq=False, repr=False)
 class Admission:
-    """The reading half of a pipeline. From the moment a source is taken, it has its outcome whatever happens.
+    """The deciding half of a pipeline.
 
-    :ivar done: True when nothing more will be taken.
+    There is no decision about a job whose item another one in this process deals with: it waits for that one, and the
+    journal's claims tell it how that ended.
     """
 
-    pipeline: Pipeline
-    reader: SourceReader[Any]
-    max_pending: int
-    done: bool = False
+    adapter: Adapter[Any, Any]
+    recorder: Recorder | None
     _first: dict[Hashable, Job] = attrs.field(factory=dict)
-    _scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    _undecided: dict[Job, None] = attrs.field(factory=dict)
+    _decided: list[Decision] = attrs.field(factory=list)
 
-    def stop(self) -> None:
-        """Take nothing more, not even what is being waited for."""
-        self._scope.cancel()
+    async def admit(self, jobs: Sequence[Job]) -> None:
+        """Decide about ``jobs``, which are new; :meth:`take` returns the decisions, also when this raises.
+
+        :raises Exception: what the caller's own function for the group raised.
+        """
+        self._undecided = dict.fromkeys(jobs)
+        admitted: list[Job] = []
+        for job in jobs:
+            try:
+                job.target_id = await self.adapter.prepare(job.source)
+            except AvatarError as error:
+                end, halts = outcome_of_error(error)
+                # In doubt can only be what it would have been put under (a group): nothing of the source exists.
+                halts = halts or end is InDoubt
+                self._decide(job, Refused(job, Failed if end is Failed else Unsent, error, halts))
+                if halts:
+                    break
+            else:
+                if self._joins(job):
+                    self._decide(job, Joined(job))
+                else:
+                    admitted.append(job)
+        if self.recorder is not None:
+            await self._recognise(admitted, self.recorder)
+        else:
+            for job in admitted:
+                self._decide(job, Send(job))
+
+    def take(self) -> tuple[list[Decision], list[Job]]:
+        """Return the decisions of the last :meth:`admit`, and the jobs of which it was kept from deciding."""
+        decided, self._decided = self._decided, []
+        undecided, self._undecided = list(self._undecided), {}
+        return decided, undecided
 
     def forget(self, job: Job, outcome: AnyOutcome) -> None:
         """Let the next source like this one be a job of its own, and tell who waits for it in the journal its end."""
         if job.identity is not None and self._first.get(job.identity) is job:
             del self._first[job.identity]
-        if self.pipeline.recorder is not None:
-            self.pipeline.recorder.done(job, outcome)
+        if self.recorder is not None:
+            self.recorder.done(job, outcome)
 
-    async def feed(self) -> None:
-        """Take sources as there is room for them, until there are no more or :meth:`stop` is called."""
-        pipeline = self.pipeline
-        with self._scope:
-            while not self._scope.cancel_called:
-                if (room := self._room()) <= 0:
-                    await pipeline.movement()
-                    continue
-                sources = await self.reader.take(room)
-                if not sources:
-                    break
-                pipeline.accounts.taken += len(sources)
-                jobs = await self._admit_all(sources)
-                if pipeline.recorder is not None and jobs:
-                    jobs = await self._recognise(jobs, pipeline.recorder)
-                pipeline.enlist(jobs)
-        self.done = True
+    def _decide(self, job: Job, decision: Decision) -> None:
+        del self._undecided[job]
+        self._decided.append(decision)
 
-    @property
-    def hungry(self) -> bool:
-        """Whether it is worth the trouble to take more: nothing is left, or half of what may be read ahead is gone.
-
-        A batch costs the reading, and a journal, hardly more than a single source.
-        """
-        queued, half = self.pipeline.queued, _AHEAD * self.pipeline.max_submitting // 2
-        if self.done or queued > half:
+    def _joins(self, job: Job) -> bool:
+        identity = self.adapter.identity(job.source, job.target_id)
+        if identity is None:
             return False
-        room = self._room()
-        return room >= half or (room > 0 and queued == 0)
+        first = self._first.setdefault(identity, job)
+        if first is job:
+            job.identity = identity
+            return False
+        if first.sharing is None:
+            first.sharing = []
+        first.sharing.append(job.source)
+        return True
 
-    def _room(self) -> int:
-        accounts = self.pipeline.accounts
-        if accounts.undelivered >= min(_UNDELIVERED, self.max_pending):
-            return 0
-        ahead = _AHEAD * self.pipeline.max_submitting - self.pipeline.queued
-        in_hand = accounts.taken - accounts.settled + accounts.undelivered
-        return min(self.max_pending - in_hand, ahead)
-
-    async def _admit_all(self, sources: list[Any]) -> list[Job]:
-        jobs: list[Job] = []
-        for at, source in enumerate(sources):
-            try:
-                job = await self._admit(source)
-            except BaseException:
-                # Stopped, or the caller's group function broke: what was taken has its outcome all the same.
-                self._release(jobs)
-                for rest in sources[at:]:
-                    self._refuse(rest, self.pipeline.stopped(), Unsent)
-                raise
-            if job is not None:
-                jobs.append(job)
-        return jobs
-
-    def _release(self, jobs: list[Job]) -> None:
+    async def _recognise(self, jobs: Sequence[Job], recorder: Recorder) -> None:
+        claimed = recorder.claim(jobs)
         for job in jobs:
-            self.pipeline.settle(job, Unsent, self.pipeline.stopped())
-
-    def _refuse(self, source: Any, error: AvatarError, end: type[Failed[Any, Any] | Unsent[Any, Any]]) -> None:  # noqa: ANN401 - whatever the caller's iterable held
-        error = error.concerning(self.pipeline.adapter.label(source))
-        self.pipeline.book(end(source=source, error=error), None)
-
-    async def _admit(self, source: Any) -> Job | None:  # noqa: ANN401 - as above
-        """Return the job that ``source`` begins; None where it is refused here or joins one that is under way."""
-        pipeline = self.pipeline
+            if job.holder is not None:
+                del self._undecided[job]
+        if not claimed:
+            return
         try:
-            target_id = await pipeline.adapter.prepare(source)
-        except AvatarError as error:
-            end, halts = pipeline.fate(error)
-            # In doubt can only be what it would have been put under (a group): nothing of the source exists.
-            self._refuse(source, error, Failed if end is Failed else Unsent)
-            if halts or end is InDoubt:
-                pipeline.halt(error)
-            return None
-        identity = pipeline.adapter.identity(source, target_id)
-        first = None if identity is None else self._first.get(identity)
-        if first is not None:
-            if first.twins is None:
-                first.twins = []
-            first.twins.append(source)
-            return None
-        job = Job(pipeline, source, target_id, identity, pipeline.client.clock())
-        pipeline.alive[job] = None
-        if identity is not None:
-            self._first[identity] = job
-        return job
-
-    async def _recognise(self, jobs: list[Job], recorder: Recorder) -> list[Job]:
-        """Settle or follow what the journal knows already, and return the jobs that are to be sent."""
-        pipeline = self.pipeline
-        # What joins another's job is out of our hands from here on: its owner's end is its own, or hands it on.
-        jobs, entries = recorder.unowned(jobs)
-        try:
-            plans = await recorder.recognise(jobs, entries)
+            plans = await recorder.recognise(claimed)
         except JournalError as error:
-            pipeline.halt(error)
-            self._release(jobs)
-            return []
-        except BaseException:
-            self._release(jobs)
-            raise
-        to_send: list[Job] = []
+            for job, _ in claimed:
+                self._decide(job, Refused(job, Unsent, error, halts=True))
+            return
         for job, plan, record in plans:
-            match plan:
-                case "send":
-                    to_send.append(job)
-                case "follow":
-                    pipeline.resume(job, record)
-                case "known":
-                    assert record is not None  # noqa: S101 - what is known is known by its record
-                    pipeline.settle_as(
-                        job, outcome_of_record(record, job.source, pipeline.adapter, unfinished=pipeline.stopped())
-                    )
-        return to_send
+            if plan == "follow":
+                self._decide(job, Follow(job, None if record is None else record.accepted_at))
+            elif plan == "known" and record is not None:
+                self._decide(job, Known(job, outcome_of_record(record, job.source, self.adapter)))
+            else:
+                self._decide(job, Send(job))

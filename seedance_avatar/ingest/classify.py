@@ -72,7 +72,7 @@ def outcome_of_record(
     source: Any,  # noqa: ANN401 - whatever the adapter deals in
     adapter: Adapter[Any, Any],
     *,
-    unfinished: AvatarError,
+    unfinished: AvatarError | None = None,
 ) -> AnyOutcome:
     """Return what a journal's ``record`` of ``source`` means as an outcome, with nothing more sent or asked.
 
@@ -93,7 +93,8 @@ def outcome_of_record(
             error = adapter.failure(item) or record.error()
             return Failed(source=source, asset=item, error=error.concerning(label))
         case _:
-            return Pending(source=source, asset=item, error=concerning_pending(unfinished, label, item_id))
+            error = unfinished or AvatarError("the ingest ended before it was looked at again")
+            return Pending(source=source, asset=item, error=concerning_pending(error, label, item_id))
 
 
 def concerning_pending(error: AvatarError, label: str, item_id: str) -> AvatarError:

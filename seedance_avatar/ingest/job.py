@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -14,14 +14,31 @@ from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
+from .adapter import Adapter
 from .classify import concerning_pending
 
 if TYPE_CHECKING:
     from seedance_avatar.journal.claims import Claimant
 
-    from .pipeline import Pipeline
-
 __all__ = ["Job"]
+
+
+class JobRun(Protocol):
+    """What a job asks of the run that it belongs to."""
+
+    adapter: Adapter[Any, Any]
+
+    async def before_send(self, job: Job) -> None:
+        """Commit the intent to send it."""
+
+    async def not_applied(self, job: Job) -> None:
+        """Take the intent back: nothing came of it."""
+
+    def polled(self, job: Job, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the adapter's item
+        """Take the end of its polling: ``item`` where it is terminal, else why the polling stopped."""
+
+    def inherit(self, job: Job, holder: Claimant, outcome: AnyOutcome) -> None:
+        """Go on with it: ``holder``, for whom it waited, came to ``outcome``."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -31,18 +48,19 @@ class Job:
     It is its own passage (it notes when it is on the wire) and its own question to the polling hub.
 
     :ivar target_id: what it is submitted under; see :meth:`Adapter.prepare`.
-    :ivar mark: its fingerprint in the journal, empty without one.
+    :ivar fingerprint: its fingerprint in the journal, empty without one.
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
     :ivar item_id: the service's id, empty until it is accepted.
-    :ivar owner: who else in this process submits or follows the same item of the journal; this job waits for it.
+    :ivar sharing: other sources that share it, or None.
+    :ivar holder: who else in this process submits or follows the same item of the journal; this job waits for it.
     """
 
-    pipeline: Pipeline
+    run: JobRun
     source: Any
-    target_id: str
-    identity: Hashable
     taken_at: float
+    target_id: str = ""
+    identity: Hashable = None
     fingerprint: bytes = b""
     resend: bool = False
     on_wire: bool = False
@@ -52,32 +70,30 @@ class Job:
     status: str = ""
     accepted_at: float = 0.0
     pending: PendingItem | None = None
-    twins: list[Any] | None = None
-    owner: Claimant | None = None
+    sharing: list[Any] | None = None
+    holder: Claimant | None = None
 
     # Its passage
 
     async def before_send(self) -> None:
         """Commit the intent, then note that it is on the wire."""
-        if self.pipeline.recorder is not None:
-            await self.pipeline.recorder.before_send(self)
+        await self.run.before_send(self)
         self.on_wire = True
 
     async def not_applied(self) -> None:
         """Note that it is not on the wire any more, and that nothing came of it."""
         self.on_wire = False
-        if self.pipeline.recorder is not None:
-            await self.pipeline.recorder.not_applied(self)
+        await self.run.not_applied(self)
 
     # Its question
 
     def question(self) -> Request:
         """Return the status request."""
-        return self.pipeline.adapter.question(self.item_id)
+        return self.run.adapter.question(self.item_id)
 
     def read(self, answer: Response) -> Any:  # noqa: ANN401 - the adapter's item
         """Read the answer to it."""
-        return self.pipeline.adapter.read(answer, self.source, self.item_id)
+        return self.run.adapter.read(answer, self.source, self.item_id)
 
     def saw(self, item: Any) -> None:  # noqa: ANN401 - the adapter's item
         """Take note of a status that is not the end."""
@@ -86,7 +102,7 @@ class Job:
     def ended(self, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the adapter's item
         """Hand the end to the pipeline."""
         self.pending = None
-        self.pipeline.polled(self, item, error)
+        self.run.polled(self, item, error)
 
     # Its claim in a journal
 
@@ -95,14 +111,14 @@ class Job:
 
     def holder_done(self, holder: Claimant, outcome: AnyOutcome) -> None:
         """Hand what became of ``holder`` to the pipeline."""
-        self.owner = None
-        self.pipeline.inherit(self, holder, outcome)
+        self.holder = None
+        self.run.inherit(self, holder, outcome)
 
     # Its outcome
 
     def outcome(self, end: type[AnyOutcome], error: AvatarError | None, item: Any) -> AnyOutcome:  # noqa: ANN401 - the adapter's item, or None
         """Return the ``end`` it came to, for its own source."""
-        adapter = self.pipeline.adapter
+        adapter = self.run.adapter
         facts: dict[str, Any] = {"source": self.source}
         if end in {Active, Failed, Pending} and (item is not None or self.item_id):
             if item is None:

@@ -45,6 +45,11 @@ class OutcomeQueue:
         """How many sources have their outcome."""
         return self.active + self.failed + self.pending + self.in_doubt + self.unsent
 
+    @property
+    def in_hand(self) -> int:
+        """How many sources were taken whose outcomes the consumer has not taken yet."""
+        return self.taken - self.settled + self.undelivered
+
     def settle(self, outcome: AnyOutcome) -> None:
         """Book ``outcome`` and wake who waits for one."""
         match outcome:
@@ -75,12 +80,12 @@ class OutcomeQueue:
             self.omitted += 1
         return outcome
 
-    def stir(self) -> None:
-        """Wake who waits for news: an outcome, or the end."""
+    def wake(self) -> None:
+        """Wake who waits for news: there may be an outcome, or the end."""
         self._news.set()
 
     async def news(self) -> None:
-        """Wait until something was settled or stirred since the last time nothing waited."""
+        """Wait for the next outcome, or :meth:`wake`."""
         self._news.clear()
         await self._news.wait()
 

@@ -1,12 +1,11 @@
-"""What a pipeline writes into its journal, and what it makes of what it finds there."""
+"""Records the progress of a pipeline in a journal, and decides what the journal's records mean for it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from itertools import compress
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
     from seedance_avatar.journal.records import Entry, Record
 
-__all__ = ["Recorder"]
+__all__ = ["JournalRecorder", "Plan", "Recorder", "plan_for"]
 
 Plan: TypeAlias = Literal["send", "follow", "known"]
 
@@ -52,12 +51,56 @@ def plan_for(record: Record | None, *, resend: bool, retry_refused: bool) -> Pla
             return "known"
 
 
+class Recorder(Protocol):
+    """What a pipeline writes its progress to, where it writes any: a journal, or the coordinator of a cluster."""
+
+    @property
+    def resends(self) -> bool:
+        """Whether what an earlier attempt left in doubt is sent again."""
+
+    def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
+        """Return the jobs whose items nobody else deals with; each of the others has a ``holder`` then, and waits."""
+
+    def owns(self, job: Job) -> bool:
+        """Return whether nobody else deals with the item of ``job``; else it has a ``holder`` then, and waits."""
+
+    async def recognise(self, claimed: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Plan, Record | None]]:
+        """Return for each of what :meth:`claim` returned what is to be done with it."""
+
+    def before_send(self, job: Job) -> Awaitable[None]:
+        """Record that it is about to leave: nothing is sent before this returns, nor when it raises."""
+
+    def not_applied(self, job: Job) -> Awaitable[None]:
+        """Record that nothing came of it."""
+
+    def accepted(self, job: Job) -> Awaitable[None]:
+        """Record its id."""
+
+    def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> Awaitable[None]:
+        """Record how a submission ended that has no id."""
+
+    def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
+        """Record that nobody waits for its answer any more; :meth:`aclose` waits until that is done."""
+
+    def ended(self, job: Job, failure: AvatarError | None) -> None:
+        """Note the end of what was accepted: success, or ``failure``."""
+
+    def done(self, job: Job, outcome: AnyOutcome) -> None:
+        """Let go of the item of ``job``: who waits for it is told ``outcome``."""
+
+    def begin(self) -> None:
+        """Begin, with the run."""
+
+    async def aclose(self) -> None:
+        """Wait until all is recorded, and give back what it uses."""
+
+
 @attrs.define(eq=False, repr=False, kw_only=True)
-class Recorder:
-    """One pipeline's pen. Without a journal a pipeline has none.
+class JournalRecorder:
+    """Writes the progress of one pipeline to a journal.
 
     :ivar release: gives the journal back.
-    :ivar stats: tells the session's figures, of which a sample a second is kept for the report.
+    :ivar stats: returns the session's figures, of which a sample a second is kept for the report.
     :ivar on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it at the risk of a duplicate.
     :ivar retry_refused: send again what an earlier run was refused; what failed after acceptance stays failed.
     """
@@ -73,47 +116,44 @@ class Recorder:
     _timer: asyncio.TimerHandle | None = None
     _given_up: list[Awaitable[None]] = attrs.field(factory=list)
 
-    async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
-        """Return for each job what is to be done with it; those that are new are planned from here on."""
-        found = await self.journal.claim(entries)
-        return list(self._plans(jobs, found))
-
     @property
     def resends(self) -> bool:
         """Whether what an earlier attempt left in doubt is sent again."""
         return self.on_in_doubt == "resend" or self.adapter.idempotent
 
-    def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
-        """Return the jobs that nobody else who shares the journal deals with, and their entries.
-
-        The others join who does.
-        """
-        entries = [self.adapter.entry(self.journal, job.source, job.target_id) for job in jobs]
-        for job, entry in zip(jobs, entries, strict=True):
+    def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
+        """Return the jobs whose items nobody else deals with, and their entries; the others wait for who does."""
+        claimed: list[tuple[Job, Entry | None]] = []
+        for job in jobs:
+            entry = self.adapter.entry(self.journal, job.source, job.target_id)
             job.fingerprint = entry.fingerprint
-        owned = [self.owns(job) for job in jobs]
-        return list(compress(jobs, owned)), list(compress(entries, owned))
+            if self.owns(job):
+                claimed.append((job, entry))
+        return claimed
 
     def owns(self, job: Job) -> bool:
-        """Return whether nobody else who shares the journal deals with the same item; else ``job`` joins them."""
-        job.owner = self.journal.claims.take(job.fingerprint, job)
-        return job.owner is None
+        """Return whether nobody else deals with the item of ``job``; else it waits for its ``holder``."""
+        job.holder = self.journal.claims.take(job.fingerprint, job)
+        return job.holder is None
+
+    async def recognise(self, claimed: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Plan, Record | None]]:
+        """Return for each job what is to be done with it; those that are new are planned from here on."""
+        found = await self.journal.claim([entry for _, entry in claimed])
+        return [self._planned(job, record) for (job, _), record in zip(claimed, found, strict=True)]
+
+    def _planned(self, job: Job, record: Record | None) -> tuple[Job, Plan, Record | None]:
+        # What this very run was refused is not tried again by it: one upload, an outcome for each.
+        earlier = record is not None and (record.ended_at or 0.0) < self._began
+        plan = plan_for(record, resend=self.resends, retry_refused=self.retry_refused and earlier)
+        if record is not None:
+            job.resend = plan == "send" and record.state == "in_doubt"
+            job.target_id = record.business_id or job.target_id
+            job.item_id = record.remote_id or ""
+        return job, plan, record
 
     def done(self, job: Job, outcome: AnyOutcome) -> None:
-        """Let go of the item of ``job``, which came to ``outcome``, for those who wait for it."""
+        """Let go of the item of ``job``: who waits for it is told ``outcome``."""
         self.journal.claims.release(job.fingerprint, job, outcome)
-
-    def _plans(self, jobs: list[Job], found: list[Record | None]) -> Iterator[tuple[Job, Plan, Record | None]]:
-        for job, record in zip(jobs, found, strict=True):
-            # What this very run was refused is not tried again by it: one upload, an outcome for each.
-            earlier = record is not None and (record.ended_at or 0.0) < self._began
-            plan = plan_for(record, resend=self.resends, retry_refused=self.retry_refused and earlier)
-            job.resend = plan == "send" and record is not None and record.state == "in_doubt"
-            if record is not None and record.business_id is not None:
-                job.target_id = record.business_id
-            if record is not None and record.remote_id is not None:
-                job.item_id = record.remote_id
-            yield job, plan, record
 
     def before_send(self, job: Job) -> Awaitable[None]:
         """Commit the intent to send."""
@@ -134,7 +174,7 @@ class Recorder:
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
         """Record that nobody waits for its answer any more; :meth:`aclose` waits until that is on disk."""
-        if job.fingerprint and job.owner is None:
+        if job.fingerprint and job.holder is None:
             self._given_up.append(self.journal.abandoned(job.fingerprint, error))
 
     def ended(self, job: Job, failure: AvatarError | None) -> None:

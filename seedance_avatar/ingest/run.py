@@ -1,48 +1,190 @@
-"""What every run has."""
+"""What every run over sources has: its outcomes, a way to stop, and an end at which every source has an outcome."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import abc
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
 
-from seedance_avatar.errors import AvatarError
-from seedance_avatar.outcomes import IngestReport, IngestStats
+import anyio
+import attrs
+
+from seedance_avatar.client.tasks import wait_through_cancel
+from seedance_avatar.errors import AvatarError, SessionStateError
+from seedance_avatar.outcomes import AnyOutcome, Failed, IngestReport, IngestStats
+from seedance_avatar.text import safe_redacted, safe_text
 
 from .outcome_queue import OutcomeQueue
+from .sources import SourceReader
 
-__all__ = [
-    "Run",
-]
+__all__ = ["Run"]
+
+_log = logging.getLogger("seedance_avatar")
 
 
-class Run(Protocol):
-    """What stands behind a stream: one :class:`~seedance_avatar.ingest.pipeline.Pipeline`, or several as one."""
+@attrs.define(eq=False, repr=False, kw_only=True)
+class Run(abc.ABC):
+    """A run behind a stream. A subclass says how it works, halts and settles what is left at the end.
 
-    @property
-    def accounts(self) -> OutcomeQueue:
-        """What ended how, and what waits for the consumer."""
+    :ivar reader: the sources.
+    :ivar clock: seconds, for ``elapsed``.
+    :ivar drain: seconds that closing the sources and the journal may take at the end.
+    :ivar stop_on_failure: take and send nothing more after the first ``Failed``.
+    :ivar crash: what ended it before its time and is raised to the consumer after the last outcome: the source
+        iterator's own exception, or a failure of ours.
+    :ivar ended: True when there will be no more outcomes.
+    :ivar halted: why it takes no more sources and sends nothing more, or None while it does.
+    :ivar left: why it follows nothing any more, or None while it does.
+    :ivar all_read: True once the sources were read to their end.
+    :ivar task: the task in which :meth:`run` runs.
+    """
 
-    @property
-    def ended(self) -> bool:
-        """True when there will be no more outcomes."""
+    reader: SourceReader[Any]
+    clock: Callable[[], float]
+    drain: float
+    stop_on_failure: bool = False
+    accounts: OutcomeQueue = attrs.field(factory=OutcomeQueue)
+    crash: BaseException | None = None
+    ended: bool = False
+    halted: AvatarError | None = None
+    left: AvatarError | None = None
+    all_read: bool = False
+    task: asyncio.Task[Any] | None = None
+    _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _started_at: float = 0.0
+    _ended_at: float | None = None
 
-    @property
-    def crash(self) -> BaseException | None:
-        """What ended it before its time, or None."""
+    # What a subclass says
 
-    def halt(self, error: AvatarError) -> None:
-        """Take no more sources and send nothing more; follow what was accepted."""
+    @abc.abstractmethod
+    async def _work(self) -> None:
+        """Take sources and bring each to its outcome; :meth:`_settle_rest` follows, however this ends."""
 
-    def leave(self, error: AvatarError) -> None:
-        """Halt, and follow nothing."""
+    @abc.abstractmethod
+    def _on_halt(self, error: AvatarError) -> None:
+        """Send nothing more; nothing more is read."""
 
-    async def gone(self) -> None:
-        """Wait until it is over."""
+    @abc.abstractmethod
+    def _on_leave(self, error: AvatarError) -> None:
+        """Follow nothing any more; it has been halted."""
 
-    def made_room(self) -> None:
-        """Note that the consumer took an outcome."""
+    @abc.abstractmethod
+    def _settle_rest(self) -> None:
+        """Give an outcome to all that was taken and has none."""
+
+    @abc.abstractmethod
+    def _under_way(self) -> tuple[int, int]:
+        """Return how many sources are being submitted, and how many are polled."""
+
+    def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
+        """Return what is to be closed at the end beside the sources, in this order."""
+        return ()
+
+    # What the consumer's side asks
 
     def stats(self) -> IngestStats:
-        """Return the accounts at this moment."""
+        """Return the counts at this moment."""
+        submitting, polling = self._under_way()
+        return self.accounts.stats(
+            elapsed=self._elapsed(), exhausted=self.reader.exhausted, submitting=submitting, polling=polling
+        )
 
     def report(self) -> IngestReport:
-        """Return the accounts with all that is not active."""
+        """Return the counts with all outcomes that are not active."""
+        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
+
+    def _elapsed(self) -> float:
+        return (self.clock() if self._ended_at is None else self._ended_at) - self._started_at
+
+    def halt(self, error: AvatarError) -> None:
+        """Take no more sources and send nothing more: what was not sent is unsent, with ``error``.
+
+        What is on the wire gets its answer, and what was accepted is followed to its end.
+        """
+        if self.halted is None:
+            self.halted = error
+            self._reading.cancel()
+            self._on_halt(error)
+            self._moved.set()
+
+    def leave(self, error: AvatarError) -> None:
+        """:meth:`halt`, and follow nothing: what was accepted is pending, with ``error``."""
+        if self.left is None and not self.ended:
+            self.left = error
+            self.halt(error)
+            self._on_leave(error)
+
+    def _end_within(self, seconds: float) -> None:
+        if self.task is not None:
+            timer = asyncio.get_running_loop().call_later(seconds, self.task.cancel)
+            self.task.add_done_callback(lambda _: timer.cancel())
+
+    def stopped(self) -> AvatarError:
+        """Return why nothing more is sent."""
+        return self.left or self.halted or SessionStateError("the ingest was ended from outside")
+
+    async def gone(self) -> None:
+        """Wait until the run is over; after :meth:`leave` that is at most ``timeouts.drain`` seconds away.
+
+        A first cancellation is kept until the run is over, since a submission that is abandoned on the wire is
+        an id lost for good. A second one ends the run at once; what is on the wire is then in doubt.
+        """
+        if self.task is not None:
+            await wait_through_cancel(self.task)
+
+    def made_room(self) -> None:
+        """Note that something has moved, an outcome taken by the consumer for one."""
+        self._moved.set()
+
+    # The supervisor
+
+    async def run(self) -> None:
+        """Run to the end: every source taken has its outcome when this returns, however it returns."""
+        self.task = asyncio.current_task()
+        self._started_at = self.clock()
+        try:
+            await self._work()
+        except Exception as error:  # noqa: BLE001 - a failure of ours: raised to the consumer, after the outcomes
+            self._broke(error)
+        finally:
+            self._settle_rest()
+            try:
+                with anyio.move_on_after(self.drain, shield=True):
+                    async with AsyncExitStack() as closing:  # a cancellation in one of them does not skip the next
+                        for close in reversed((self.reader.aclose, *self._closings())):
+                            closing.push_async_callback(self._close, close)
+            finally:
+                self._keep(self.reader.error)
+                if not self.all_read and self.halted is None:
+                    self._keep(SessionStateError("the ingest was ended from outside before its sources were read"))
+                self.ended, self._ended_at = True, self.clock()
+                self.accounts.wake()
+
+    async def _close(self, close: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            await close()
+        except Exception as error:  # noqa: BLE001 - a generator or a journal that fails to close: raised to the consumer
+            self._keep(error)
+
+    def _keep(self, error: BaseException | None) -> None:
+        if self.crash is None:
+            self.crash = error
+
+    def _broke(self, error: BaseException) -> None:
+        self._keep(error)
+        _log.error("an ingest broke: %s", safe_redacted(repr(error)))
+        self.halt(SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
+
+    async def _movement(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
+
+    def book(self, outcome: AnyOutcome) -> None:
+        """Count ``outcome`` and queue it for the consumer."""
+        self.accounts.settle(outcome)
+        if isinstance(outcome, Failed) and self.stop_on_failure:
+            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))

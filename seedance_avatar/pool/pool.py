@@ -221,6 +221,7 @@ class AccountPool:
                 stop_on_failure=on_failure == "stop",
                 clock=asyncio.get_running_loop().time,
                 release=stack.aclose,
+                drain=max(session.engine.timeouts.drain for session in self._sessions.values()),
             )
             run.task = self._crew.spawn(run.run(), name="seedance-avatar: pooled ingest")
             self._runs.add(run)

@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Final
 
 import anyio
 import attrs
 
-from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AvatarError, SessionStateError
+from seedance_avatar.ingest.admission import room
 from seedance_avatar.ingest.classify import outcome_for
-from seedance_avatar.ingest.outcome_queue import OutcomeQueue
-from seedance_avatar.ingest.sources import SourceReader
+from seedance_avatar.ingest.pipeline import Pipeline
+from seedance_avatar.ingest.run import Run
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import AnyOutcome, Failed, IngestReport, IngestStats, Unsent
+from seedance_avatar.outcomes import AnyOutcome, Unsent
 
 from .member import InFlight, PoolMember
 
@@ -33,9 +33,6 @@ _log = logging.getLogger("seedance_avatar")
 
 _BATCH: Final = 64
 """Sources that are read, and looked up in the journals, at one time."""
-
-_UNDELIVERED: Final = 1_024
-"""Outcomes that may wait for the consumer before no more sources are read."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -53,126 +50,57 @@ class _Feed:
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class PooledRun:
-    """The run behind the stream of a pool; see :class:`~seedance_avatar.ingest.run.Run`.
+class PooledRun(Run):
+    """The run behind the stream of a pool.
 
     :ivar group_of: the name of the group that a source goes to.
     :ivar release: gives the journals back.
     """
 
     members: list[PoolMember]
-    reader: SourceReader[Any]
     group_of: Callable[[AssetSource], str]
     max_pending: int
-    stop_on_failure: bool
-    clock: Callable[[], float]
     release: Callable[[], Awaitable[None]]
-    accounts: OutcomeQueue = attrs.field(factory=OutcomeQueue)
-    crash: BaseException | None = None
-    ended: bool = False
-    task: asyncio.Task[None] | None = None
-    _stopped: AvatarError | None = None
-    _left: AvatarError | None = None
     _common: deque[Any] = attrs.field(factory=deque)
     _routing: list[Any] = attrs.field(factory=list)
     _homes: dict[Hashable, InFlight] = attrs.field(factory=dict)
-    _under_way: int = 0
-    _read: bool = False
-    _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
-    _started_at: float = 0.0
-    _ended_at: float | None = None
+    _given_out: int = 0
 
-    # What the consumer's side asks
+    def _pipelines(self) -> list[Pipeline]:
+        return [member.pipeline for member in self.members if member.pipeline is not None]
 
-    def stats(self) -> IngestStats:
-        """Return the accounts at this moment, over all accounts."""
-        parts = [member.pipeline.stats() for member in self.members if member.pipeline is not None]
-        return self.accounts.stats(
-            elapsed=self._elapsed(),
-            exhausted=self.reader.exhausted,
-            submitting=sum(part.submitting for part in parts),
-            polling=sum(part.polling for part in parts),
-        )
+    def _under_way(self) -> tuple[int, int]:
+        parts = [pipeline.stats() for pipeline in self._pipelines()]
+        return sum(part.submitting for part in parts), sum(part.polling for part in parts)
 
-    def report(self) -> IngestReport:
-        """Return the accounts with all that is not active."""
-        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
-
-    def _elapsed(self) -> float:
-        return (self.clock() if self._ended_at is None else self._ended_at) - self._started_at
-
-    def made_room(self) -> None:
-        """Note that the consumer took an outcome."""
-        self._moved.set()
-
-    def halt(self, error: AvatarError) -> None:
-        """Read no more and send nothing more, in any account; what was accepted is followed to its end."""
-        if self._stopped is not None:
-            return
-        self._stopped = error
-        self._reading.cancel()
+    def _on_halt(self, error: AvatarError) -> None:
         self._flush(error)
-        for member in self.members:
-            if member.pipeline is not None:
-                member.pipeline.halt(error)
-        self._stir()
+        for pipeline in self._pipelines():
+            pipeline.halt(error)
+        self._wake_all()
 
-    def leave(self, error: AvatarError) -> None:
-        """:meth:`halt`, and follow nothing."""
-        if self._left is None and not self.ended:
-            self._left = error
-            self.halt(error)
+    def _on_leave(self, error: AvatarError) -> None:
+        for pipeline in self._pipelines():
+            pipeline.leave(error)
+
+    def _settle_rest(self) -> None:
+        self._flush(self.stopped())
+
+    def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
+        return (self.release,)
+
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as tasks:
             for member in self.members:
-                if member.pipeline is not None:
-                    member.pipeline.leave(error)
-
-    async def gone(self) -> None:
-        """Wait until the run is over; after :meth:`leave` that is at most ``timeouts.drain`` seconds away."""
-        if self.task is not None:
-            await wait_through_cancel(self.task)
-
-    # The supervisor
-
-    async def run(self) -> None:
-        """Run to the end: every source taken has its outcome when this returns, however it returns."""
-        self._started_at = self.clock()
-        try:
-            async with anyio.create_task_group() as tasks:
-                for member in self.members:
-                    tasks.start_soon(self._serve, member)
-                try:
-                    await self._read_all()
-                except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
-                    self._crashed(error)
-                self._read = True
-                self._stir()
-        finally:
-            self._flush(self._stopped or SessionStateError("the ingest was ended from outside"))
+                tasks.start_soon(self._serve, member)
             try:
-                with anyio.CancelScope(shield=True):
-                    await self._close(self.reader.aclose)
-                    await self._close(self.release)
-            finally:
-                self._broke(self.reader.error)
-                self.ended, self._ended_at = True, self.clock()
-                self.accounts.stir()
+                await self._read_all()
+            except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
+                self._broke(error)
+            self.all_read = True
+            self._wake_all()
 
-    async def _close(self, closing: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await closing()
-        except Exception as error:  # noqa: BLE001 - a generator or a journal that fails to close: theirs to hear of
-            self._broke(error)
-
-    def _broke(self, error: BaseException | None) -> None:
-        if self.crash is None:
-            self.crash = error
-
-    def _crashed(self, error: BaseException) -> None:
-        self._broke(error)
-        self.halt(SessionStateError(f"the ingest broke: {type(error).__name__}"))
-
-    def _stir(self) -> None:
+    def _wake_all(self) -> None:
         self._moved.set()
         for member in self.members:
             member.wake()
@@ -181,28 +109,32 @@ class PooledRun:
 
     async def _read_all(self) -> None:
         with self._reading:
-            while self._stopped is None:
-                room = self._room()
-                if room <= 0:
-                    self._moved.clear()
-                    await self._moved.wait()
+            while self.halted is None:
+                if (count := self._room()) <= 0:
+                    await self._movement()
                     continue
-                self._routing = await self.reader.take(room)
+                self._routing = await self.reader.take(count)
                 if not self._routing:
                     return
                 self.accounts.taken += len(self._routing)
                 for source in self._routing:
                     self._identity(source)  # a group function that breaks does so here, where nothing is under way
                 await self._route()
-                self._stir()
+                self._wake_all()
 
     def _room(self) -> int:
         """Return how many sources to read: none while nobody is waiting for one."""
         hungry = any(member.waiter is not None for member in self.members)
-        if not hungry or self._common or self.accounts.undelivered >= min(_UNDELIVERED, self.max_pending):
+        if not hungry or self._common:
             return 0
-        in_hand = self.accounts.taken - self.accounts.settled + self.accounts.undelivered
-        return min(_BATCH, self.max_pending - in_hand)
+        accounts = self.accounts
+        return room(
+            undelivered=accounts.undelivered,
+            in_hand=accounts.in_hand,
+            max_pending=self.max_pending,
+            queued=0,
+            ahead=_BATCH,
+        )
 
     async def _route(self) -> None:
         """Give each source that was read to the account whose journal knows it, and all others to whoever has room."""
@@ -221,7 +153,7 @@ class PooledRun:
             if member.lost is None:
                 member.own.append((source, record))
             else:
-                self._book(member.told(source, record))
+                self.book(member.told(source, record))
 
     # Giving
 
@@ -230,7 +162,7 @@ class PooledRun:
 
         Cancelled, it has given nothing.
         """
-        while self._stopped is None and member.lost is None:
+        while self.halted is None and member.lost is None:
             if member.own:
                 return self._given(member, *member.own.popleft())
             while self._common:
@@ -241,8 +173,8 @@ class PooledRun:
                 # Its like is under way in another account: one upload, an outcome for each.
                 home.member.own.append((source, None))
                 home.member.wake()
-            if self._read and not self._under_way and not any(other.own for other in self.members):
-                self._stir()
+            if self.all_read and not self._given_out and not any(other.own for other in self.members):
+                self._wake_all()
                 break
             member.waiter = asyncio.get_running_loop().create_future()
             self._moved.set()
@@ -263,7 +195,7 @@ class PooledRun:
             home = self._homes.setdefault(identity, InFlight(member))
             home.under_way += 1
             home.record = home.record or record
-        self._under_way += 1
+        self._given_out += 1
         return source
 
     # Serving one account
@@ -274,10 +206,10 @@ class PooledRun:
         except AvatarError as error:
             self._lose(member, error)
             return
-        if self._stopped is not None:
-            pipeline.halt(self._stopped)
-        if self._left is not None:
-            pipeline.leave(self._left)
+        if self.halted is not None:
+            pipeline.halt(self.halted)
+        if self.left is not None:
+            pipeline.leave(self.left)
         try:
             while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
                 if outcome is None:
@@ -291,13 +223,13 @@ class PooledRun:
             while (outcome := pipeline.accounts.pop(handed_over=True)) is not None:
                 self._take(member, outcome, pipeline.halted)
         if pipeline.crash is not None:
-            self._crashed(pipeline.crash)
+            self._broke(pipeline.crash)
         if pipeline.halted is not None:
             self._lose(member, pipeline.halted)
 
     def _take(self, member: PoolMember, outcome: AnyOutcome, halted: AvatarError | None) -> None:
         """Book an outcome of ``member``, or let another account have the source where this one has left it unsent."""
-        self._under_way -= 1
+        self._given_out -= 1
         source = outcome.source
         identity = self._identity(source)
         home = self._homes.get(identity)
@@ -308,30 +240,30 @@ class PooledRun:
         if halted is not None:
             self._lose(member, halted)
         # What waits for its like, and cannot be handed to a pipeline that takes nothing more.
-        gone = identity is not None and (member.lost is not None or self._stopped is not None)
+        gone = identity is not None and (member.lost is not None or self.halted is not None)
         alike = member.take_back(self._identity, identity) if gone else []
-        if isinstance(outcome, Unsent) and member.lost is not None and self._stopped is None:
+        if isinstance(outcome, Unsent) and member.lost is not None and self.halted is None:
             if home is not None and home.record is not None:
                 outcome = member.told(source, home.record)  # unsent by this run, but not by an earlier one
             else:
                 self._common.extend([source, *alike])
-                self._stir()
+                self._wake_all()
                 return
         outcome = attrs.evolve(outcome, account=member.name)
-        self._book(outcome)
+        self.book(outcome)
         for other in alike:
-            self._book(outcome_for(other, outcome, member.adapter))
-        self._stir()
+            self.book(outcome_for(other, outcome, member.adapter))
+        self._wake_all()
 
     def _lose(self, member: PoolMember, error: AvatarError) -> None:
         """Let ``member`` leave: what it has not taken goes to the others, as far as its journal does not know it."""
-        if member.lost is not None or self._stopped is not None:
+        if member.lost is not None or self.halted is not None:
             return
         member.lost = error
         waiting, member.own = member.own, deque()
         for source, record in waiting:
             if record is not None:
-                self._book(member.told(source, record))
+                self.book(member.told(source, record))
             elif self._identity(source) in self._homes:
                 member.own.append((source, None))
             else:
@@ -340,7 +272,7 @@ class PooledRun:
             self.halt(error)
         else:
             _log.warning("account %s leaves the pool, what it has not sent goes to the others: %s", member.name, error)
-        self._stir()
+        self._wake_all()
 
     # Ending
 
@@ -350,7 +282,7 @@ class PooledRun:
             waiting, member.own = member.own, deque()
             for source, record in waiting:
                 if record is not None:
-                    self._book(member.told(source, record))
+                    self.book(member.told(source, record))
                 elif self._identity(source) in self._homes:
                     member.own.append((source, None))
                 else:
@@ -363,9 +295,4 @@ class PooledRun:
 
     def _unsent(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - as above
         label = self.members[0].adapter.label(source)
-        self._book(Unsent(source=source, error=error.concerning(label)))
-
-    def _book(self, outcome: AnyOutcome) -> None:
-        self.accounts.settle(outcome)
-        if isinstance(outcome, Failed) and self.stop_on_failure:
-            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))
+        self.book(Unsent(source=source, error=error.concerning(label)))

@@ -22,7 +22,7 @@ from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.events import Observer
 from seedance_avatar.ingest.adapter import Adapter
 from seedance_avatar.ingest.pipeline import Pipeline
-from seedance_avatar.ingest.recorder import Recorder
+from seedance_avatar.ingest.recorder import JournalRecorder, Recorder
 from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
 from seedance_avatar.outcomes import SessionStats
@@ -171,7 +171,7 @@ class Engine:
         reader = SourceReader.of(sources)
         if journal is not None:
             held = await self.open_journal(journal)
-            recorder = Recorder(
+            recorder = JournalRecorder(
                 journal=held,
                 adapter=adapter,
                 release=self.journals.release,
@@ -184,6 +184,7 @@ class Engine:
             number=self._begun,
             adapter=adapter,
             client=self.client,
+            clock=self.client.clock,
             poller=self.poller,
             reader=reader,
             asset_timeout=asset_timeout,

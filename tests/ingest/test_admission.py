@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from seedance_avatar.ingest.admission import Admission
-from seedance_avatar.ingest.outcome_queue import OutcomeQueue
+from seedance_avatar.ingest.admission import room, worth_reading
 from seedance_avatar.ingest.sources import SourceReader
 
+AHEAD = 16
+"""Sources read ahead, for eight submissions on the wire."""
 
-def feeder_of(*, queued: int, in_hand: int, max_pending: int = 1000, done: bool = False) -> Admission:
-    """Return an admission that reads sixteen ahead, for eight submissions on the wire."""
-    pipeline: Any = SimpleNamespace(queued=queued, max_submitting=8, accounts=OutcomeQueue(taken=in_hand))
-    return Admission(cast("Any", pipeline), SourceReader.of([]), max_pending, done=done)
+
+def space(*, queued: int, in_hand: int, max_pending: int = 1000, undelivered: int = 0) -> int:
+    return room(undelivered=undelivered, in_hand=in_hand, max_pending=max_pending, queued=queued, ahead=AHEAD)
 
 
 @pytest.mark.parametrize(
-    ("queued", "in_hand", "hungry"),
+    ("queued", "in_hand", "worth"),
     [
         (0, 0, True),  # nothing is there
         (16, 24, False),  # all that may be read ahead is
@@ -32,20 +32,33 @@ def feeder_of(*, queued: int, in_hand: int, max_pending: int = 1000, done: bool 
         (0, 1000, False),  # none may be taken
     ],
 )
-@pytest.mark.asyncio
-async def test_it_is_hungry_when_taking_is_worth_the_trouble(queued: int, in_hand: int, hungry: bool) -> None:  # noqa: FBT001 - a column of the table
-    assert feeder_of(queued=queued, in_hand=in_hand).hungry is hungry
+def test_more_is_read_when_it_is_worth_the_trouble(queued: int, in_hand: int, worth: bool) -> None:  # noqa: FBT001 - a column of the table
+    assert worth_reading(space(queued=queued, in_hand=in_hand), queued=queued, ahead=AHEAD) is worth
 
 
-@pytest.mark.asyncio
-async def test_it_is_not_hungry_any_more_when_it_is_done() -> None:
-    assert not feeder_of(queued=0, in_hand=0, done=True).hungry
+def test_one_at_a_time_is_read_one_at_a_time() -> None:
+    assert space(queued=0, in_hand=0, max_pending=1) == 1
+    assert space(queued=0, in_hand=1, max_pending=1) <= 0
 
 
-@pytest.mark.asyncio
-async def test_one_at_a_time_is_read_one_at_a_time() -> None:
-    assert feeder_of(queued=0, in_hand=0, max_pending=1).hungry
-    assert not feeder_of(queued=0, in_hand=1, max_pending=1).hungry
+@given(
+    undelivered=st.integers(0, 3000),
+    more=st.integers(0, 3000),
+    max_pending=st.integers(1, 3000),
+    queued=st.integers(0, 200),
+    ahead=st.integers(2, 200),
+)
+def test_what_there_is_room_for_keeps_to_every_bound(
+    undelivered: int, more: int, max_pending: int, queued: int, ahead: int
+) -> None:
+    in_hand = undelivered + more
+    count = room(undelivered=undelivered, in_hand=in_hand, max_pending=max_pending, queued=queued, ahead=ahead)
+    if count > 0:
+        assert in_hand + count <= max_pending
+        assert queued + count <= ahead
+        assert undelivered < 1024
+    elif queued < ahead and in_hand < max_pending:
+        assert undelivered >= 1024  # nothing but a slow consumer keeps it from reading
 
 
 @pytest.mark.asyncio

@@ -23,7 +23,7 @@ import attrs
 
 from seedance_avatar import AssetSource, AvatarSession, Limits, Polling, Retry, Timeouts
 from seedance_avatar.ingest.job import Job
-from seedance_avatar.ingest.recorder import Recorder
+from seedance_avatar.ingest.recorder import JournalRecorder
 
 __all__ = ["Task", "sources"]
 
@@ -81,22 +81,22 @@ def _session(task: Task) -> AvatarSession:
 
 def _traced(say: Callable[[str], object]) -> None:
     """Let every recorder tell before it writes an intent and after it has written an end."""
-    leaving = Recorder.before_send
+    leaving = JournalRecorder.before_send
 
-    async def told(self: Recorder, job: Job) -> None:
+    async def told(self: JournalRecorder, job: Job) -> None:
         say(f"> {job.fingerprint.hex()}")
         await leaving(self, job)
 
     def ending(name: str) -> None:
-        write: Callable[..., Awaitable[None]] = getattr(Recorder, name)
+        write: Callable[..., Awaitable[None]] = getattr(JournalRecorder, name)
 
-        async def wrapped(self: Recorder, job: Job, *rest: Any, **named: Any) -> None:
+        async def wrapped(self: JournalRecorder, job: Job, *rest: Any, **named: Any) -> None:
             await write(self, job, *rest, **named)
             say(f"< {job.fingerprint.hex()} {job.item_id or '-'}")
 
-        setattr(Recorder, name, wrapped)
+        setattr(JournalRecorder, name, wrapped)
 
-    Recorder.before_send = told  # type: ignore[method-assign]  # in a process that does nothing else
+    JournalRecorder.before_send = told  # type: ignore[method-assign]  # in a process that does nothing else
     for name in ("not_applied", "accepted", "not_accepted"):
         ending(name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -13,15 +13,13 @@ import attrs
 from distributed import Client, Event, Queue, Semaphore
 
 from seedance_avatar.assets.adapter import AssetAdapter, group_id_of
-from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AvatarError, InvalidSource, SessionStateError, SubmissionInDoubt
 from seedance_avatar.ingest.classify import outcome_for, outcome_of_record, record_end, record_not_accepted
-from seedance_avatar.ingest.outcome_queue import OutcomeQueue
 from seedance_avatar.ingest.recorder import plan_for
-from seedance_avatar.ingest.sources import SourceReader
+from seedance_avatar.ingest.run import Run
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, IngestReport, IngestStats, Pending, Unsent
+from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, Pending, Unsent
 from seedance_avatar.text import safe_text
 
 from .worker import Order, begun_name, close_sessions, work
@@ -40,135 +38,80 @@ class _Item:
 
     source: AssetSource
     identity: Hashable
-    mark: bytes = b""
+    fingerprint: bytes = b""
     asset_id: str | None = None
     resend: bool = False
-    twins: list[AssetSource] = attrs.field(factory=list)
+    sharing: list[AssetSource] = attrs.field(factory=list)
     settled: bool = False
 
 
 @attrs.define(eq=False, kw_only=True)
-class ClusterRun:
-    """The run behind the stream; see :class:`seedance_avatar.ingest.run.Run`.
+class ClusterRun(Run):
+    """The run behind the stream of an ingest on a cluster.
 
     :ivar order: makes the order of a shard of its number and its items.
     :ivar name: unique; the queue, the events, the semaphore and the tasks of the run are named after it.
-    :ivar drain: seconds that a worker gives what is on the wire when it is told to leave.
+    :ivar worker_drain: seconds that a worker gives what is on the wire when the run is left.
     :ivar leases: uploads on the wire at one time, over all workers.
     :ivar resend: send again what an earlier run left in doubt.
     """
 
     client: Client
-    reader: SourceReader[Any]
     adapter: AssetAdapter
     order: Callable[[int, list[tuple[AssetSource, str | None]]], Order]
     name: str
     shard: int
-    drain: float
+    worker_drain: float
     leases: int
     journal: Journal | None
     resend: bool
-    accounts: OutcomeQueue = attrs.field(factory=OutcomeQueue)
-    crash: BaseException | None = None
-    ended: bool = False
-    task: asyncio.Task[None] | None = None
-    _stopped: AvatarError | None = None
-    _left: AvatarError | None = None
+    drain: float = 2 * _GRACE
     _first: dict[Hashable, _Item] = attrs.field(factory=dict)
     _shards: dict[int, list[_Item]] = attrs.field(factory=dict)
     _to_follow: list[_Item] = attrs.field(factory=list)
     _numbers: int = 0
-    _moved: asyncio.Event = attrs.field(factory=asyncio.Event)
-    _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
-    _words: set[asyncio.Task[Any]] = attrs.field(factory=set)
-    _began: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
-    _ended_at: float | None = None
+    _messages: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    _queue: Queue | None = None
+    _semaphore: Semaphore | None = None
 
-    # What the consumer's side asks
-
-    def _elapsed(self) -> float:
-        return (asyncio.get_running_loop().time() if self._ended_at is None else self._ended_at) - self._began
-
-    def stats(self) -> IngestStats:
-        """Return the accounts at this moment; what is accepted counts as polling, what is handed out as submitting."""
+    def _under_way(self) -> tuple[int, int]:
+        """Count what is accepted as polled, and what else was handed out as being submitted."""
         items = [item for shard in self._shards.values() for item in shard if not item.settled]
         polling = sum(item.asset_id is not None for item in items)
-        return self.accounts.stats(
-            elapsed=self._elapsed(),
-            exhausted=self.reader.exhausted,
-            submitting=len(items) - polling,
-            polling=polling,
-        )
+        return len(items) - polling, polling
 
-    def report(self) -> IngestReport:
-        """Return the accounts with all that is not active."""
-        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
+    def _on_halt(self, error: AvatarError) -> None:
+        del error
+        self._tell_workers("halt")
 
-    def made_room(self) -> None:
-        """Note that the consumer took an outcome."""
-        self._moved.set()
+    def _on_leave(self, error: AvatarError) -> None:
+        del error
+        self._tell_workers("leave")
+        self._end_within(self.worker_drain + _GRACE)
 
-    def halt(self, error: AvatarError) -> None:
-        """Read no more and, on every worker, send nothing more; what was accepted is followed to its end."""
-        if self._stopped is None:
-            self._stopped = error
-            self._reading.cancel()
-            self._say("halt")
-            self._moved.set()
-
-    def leave(self, error: AvatarError) -> None:
-        """:meth:`halt`, and follow nothing."""
-        if self._left is None and not self.ended:
-            self._left = error
-            self.halt(error)
-            self._say("leave")
-            if self.task is not None:
-                timer = asyncio.get_running_loop().call_later(self.drain + _GRACE, self.task.cancel)
-                self.task.add_done_callback(lambda _: timer.cancel())
-
-    async def gone(self) -> None:
-        """Wait until the run is over."""
-        if self.task is not None:
-            await wait_through_cancel(self.task)
-
-    def _say(self, word: str) -> None:
-        said = asyncio.get_running_loop().create_task(Event(f"{self.name}-{word}", client=self.client).set())
-        self._words.add(said)
-        said.add_done_callback(self._words.discard)
+    def _tell_workers(self, word: str) -> None:
+        message = asyncio.get_running_loop().create_task(Event(f"{self.name}-{word}", client=self.client).set())
+        self._messages.add(message)
+        message.add_done_callback(self._messages.discard)
 
     # The supervisor
 
-    async def run(self) -> None:
-        """Run to the end: every source taken has its outcome when this returns, however it returns."""
-        queue = Queue(f"{self.name}-home", client=self.client)
-        semaphore = None
-        try:
-            semaphore = await Semaphore(max_leases=self.leases, name=f"{self.name}-leases")
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen, queue)
-                await self._hand_out_all(queue)
-                while self._shards:
-                    self._moved.clear()
-                    await self._moved.wait()
-                tasks.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001 - the cluster's or ours: raised after the outcomes
-            self.crash = error
-            self.halt(SessionStateError(f"the ingest on the cluster broke: {safe_text(repr(error))}"))
-        finally:
-            try:
-                with anyio.move_on_after(_GRACE, shield=True):
-                    await self._end()
-                with anyio.move_on_after(_GRACE, shield=True):
-                    await self._clear_up(queue, semaphore)
-            except Exception as error:  # noqa: BLE001 - a journal that fails to close, a cluster that is gone
-                self._broke(error)
-            self._broke(self.reader.error)
-            self.ended, self._ended_at = True, asyncio.get_running_loop().time()
-            self.accounts.stir()
+    async def _work(self) -> None:
+        queue = self._queue = Queue(f"{self.name}-home", client=self.client)
+        self._semaphore = await Semaphore(max_leases=self.leases, name=f"{self.name}-leases")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen, queue)
+            await self._hand_out_all(queue)
+            self.all_read = True
+            while self._shards:
+                await self._movement()
+            tasks.cancel_scope.cancel()
 
-    def _broke(self, error: BaseException | None) -> None:
-        if self.crash is None:
-            self.crash = error
+    def _settle_rest(self) -> None:
+        """Leave it to :meth:`_end`, which writes it down as well."""
+
+    def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
+        return self._end, self._clear_up
 
     async def _end(self) -> None:
         """Settle what no worker has told of, and write it down."""
@@ -176,36 +119,34 @@ class ClusterRun:
         for number in list(self._shards):
             await self._lost(number, lost, follow=False)
         for item in self._to_follow:
-            self._pending(item, self._stopped or lost)
-        await self.reader.aclose()
+            self._pending(item, self.halted or lost)
         if self.journal is not None:
             await self.journal.aclose()
 
-    async def _clear_up(self, queue: Queue, semaphore: Semaphore | None) -> None:
-        await asyncio.gather(*self._words, return_exceptions=True)
+    async def _clear_up(self) -> None:
+        await asyncio.gather(*self._messages, return_exceptions=True)
         await self.client.run(close_sessions, self.name)
-        queue.close()
-        if semaphore is not None:
-            await semaphore.close()
+        if self._queue is not None:
+            self._queue.close()
+        if self._semaphore is not None:
+            await self._semaphore.close()
 
     # Handing out
 
     async def _hand_out_all(self, queue: Queue) -> None:
         with self._reading:
-            while self._stopped is None:
+            while self.halted is None:
                 threads: dict[str, int] = await self.client.nthreads()
                 busy = len(self._shards) >= 2 * max(1, sum(threads.values()))
                 if busy or self.accounts.undelivered >= 2 * self.shard:
-                    self._moved.clear()
-                    await self._moved.wait()
+                    await self._movement()
                     continue
                 if self._to_follow:
                     items, self._to_follow = self._to_follow, []
                 else:
                     sources = await self.reader.take(self.shard)
                     if not sources and self._shards:
-                        self._moved.clear()
-                        await self._moved.wait()  # what a lost worker leaves behind may still be handed out
+                        await self._movement()  # what a lost worker leaves behind may still be handed out
                         continue
                     if not sources:
                         return
@@ -220,8 +161,8 @@ class ClusterRun:
         order = self.order(number, [(item.source, item.asset_id) for item in items])
         future = self.client.submit(work, order, pure=False, retries=0, key=f"{self.name}-{number}")
         watching = asyncio.get_running_loop().create_task(self._watch(future, number, queue))
-        self._words.add(watching)
-        watching.add_done_callback(self._words.discard)
+        self._messages.add(watching)
+        watching.add_done_callback(self._messages.discard)
 
     async def _watch(self, future: Any, number: int, queue: Queue) -> None:  # noqa: ANN401 - a distributed Future
         """Wait for the task's end. When it was not a good one, the queue is told so, behind all that came before."""
@@ -251,12 +192,12 @@ class ClusterRun:
                 return items
             return await self._recognise(items, self.journal)
         except BaseException as error:
-            stopped = self._stopped or SessionStateError(f"the ingest ended: {safe_text(repr(error))}")
+            stopped = self.halted or SessionStateError(f"the ingest ended: {safe_text(repr(error))}")
             for item in items:
                 if not item.settled:
                     self._settle(item, Unsent(source=item.source, error=stopped.concerning(item.source.label)))
             for source in rest:
-                self.accounts.settle(Unsent(source=source, error=stopped.concerning(self.adapter.label(source))))
+                self.book(Unsent(source=source, error=stopped.concerning(self.adapter.label(source))))
             raise
 
     async def _judged(self, source: Any) -> _Item | None:  # noqa: ANN401 - whatever the caller's iterable held
@@ -266,10 +207,10 @@ class ClusterRun:
                 raise InvalidSource(message)
             identity = self.adapter.identity(source, await self.adapter.prepare(source))
         except AvatarError as error:
-            self.accounts.settle(Failed(source=source, error=error.concerning(self.adapter.label(source))))
+            self.book(Failed(source=source, error=error.concerning(self.adapter.label(source))))
             return None
         if (first := self._first.get(identity)) is not None:
-            first.twins.append(source)
+            first.sharing.append(source)
             return None
         item = self._first[identity] = _Item(source, identity)
         return item
@@ -279,17 +220,16 @@ class ClusterRun:
         entries = [self.adapter.entry(journal, item.source, group_id) for item in items]
         wanted: list[_Item] = []
         for item, entry, record in zip(items, entries, await journal.claim(entries), strict=True):
-            item.mark = entry.fingerprint
+            item.fingerprint = entry.fingerprint
             plan = plan_for(record, resend=self.resend, retry_refused=False)
             item.asset_id = None if record is None else record.remote_id
             item.resend = plan == "send" and record is not None and record.state == "in_doubt"
             if plan != "known":
                 wanted.append(item)
             elif record is not None:
-                unfinished = SessionStateError("the ingest ended before it was looked at again")
-                self._settle(item, outcome_of_record(record, item.source, self.adapter, unfinished=unfinished))
+                self._settle(item, outcome_of_record(record, item.source, self.adapter))
         await asyncio.gather(
-            *(journal.sending(item.mark, resend=item.resend) for item in wanted if item.asset_id is None)
+            *(journal.sending(item.fingerprint, resend=item.resend) for item in wanted if item.asset_id is None)
         )
         return wanted
 
@@ -308,7 +248,7 @@ class ClusterRun:
             return
         accepted = [(items[fact[1]], fact[2]) for fact in facts if fact[0] == "accepted"]
         if self.journal is not None:
-            await asyncio.gather(*(self.journal.accepted(item.mark, asset_id) for item, asset_id in accepted))
+            await asyncio.gather(*(self.journal.accepted(item.fingerprint, asset_id) for item, asset_id in accepted))
         for item, asset_id in accepted:
             item.asset_id = asset_id
         for fact in facts:
@@ -333,11 +273,11 @@ class ClusterRun:
         if self.journal is not None:
             match outcome:
                 case Active():
-                    record_end(self.journal, item.mark, None)
+                    record_end(self.journal, item.fingerprint, None)
                 case Failed(asset=asset, error=error) if asset is not None:
-                    record_end(self.journal, item.mark, error)
+                    record_end(self.journal, item.fingerprint, error)
                 case Failed(error=error) | InDoubt(error=error) | Unsent(error=error):
-                    await record_not_accepted(self.journal, item.mark, type(outcome), error)
+                    await record_not_accepted(self.journal, item.fingerprint, type(outcome), error)
         self._settle(item, outcome)
 
     async def _lost(self, number: int, error: SubmissionInDoubt, *, follow: bool) -> None:
@@ -346,10 +286,10 @@ class ClusterRun:
                 continue
             if item.asset_id is None:
                 await self._outcome(item, InDoubt(source=item.source, error=error.concerning(item.source.label)))
-            elif follow and self._stopped is None:
+            elif follow and self.halted is None:
                 self._to_follow.append(item)
             else:
-                self._pending(item, self._stopped or error)
+                self._pending(item, self.halted or error)
 
     def _pending(self, item: _Item, error: AvatarError) -> None:
         asset = self.adapter.from_record(
@@ -360,5 +300,5 @@ class ClusterRun:
     def _settle(self, item: _Item, outcome: AnyOutcome) -> None:
         item.settled = True
         self._first.pop(item.identity, None)
-        for source in (item.source, *item.twins):
-            self.accounts.settle(outcome_for(source, outcome, self.adapter))
+        for source in (item.source, *item.sharing):
+            self.book(outcome_for(source, outcome, self.adapter))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInD
 from seedance_avatar.ingest.classify import NotAccepted
 from seedance_avatar.ingest.job import Job
 from seedance_avatar.ingest.pipeline import Pipeline
-from seedance_avatar.ingest.recorder import Plan, Recorder
+from seedance_avatar.ingest.recorder import Plan
 from seedance_avatar.journal.records import Entry, Record
 from seedance_avatar.models import AssetSource
 from seedance_avatar.outcomes import AnyOutcome
@@ -97,25 +98,32 @@ class _Home:
 
 
 @attrs.define(eq=False, kw_only=True)
-class _Pen(Recorder):
-    """Writes home in place of a journal, and holds a lease of the cluster while a submission is on the wire."""
+class _ShardRecorder:
+    """Sends the progress of a shard to the coordinator, and holds a lease of the cluster for what is on the wire.
+
+    :ivar numbers: the place of each source in the shard, by its ``id()``.
+    :ivar ids: for each place the id of the asset where it is only to be followed, else None.
+    """
 
     home: _Home
     semaphore: Semaphore
-    places: dict[int, int]
+    numbers: dict[int, int]
     ids: list[str | None]
+    resends: bool = False
     _leased: set[Job] = attrs.field(factory=set)
 
-    def unowned(self, jobs: list[Job]) -> tuple[list[Job], list[Entry]]:
-        """Return all of them: the coordinator has seen to it that a shard holds each thing once."""
-        return jobs, []
+    def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
+        """Return all of them: the coordinator has seen to it that a shard holds each item once."""
+        return [(job, None) for job in jobs]
 
-    async def recognise(self, jobs: list[Job], entries: list[Entry]) -> list[tuple[Job, Plan, Record | None]]:
-        del entries
+    def owns(self, job: Job) -> bool:  # noqa: ARG002 - no job waits for another here
+        return True
+
+    async def recognise(self, claimed: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Plan, Record | None]]:
         plans: list[tuple[Job, Plan, Record | None]] = []
-        for job in jobs:
-            job.fingerprint = b"told home"
-            job.item_id = self.ids[self.places[id(job.source)]] or ""
+        for job, _ in claimed:
+            job.fingerprint = b"at the coordinator"
+            job.item_id = self.ids[self.numbers[id(job.source)]] or ""
             plans.append((job, "follow" if job.item_id else "send", None))
         return plans
 
@@ -127,33 +135,33 @@ class _Pen(Recorder):
         await self._free(job)
 
     async def accepted(self, job: Job) -> None:
-        self.home.tell("accepted", self.places[id(job.source)], job.item_id)
+        self.home.tell("accepted", self.numbers[id(job.source)], job.item_id)
         await self._free(job)
 
     async def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> None:
-        del end, error
+        del end, error  # the outcome says it
         await self._free(job)
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
-        """Write nothing: the outcome tells it."""
+        """Do nothing: the outcome says it."""
+
+    def ended(self, job: Job, failure: AvatarError | None) -> None:
+        """Do nothing: the outcome says it."""
 
     def done(self, job: Job, outcome: AnyOutcome) -> None:
-        """Do nothing: nobody else on this worker deals with the item."""
+        """Do nothing: nobody else waits for the item."""
+
+    def begin(self) -> None:
+        """Do nothing: nobody would read samples."""
+
+    async def aclose(self) -> None:
+        for job in list(self._leased):
+            await self._free(job)
 
     async def _free(self, job: Job) -> None:
         if job in self._leased:
             self._leased.discard(job)
             await self.semaphore.release()
-
-    def ended(self, job: Job, failure: AvatarError | None) -> None:
-        """Write nothing: the outcome tells it."""
-
-    def begin(self) -> None:
-        """Take no samples: nobody would read them."""
-
-    async def aclose(self) -> None:
-        for job in list(self._leased):
-            await self._free(job)
 
 
 def begun_name(run: str, number: int) -> str:
@@ -188,14 +196,10 @@ async def work(order: Order) -> None:
     try:
         engine = (await _session(order)).engine
         adapter = AssetAdapter(order.group_id, bool(order.options.get("allow_private_sources")))
-        pen = _Pen(
-            journal=None,  # type: ignore[arg-type]  # this pen writes home
-            adapter=adapter,
-            release=_nothing,
-            stats=engine.stats,
+        recorder = _ShardRecorder(
             home=home,
             semaphore=await Semaphore(max_leases=order.leases, name=f"{order.run}-leases"),
-            places={id(source): at for at, (source, _) in enumerate(order.items)},
+            numbers={id(source): at for at, (source, _) in enumerate(order.items)},
             ids=[asset_id for _, asset_id in order.items],
         )
         pipeline = await engine.begin(
@@ -204,7 +208,7 @@ async def work(order: Order) -> None:
             asset_timeout=order.asset_timeout,
             max_pending=len(order.items),
             stop_on_failure=False,
-            recorder=pen,
+            recorder=recorder,
         )
     except AvatarError as error:
         home.tell("end", error)
@@ -223,7 +227,7 @@ async def work(order: Order) -> None:
                 tasks.start_soon(obey, "halt")
                 tasks.start_soon(obey, "leave")
                 try:
-                    await _tell_all(pipeline, pen)
+                    await _tell_all(pipeline, recorder)
                 finally:
                     pipeline.leave(SessionStateError("the worker was told to end"))
                     with contextlib.suppress(asyncio.CancelledError):
@@ -234,14 +238,10 @@ async def work(order: Order) -> None:
             home.finish()
 
 
-async def _tell_all(pipeline: Pipeline, pen: _Pen) -> None:
+async def _tell_all(pipeline: Pipeline, recorder: _ShardRecorder) -> None:
     while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
         if outcome is None:
             await pipeline.accounts.news()
             continue
         pipeline.made_room()
-        pen.home.tell("outcome", pen.places[id(outcome.source)], outcome)
-
-
-async def _nothing(_: object) -> None:
-    """Give back what was not taken."""
+        recorder.home.tell("outcome", recorder.numbers[id(outcome.source)], outcome)
