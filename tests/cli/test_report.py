@@ -19,7 +19,7 @@ from seedance_avatar.cli.app import run
 from seedance_avatar.cli.commands.report import report
 from seedance_avatar.cli.report.advice import next_steps
 from seedance_avatar.cli.report.charts import draw_speed, draw_timeline, draw_waits
-from seedance_avatar.cli.report.history import Worked, quantile, read_history, share_of
+from seedance_avatar.cli.report.history import Worked, quantile, read_history
 from seedance_avatar.cli.report.page import report_page
 from seedance_avatar.cli.run.results import Unwritable
 from seedance_avatar.journal.journal import Journal
@@ -115,7 +115,6 @@ def test_quantiles() -> None:
     ordered = array("d", range(1, 101))
     assert [quantile(ordered, share) for share in (0, 0.5, 0.9, 0.99, 1)] == [1, 50, 90, 99, 100]
     assert quantile(array("d", [7]), 0.5) == 7
-    assert [share_of(ordered, moment) for moment in (0, 1, 50.5, 1000)] == [0, 1, 50, 100]
 
 
 @pytest.mark.asyncio

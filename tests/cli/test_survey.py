@@ -29,7 +29,7 @@ def test_a_survey_counts_good_bad_and_repeated_rows_with_their_lines() -> None:
         ]
     )
     assert (found.good, found.rejected, found.repeated, found.uploads) == (5, 1, 2, 3)
-    assert [(repeat.line, repeat.first) for repeat in found.repeats] == [(4, 2), (7, 3)]
+    assert found.repeats == [(4, 2), (7, 3)]
     assert found.bad == rejected
     assert (rejected[0].line, rejected[0].reason) == (5, "no source_url")
     assert found.types == {"image": 2, "video": 3}

@@ -36,7 +36,7 @@ def print_survey(console: Console, reading: Reading, found: Survey) -> Exit:
         lines.append(Text(f"  {f'and {number(more)} more; ' if more else ''}all are in {reading.rejects_path}"))
     if found.repeats:
         lines += [Text(), Text("Repeated (one upload, an outcome for each)", style="bold")]
-        lines += [Text(f"  line {repeat.line} repeats line {repeat.first}") for repeat in found.repeats]
+        lines += [Text(f"  line {line} repeats line {first}") for line, first in found.repeats]
         more = found.repeated - len(found.repeats)
         lines += [Text(f"  and {number(more)} more")] if more else []
     if found.uploads:

@@ -15,7 +15,7 @@ from seedance_avatar import Limits
 
 from .manifest import Manifest, ManifestSource, RejectedRow
 
-__all__ = ["TIERS", "Duplicates", "Repeat", "Survey", "estimate", "survey"]
+__all__ = ["TIERS", "Duplicates", "Survey", "estimate", "survey"]
 
 TIERS: Final[Mapping[str, Limits]] = {"default": Limits.default(), "vip": Limits.vip(), "svip": Limits.svip()}
 """The documented limits of an account, by the name of the tier on the command line."""
@@ -24,14 +24,6 @@ _TYPICAL: Final = {"image": 13.0, "audio": 13.0, "video": 27.0}
 """Seconds until an asset is active, as clients of the service recorded them."""
 _LISTED: Final = 20
 _CACHE_KIB: Final = 8_192
-
-
-@attrs.frozen
-class Repeat:
-    """A row that names the same source as an earlier one."""
-
-    line: int
-    first: int
 
 
 class Duplicates:
@@ -68,7 +60,7 @@ class Survey:
 
     :ivar good: rows that can be sent; ``types`` and ``groups`` count them (None: rows that name no group).
     :ivar rejected: rows that cannot; ``bad`` holds the first twenty.
-    :ivar repeated: rows that name a source again; ``repeats`` holds the first twenty.
+    :ivar repeated: rows that name a source again; ``repeats`` holds their line and the first such line, twenty at most.
     """
 
     good: int = 0
@@ -77,7 +69,7 @@ class Survey:
     types: Counter[str] = attrs.field(factory=Counter)
     groups: Counter[str | None] = attrs.field(factory=Counter)
     bad: list[RejectedRow] = attrs.field(factory=list)
-    repeats: list[Repeat] = attrs.field(factory=list)
+    repeats: list[tuple[int, int]] = attrs.field(factory=list)
 
     @property
     def uploads(self) -> int:
@@ -103,7 +95,7 @@ def survey(manifest: Manifest, reject: Callable[[RejectedRow], object]) -> Surve
             if first is not None:
                 found.repeated += 1
                 if len(found.repeats) < _LISTED:
-                    found.repeats.append(Repeat(row.line, first))
+                    found.repeats.append((row.line, first))
     return found
 
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from seedance_avatar.cli.formatting import duration, number, rate
 
-from .history import KIND_NAMES, History, quantile, share_of
+from .history import KIND_NAMES, History, quantile
 
 __all__ = ["Chart", "draw_speed", "draw_timeline", "draw_waits"]
 
@@ -98,7 +98,7 @@ def draw_timeline(history: History) -> Chart:
     def draw(figure: Figure, *, wide: bool) -> None:
         axes = figure.subplots()
         for name, moments, colour, dashes in series:
-            counts = [share_of(moments, moment + 1e-9) for moment in grid]
+            counts = [bisect_right(moments, moment + 1e-9) for moment in grid]
             axes.plot(grid, counts, color=colour, linestyle=dashes, linewidth=2, label=f"{name} {number(len(moments))}")
         _mark_pauses(axes, history)
         _dress(axes, total, wide=wide)
@@ -110,7 +110,7 @@ def draw_timeline(history: History) -> Chart:
     if history.worked.resumed:
         says += f"; pauses are left out and marked ({len(history.worked.resumed)})"
     rows = [
-        [_clock(moment), *(number(share_of(moments, moment + 1e-9)) for _, moments, *_ in series)]
+        [_clock(moment), *(number(bisect_right(moments, moment + 1e-9)) for _, moments, *_ in series)]
         for moment in (total * step / _ROWS for step in range(1, _ROWS + 1))
     ]
     return Chart(
@@ -124,7 +124,7 @@ def draw_waits(history: History) -> Chart | None:
     if not kinds:
         return None
     longest = max(quantile(waits, 0.99) for _, waits in kinds) * 1.25 or 1.0
-    beyond = sum(len(waits) - share_of(waits, longest) for _, waits in kinds)
+    beyond = sum(len(waits) - bisect_right(waits, longest) for _, waits in kinds)
     width = longest / 60
 
     def draw(figure: Figure, *, wide: bool) -> None:

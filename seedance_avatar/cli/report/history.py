@@ -15,7 +15,7 @@ from seedance_avatar.cli.run.tally import Reasons, reason_of
 from seedance_avatar.journal.records import Kind, Record, Run, State, Summary
 from seedance_avatar.text import safe_text
 
-__all__ = ["KIND_NAMES", "STATES", "Doubt", "History", "Worked", "quantile", "read_history", "share_of"]
+__all__ = ["KIND_NAMES", "STATES", "Doubt", "History", "Worked", "quantile", "read_history"]
 
 KIND_NAMES: Final[Mapping[Kind, str]] = {
     "image": "images",
@@ -157,11 +157,6 @@ class History:
 def quantile(ordered: Sequence[float], share: float) -> float:
     """Return what ``share`` (0 to 1) of ``ordered`` (sorted, not empty) does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-def share_of(ordered: Sequence[float], moment: float) -> int:
-    """Return the number of ``ordered`` (sorted) that are no later than ``moment``."""
-    return bisect_right(ordered, moment)
 
 
 async def read_history(path: str) -> History:
