@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -12,7 +13,7 @@ from seedance_avatar.cli.pages import PAGES, read_page
 
 __all__ = ["guide"]
 
-_WIDEST = 100
+_WIDEST: Final = 100
 """Columns that text may fill on a wide terminal; longer lines are hard to read."""
 
 
@@ -29,7 +30,7 @@ def guide(page: str | None = None, /) -> int:
     Without a page it lists the pages. On a terminal a page is laid out; into a
     pipe or a file it goes as plain text (Markdown).
 
-    :param page: the name of a page.
+    :param page: name of a page; without it they are listed.
     """
     text = _contents() if page is None else read_page(page)
     if sys.stdout.isatty():
