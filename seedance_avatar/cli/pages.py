@@ -5,24 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Final
 
-from seedance_avatar import (
-    AssetFailed,
-    AuthError,
-    AvatarError,
-    ConnectionFailed,
-    ContentRefused,
-    GenerationFailed,
-    InvalidInput,
-    InvalidRequest,
-    JournalError,
-    NotFound,
-    ProtocolError,
-    QuotaExhausted,
-    RateLimited,
-    ServerError,
-    SubmissionInDoubt,
-    WaitTimeout,
-)
+from seedance_avatar import AvatarError, InvalidInput, JournalError, QuotaExhausted, RateLimited, SubmissionInDoubt
 
 from .manifest.formats import ManifestError
 
@@ -49,23 +32,10 @@ _EXPLAINED: Final[tuple[tuple[type[AvatarError], str, str], ...]] = (
     (RateLimited, "", "limits"),
     (ManifestError, "", "files"),
     (InvalidInput, "no API key", "first-run"),
-    *(
-        (kind, "", "troubleshooting")
-        for kind in (
-            AssetFailed,
-            AuthError,
-            ConnectionFailed,
-            ContentRefused,
-            GenerationFailed,
-            InvalidRequest,
-            NotFound,
-            ProtocolError,
-            ServerError,
-            WaitTimeout,
-        )
-    ),
+    (InvalidInput, "", ""),  # its message says all: which argument, and what is wrong with it
+    (AvatarError, "", "troubleshooting"),
 )
-"""For an error of this type, whose message begins so: the page that explains it. The first that fits counts."""
+"""The page for an error of this type whose message begins so, empty for none; the first row that fits counts."""
 
 
 def read_page(name: str) -> str:
@@ -89,5 +59,5 @@ def page_pointer(error: BaseException) -> str:
     """Return where ``error`` is explained, as the last words of a line about it, or an empty text."""
     for kind, start, page in _EXPLAINED:
         if isinstance(error, kind) and error.message.startswith(start):
-            return pointer(page)
+            return pointer(page) if page else ""
     return ""
