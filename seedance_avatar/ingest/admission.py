@@ -101,7 +101,7 @@ class Admission:
     """
 
     adapter: Adapter[Any, Any]
-    recorder: Recorder | None
+    recorder: Recorder
     _first: dict[Hashable, Job] = attrs.field(factory=dict)
     _undecided: dict[Job, None] = attrs.field(factory=dict)
     _decided: list[Decision] = attrs.field(factory=list)
@@ -128,11 +128,7 @@ class Admission:
                     self._decide(job, Joined(job))
                 else:
                     admitted.append(job)
-        if self.recorder is not None:
-            await self._recognise(admitted, self.recorder)
-        else:
-            for job in admitted:
-                self._decide(job, Send(job))
+        await self._recognise(admitted)
 
     def take(self) -> tuple[list[Decision], list[Job]]:
         """Return the decisions of the last :meth:`admit`, and the jobs of which it was kept from deciding."""
@@ -144,8 +140,7 @@ class Admission:
         """Let the next source like this one be a job of its own, and tell who waits for it in the journal its end."""
         if job.identity is not None and self._first.get(job.identity) is job:
             del self._first[job.identity]
-        if self.recorder is not None:
-            self.recorder.done(job, outcome)
+        self.recorder.done(job, outcome)
 
     def _decide(self, job: Job, decision: Decision) -> None:
         del self._undecided[job]
@@ -164,15 +159,15 @@ class Admission:
         first.sharing.append(job.source)
         return True
 
-    async def _recognise(self, jobs: Sequence[Job], recorder: Recorder) -> None:
-        claimed = recorder.claim(jobs)
+    async def _recognise(self, jobs: Sequence[Job]) -> None:
+        claimed = self.recorder.claim(jobs)
         for job in jobs:
             if job.holder is not None:
                 del self._undecided[job]
         if not claimed:
             return
         try:
-            plans = await recorder.recognise(claimed)
+            plans = await self.recorder.recognise(claimed)
         except JournalError as error:
             for job, _ in claimed:
                 self._decide(job, Refused(job, Unsent, error, halts=True))

@@ -54,7 +54,7 @@ class Pipeline(Run):
     """One run over one iterable of sources.
 
     :ivar number: tells its events from those of other runs.
-    :ivar recorder: what its progress is written to, or None.
+    :ivar recorder: keeps its progress.
     :ivar alive: the jobs that have no outcome yet.
     """
 
@@ -65,7 +65,7 @@ class Pipeline(Run):
     asset_timeout: float
     max_pending: int
     max_submitting: int
-    recorder: Recorder | None = None
+    recorder: Recorder = attrs.field(factory=Recorder)
     admission: Admission = attrs.field(init=False)
     alive: dict[Job, None] = attrs.field(factory=dict)
     _flow: Flow = attrs.field(factory=lambda: Flow("ingest"))
@@ -111,8 +111,7 @@ class Pipeline(Run):
                 observer(IngestEnded(at=clock(), ingest=self.number, report=self.report()))
 
     async def _work(self) -> None:
-        if self.recorder is not None:
-            self.recorder.begin()
+        self.recorder.begin()
         async with anyio.create_task_group() as self._workers:
             try:
                 await self._read_all()
@@ -122,7 +121,7 @@ class Pipeline(Run):
                 await self._movement()
 
     def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
-        return () if self.recorder is None else (self.recorder.aclose,)
+        return (self.recorder.aclose,)
 
     def _settle_rest(self) -> None:
         for job in list(self.alive):
@@ -138,8 +137,7 @@ class Pipeline(Run):
         elif job.item_id:
             self._settle(job, Pending, self.stopped())
         elif holder.on_wire:
-            if self.recorder is not None:
-                self.recorder.given_up(job, lost)
+            self.recorder.given_up(job, lost)
             self._settle(job, InDoubt, lost)
         else:
             self._settle(job, Unsent, self.stopped())
@@ -222,31 +220,28 @@ class Pipeline(Run):
 
     async def before_send(self, job: Job) -> None:
         """Commit the intent to send it."""
-        if self.recorder is not None:
-            await self.recorder.before_send(job)
+        await self.recorder.before_send(job)
 
     async def not_applied(self, job: Job) -> None:
         """Take the intent back: nothing came of it."""
-        if self.recorder is not None:
-            await self.recorder.not_applied(job)
+        await self.recorder.not_applied(job)
 
     def inherit(self, job: Job, holder: Claimant, outcome: AnyOutcome) -> None:
         """Go on with ``job``, which waited for ``holder`` to come to ``outcome``.
 
         What that one did not send, or does not follow any more, is ours now, unless somebody else was faster.
         """
-        recorder = self.recorder
-        if job not in self.alive or recorder is None:
+        if job not in self.alive:
             return
         job.item_id, job.target_id = holder.item_id, holder.target_id
         match outcome:
-            case Pending() | Unsent() if not recorder.owns(job):
+            case Pending() | Unsent() if not self.recorder.owns(job):
                 pass
             case Pending() if self.left is not None:
                 self._settle(job, Pending, self.left)
             case Pending():
                 self._resume(job, None)
-            case Unsent() if holder.resend and not recorder.resends:
+            case Unsent() if holder.resend and not self.recorder.resends:
                 self._settle(job, InDoubt, SubmissionInDoubt("an earlier run sent it, and its answer was lost"))
             case Unsent():
                 job.resend = holder.resend
@@ -295,11 +290,10 @@ class Pipeline(Run):
 
     async def _not_accepted(self, job: Job, error: AvatarError) -> None:
         end, halts = self._outcome_of(error)
-        if self.recorder is not None and job.fingerprint:
-            try:
-                await self.recorder.not_accepted(job, end, error)
-            except JournalError as unwritten:
-                self.halt(unwritten)
+        try:
+            await self.recorder.not_accepted(job, end, error)
+        except JournalError as unwritten:
+            self.halt(unwritten)
         self._settle(job, end, error)
         if halts:
             self.halt(error)
@@ -315,12 +309,11 @@ class Pipeline(Run):
         job.saw(item)
         if self.client.observer is not None:
             self.client.observer(Accepted(at=now, ingest=self.number, source=job.source, asset=item))
-        if self.recorder is not None:
-            try:
-                await self.recorder.accepted(job)
-            except AvatarError as unwritten:
-                # The asset exists and its outcome names it; only nothing more is sent that could not be recorded.
-                self.halt(unwritten)
+        try:
+            await self.recorder.accepted(job)
+        except AvatarError as unwritten:
+            # The asset exists and its outcome names it; only nothing more is sent that could not be recorded.
+            self.halt(unwritten)
         if item.is_terminal:
             self._finished(job, item)
         elif self.left is not None:
@@ -340,18 +333,11 @@ class Pipeline(Run):
 
     def _finished(self, job: Job, item: Any) -> None:  # noqa: ANN401 - the adapter's item
         failure = self.adapter.failure(item)
-        if self.recorder is not None:
-            self._record_end(self.recorder, job, failure)
-        if failure is None:
-            self._settle(job, Active, None, item)
-        else:
-            self._settle(job, Failed, failure, item)
-
-    def _record_end(self, recorder: Recorder, job: Job, failure: AvatarError | None) -> None:
         try:
-            recorder.ended(job, failure)
+            self.recorder.ended(job, failure)
         except AvatarError as unwritten:  # the id is recorded; the next run will ask once more how it ended
             self.halt(unwritten)
+        self._settle(job, Active if failure is None else Failed, failure, item)
 
     def _settle(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -51,32 +51,34 @@ def plan_for(record: Record | None, *, resend: bool, retry_refused: bool) -> Pla
             return "known"
 
 
-class Recorder(Protocol):
-    """What a pipeline writes its progress to, where it writes any: a journal, or the coordinator of a cluster."""
+class Recorder:
+    """Keeps the progress of a pipeline. This one keeps nothing: what a pipeline without a journal has."""
 
-    @property
-    def resends(self) -> bool:
-        """Whether what an earlier attempt left in doubt is sent again."""
+    resends: bool = False
+    """Whether what an earlier attempt left in doubt is sent again."""
 
     def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
         """Return the jobs whose items nobody else deals with; each of the others has a ``holder`` then, and waits."""
+        return [(job, None) for job in jobs]
 
-    def owns(self, job: Job) -> bool:
+    def owns(self, job: Job) -> bool:  # noqa: ARG002 - without a register nobody else deals with an item
         """Return whether nobody else deals with the item of ``job``; else it has a ``holder`` then, and waits."""
+        return True
 
     async def recognise(self, claimed: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Plan, Record | None]]:
         """Return for each of what :meth:`claim` returned what is to be done with it."""
+        return [(job, "send", None) for job, _ in claimed]
 
-    def before_send(self, job: Job) -> Awaitable[None]:
+    async def before_send(self, job: Job) -> None:
         """Record that it is about to leave: nothing is sent before this returns, nor when it raises."""
 
-    def not_applied(self, job: Job) -> Awaitable[None]:
+    async def not_applied(self, job: Job) -> None:
         """Record that nothing came of it."""
 
-    def accepted(self, job: Job) -> Awaitable[None]:
+    async def accepted(self, job: Job) -> None:
         """Record its id."""
 
-    def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> Awaitable[None]:
+    async def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> None:
         """Record how a submission ended that has no id."""
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
@@ -92,12 +94,15 @@ class Recorder(Protocol):
         """Begin, with the run."""
 
     async def aclose(self) -> None:
-        """Wait until all is recorded, and give back what it uses."""
+        """Wait until all is recorded, and give back what it uses.
+
+        :raises JournalError: something that has happened could not be written.
+        """
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
-class JournalRecorder:
-    """Writes the progress of one pipeline to a journal.
+class JournalRecorder(Recorder):
+    """Keeps the progress of one pipeline in a journal; see :class:`Recorder` for the methods.
 
     :ivar release: gives the journal back.
     :ivar stats: returns the session's figures, of which a sample a second is kept for the report.
@@ -116,10 +121,8 @@ class JournalRecorder:
     _timer: asyncio.TimerHandle | None = None
     _given_up: list[Awaitable[None]] = attrs.field(factory=list)
 
-    @property
-    def resends(self) -> bool:
-        """Whether what an earlier attempt left in doubt is sent again."""
-        return self.on_in_doubt == "resend" or self.adapter.idempotent
+    def __attrs_post_init__(self) -> None:
+        self.resends = self.on_in_doubt == "resend" or self.adapter.idempotent
 
     def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
         """Return the jobs whose items nobody else deals with, and their entries; the others wait for who does."""
@@ -155,22 +158,22 @@ class JournalRecorder:
         """Let go of the item of ``job``: who waits for it is told ``outcome``."""
         self.journal.claims.release(job.fingerprint, job, outcome)
 
-    def before_send(self, job: Job) -> Awaitable[None]:
+    async def before_send(self, job: Job) -> None:
         """Commit the intent to send."""
-        return self.journal.sending(job.fingerprint, resend=job.resend)
+        await self.journal.sending(job.fingerprint, resend=job.resend)
 
-    def not_applied(self, job: Job) -> Awaitable[None]:
+    async def not_applied(self, job: Job) -> None:
         """Take the intent back: nothing came of it."""
-        return self.journal.unsent(job.fingerprint)
+        await self.journal.unsent(job.fingerprint)
 
     async def accepted(self, job: Job) -> None:
         """Commit the id."""
         await self.journal.accepted(job.fingerprint, job.item_id)
         self.journal.claims.accepted(job.fingerprint)
 
-    def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> Awaitable[None]:
+    async def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> None:
         """Record how a submission ended that has no id."""
-        return record_not_accepted(self.journal, job.fingerprint, end, error)
+        await record_not_accepted(self.journal, job.fingerprint, end, error)
 
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
         """Record that nobody waits for its answer any more; :meth:`aclose` waits until that is on disk."""

@@ -192,7 +192,7 @@ class Engine:
             max_submitting=self.limits.max_submitting,
             stop_on_failure=stop_on_failure,
             drain=self.timeouts.drain,
-            recorder=recorder,
+            recorder=recorder or Recorder(),
         )
         self.pipelines.add(pipeline)  # before it runs: an eager task reads its first sources in here
         task = self.tasks.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")

@@ -13,14 +13,13 @@ import attrs
 from distributed import Event, Queue, Semaphore
 
 from seedance_avatar.assets.adapter import AssetAdapter
-from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.ingest.classify import NotAccepted
 from seedance_avatar.ingest.job import Job
 from seedance_avatar.ingest.pipeline import Pipeline
-from seedance_avatar.ingest.recorder import Plan
-from seedance_avatar.journal.records import Entry, Record
+from seedance_avatar.ingest.recorder import Plan, Recorder
+from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import AnyOutcome
 from seedance_avatar.session.session import AvatarSession
 
 __all__ = ["Key", "Order", "begun_name", "close_sessions", "work"]
@@ -98,7 +97,7 @@ class _Home:
 
 
 @attrs.define(eq=False, kw_only=True)
-class _ShardRecorder:
+class _ShardRecorder(Recorder):
     """Sends the progress of a shard to the coordinator, and holds a lease of the cluster for what is on the wire.
 
     :ivar numbers: the place of each source in the shard, by its ``id()``.
@@ -109,15 +108,7 @@ class _ShardRecorder:
     semaphore: Semaphore
     numbers: dict[int, int]
     ids: list[str | None]
-    resends: bool = False
     _leased: set[Job] = attrs.field(factory=set)
-
-    def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
-        """Return all of them: the coordinator has seen to it that a shard holds each item once."""
-        return [(job, None) for job in jobs]
-
-    def owns(self, job: Job) -> bool:  # noqa: ARG002 - no job waits for another here
-        return True
 
     async def recognise(self, claimed: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Plan, Record | None]]:
         plans: list[tuple[Job, Plan, Record | None]] = []
@@ -141,18 +132,6 @@ class _ShardRecorder:
     async def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> None:
         del end, error  # the outcome says it
         await self._free(job)
-
-    def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
-        """Do nothing: the outcome says it."""
-
-    def ended(self, job: Job, failure: AvatarError | None) -> None:
-        """Do nothing: the outcome says it."""
-
-    def done(self, job: Job, outcome: AnyOutcome) -> None:
-        """Do nothing: nobody else waits for the item."""
-
-    def begin(self) -> None:
-        """Do nothing: nobody would read samples."""
 
     async def aclose(self) -> None:
         for job in list(self._leased):
