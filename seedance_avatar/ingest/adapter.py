@@ -33,7 +33,7 @@ class Adapter(Protocol[S_contra, A]):
         """Return what names ``source`` in messages, without secrets."""
 
     def polling_kind(self, source: S_contra) -> str:
-        """Return whose law of time it follows: ``image``, ``video``, ``audio`` or ``generation``."""
+        """Return whose completion times it is polled by: ``image``, ``video``, ``audio`` or ``generation``."""
 
     async def prepare(self, source: S_contra) -> str:
         """Judge ``source``, or raise :class:`AvatarError`; return what it is submitted under.

@@ -121,7 +121,7 @@ class Pipeline(Run):
                 await self._movement()
 
     def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
-        return (self.recorder.aclose,)
+        return self.reader.aclose, self.recorder.aclose
 
     def _settle_rest(self) -> None:
         for job in list(self.alive):

@@ -80,9 +80,9 @@ class Run(abc.ABC):
     def _under_way(self) -> tuple[int, int]:
         """Return how many sources are being submitted, and how many are polled."""
 
+    @abc.abstractmethod
     def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
-        """Return what is to be closed at the end beside the sources, in this order."""
-        return ()
+        """Return what is to be closed at the end, the sources among it, in this order."""
 
     # What the consumer's side asks
 
@@ -155,7 +155,7 @@ class Run(abc.ABC):
             try:
                 with anyio.move_on_after(self.drain, shield=True):
                     async with AsyncExitStack() as closing:  # a cancellation in one of them does not skip the next
-                        for close in reversed((self.reader.aclose, *self._closings())):
+                        for close in reversed(self._closings()):
                             closing.push_async_callback(self._close, close)
             finally:
                 self._keep(self.reader.error)

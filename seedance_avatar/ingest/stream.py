@@ -44,7 +44,7 @@ class Ingest(Generic[S, A]):
     An exception of the source iterator is raised as it is, after the outcomes of what was taken before it.
 
     Leaving the block early (``break``, an exception, a cancellation) stops the run: nothing new is sent, what is
-    on the wire comes home (at most ``timeouts.drain`` seconds), and everything is accounted for in
+    on the wire gets its answer (at most ``timeouts.drain`` seconds), and everything is accounted for in
     :attr:`report`. Several tasks may iterate one stream; each outcome goes to one of them.
     """
 
@@ -147,8 +147,8 @@ def _ingest_error(unfinished: tuple[AnyOutcome, ...], report: IngestReport) -> I
         "in doubt": report.in_doubt,
         "unsent": report.unsent,
     }
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     named = "; ".join(str(error) for error in errors[:_NAMED])
     more = f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
-    message = f"{len(errors)} of {report.taken} sources are not active ({told}): {named}{more}"
+    message = f"{len(errors)} of {report.taken} sources are not active ({counted}): {named}{more}"
     return IngestError(message, errors, outcomes=unfinished)

@@ -65,10 +65,10 @@ class CommitBatcher:
         self.flush()
         self._writer.finish()
 
-    def _settled(self, told: int) -> None:
-        # Who does nothing but write is back in the turn of the loop in which it was told, just before this look at
+    def _settled(self, answered: int) -> None:
+        # Who does nothing but write is back in the turn of the loop in which it was answered, just before this look at
         # what there is. Are all of them, there is nobody left to gather.
-        self._loop.call_soon(lambda: self._flush_by(0.0 if len(self._ops) >= told else math.inf))
+        self._loop.call_soon(lambda: self._flush_by(0.0 if len(self._ops) >= answered else math.inf))
 
     def _flush_by(self, due: float) -> None:
         if due >= self._due:

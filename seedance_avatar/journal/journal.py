@@ -149,7 +149,7 @@ class Journal:
         :raises JournalError: something that has happened could not be written; ``unwritten`` says what.
         """
         if self._closed is None:
-            self._check_place()
+            self._check_here()
             self._outbox.flush()
             self._closed = self._loop.create_future()
             self._writer.stop(self._closed)
@@ -170,7 +170,7 @@ class Journal:
         return self._writer.unwritten
 
     def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
-        """Return the 16 bytes that name a item: a keyed hash of its ``key``, or else of its group, kind and URL."""
+        """Return the 16 bytes that name an item: a keyed hash of its ``key``, or else of its group, kind and URL."""
         return records.fingerprint(self._hasher, kind=kind, group_id=group_id, url=url, key=key)
 
     def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
@@ -183,7 +183,7 @@ class Journal:
         shown: str | None = None,
         business_id: str | None = None,
     ) -> Entry:
-        """Return the entry of a item for :meth:`claim`, with no secret in it.
+        """Return the entry of an item for :meth:`claim`, with no secret in it.
 
         :param shown: what names it in reports, in place of what may be shown of ``url``.
         :param business_id: the ``client_business_id`` that a generation will carry if it is new.
@@ -302,11 +302,11 @@ class Journal:
         if self._closed is not None:
             message = f"the journal {self.path} is closed"
             raise SessionStateError(message)
-        self._check_place()
+        self._check_here()
         if self._writer.dead is not None:
             raise JournalError(self._writer.dead, about=f"journal {self.path}", unwritten=self.unwritten)
 
-    def _check_place(self) -> None:
+    def _check_here(self) -> None:
         if os.getpid() != self._pid:
             message = f"the journal {self.path} was opened by process {self._pid}: a forked child must not use it"
             raise SessionStateError(message)

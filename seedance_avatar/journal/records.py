@@ -20,7 +20,7 @@ from seedance_avatar.text import redact_url, safe_redacted, safe_text
 __all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Record", "Run", "Sample", "State", "Summary"]
 
 State: TypeAlias = Literal["planned", "sending", "accepted", "active", "failed", "refused", "in_doubt"]
-"""How far a item has come; the file holds its place in :data:`STATES`."""
+"""How far an item has come; the file holds its index in :data:`STATES`."""
 
 Kind: TypeAlias = Literal["image", "video", "audio", "generation", "group"]
 """What was submitted: an asset by its type, a video generation, or a group."""
@@ -79,7 +79,7 @@ def error_line(error: AvatarError | str) -> str:
 def fingerprint(
     hasher: hashlib.blake2b, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None
 ) -> bytes:
-    """Return the 16 bytes that identify a item: by its ``key`` where it has one, else by group, kind and URL.
+    """Return the 16 bytes that identify an item: by its ``key`` where it has one, else by group, kind and URL.
 
     ``hasher`` is keyed with the journal's own secret: equal URLs in two journals have nothing in common,
     and no list of guesses made beforehand fits. Assets of every type share their keys, as the design has
@@ -111,7 +111,7 @@ def printable(value: str, what: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """A item about to be journaled. Build it by :meth:`Journal.entry`, which keeps secrets out of it.
+    """An item about to be journaled. Build it by :meth:`Journal.entry`, which keeps secrets out of it.
 
     :ivar fingerprint: 16 bytes that identify it.
     :ivar kind: what will be submitted.
@@ -139,7 +139,7 @@ def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, al
     shown: str | None,
     business_id: str | None,
 ) -> Entry:
-    """Return the entry of a item; ``shown`` stands in for what may be shown of its URL."""
+    """Return the entry of an item; ``shown`` stands in for what may be shown of its URL."""
     return Entry(
         fingerprint=fingerprint(hasher, kind=kind, group_id=group_id, url=url, key=key),
         kind=kind,
@@ -198,7 +198,7 @@ class Record:
 
     @property
     def may_be_duplicate(self) -> bool:
-        """True when it was sent again after an attempt whose fate is not known."""
+        """True when it was sent again after an attempt of which nobody knows what came."""
         return self.doubted_at is not None and self.attempts > 1
 
     def error(self) -> AvatarError:

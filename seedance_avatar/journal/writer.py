@@ -69,7 +69,7 @@ class Writer:
             self._refuse_rest(self.dead)
 
     def stop(self, closed: asyncio.Future[None] | None = None) -> None:
-        """Let everything handed over be done, then close the store; ``closed`` is told when it is."""
+        """Let everything handed over be done, then close the store; ``closed`` is set when it is."""
         self._closed = closed
         self._queue.put(None)
         if self.dead is not None:
@@ -136,19 +136,19 @@ class Writer:
                 _log.error("%s", failure)
             self.unwritten += _facts(ops)
             results = [None if waiter is None else unusable(store.path, error) for _, waiter in ops]
-        told = [
+        answers = [
             (waiter, result, None) if not isinstance(result, JournalError) else (waiter, None, result)
             for (_, waiter), result in zip(ops, results, strict=True)
         ]
-        self._tell(told)
+        self._tell(answers)
 
     def _refuse_rest(self, why: str) -> None:
-        told: list[_Told] = []
+        answers: list[_Answer] = []
         try:
             while True:
                 ops = self._queue.get_nowait() or ()
                 self.unwritten += _facts(ops)
-                told += [(waiter, None, JournalError(why)) for _, waiter in ops if waiter is not None]
+                answers += [(waiter, None, JournalError(why)) for _, waiter in ops if waiter is not None]
         except queue.Empty:
             pass
         closed, self._closed = self._closed, None
@@ -160,22 +160,22 @@ class Writer:
                 first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
                 message = f"{what} could not be written to the journal before it was closed: {first}"
                 lost = JournalError(message, unwritten=self.unwritten)
-            told.append((closed, None, lost))
-        self._tell(told)
+            answers.append((closed, None, lost))
+        self._tell(answers)
 
-    def _tell(self, told: Sequence[_Told]) -> None:
-        for waiter, _, error in told:
+    def _tell(self, answers: Sequence[_Answer]) -> None:
+        for waiter, _, error in answers:
             if waiter is None and error is not None:
                 _log.error("%s", error)
-        if any(waiter is not None for waiter, _, _ in told):
+        if any(waiter is not None for waiter, _, _ in answers):
             try:
-                self._loop.call_soon_threadsafe(self._settle, told)
+                self._loop.call_soon_threadsafe(self._settle, answers)
             except RuntimeError:  # the loop is closed: nobody waits any more, and what is written is written
                 return
 
-    def _settle(self, told: Sequence[_Told]) -> None:
+    def _settle(self, answers: Sequence[_Answer]) -> None:
         count = 0
-        for waiter, result, error in told:
+        for waiter, result, error in answers:
             if waiter is None or waiter.done():
                 continue
             count += 1
@@ -187,7 +187,7 @@ class Writer:
             self.settled(count)
 
 
-_Told: TypeAlias = tuple["asyncio.Future[Any] | None", Any, BaseException | None]
+_Answer: TypeAlias = tuple["asyncio.Future[Any] | None", Any, BaseException | None]
 
 
 def _facts(ops: Iterable[Op]) -> tuple[Change, ...]:

@@ -47,20 +47,20 @@ class PoolMember:
             self.waiter.set_result(None)
 
     async def known(self, sources: Sequence[Any], group_of: Callable[[AssetSource], str]) -> dict[int, Record]:
-        """Return what its journal knows of ``sources``, by their places; what was only planned counts as unknown."""
+        """Return what its journal knows of ``sources``, by their indices; what was only planned counts as unknown."""
         journal = self.journal
         if journal is None:
             return {}
-        marks: dict[int, bytes] = {}
+        fingerprints: dict[int, bytes] = {}
         for at, source in enumerate(sources):
             if isinstance(source, AssetSource):
                 group_id = await self._group_id(journal, group_of(source))
                 if group_id is not None or source.key is not None:
-                    marks[at] = self.adapter.entry(journal, source, group_id or "").fingerprint
-        records = await journal.known(list(marks.values()))
+                    fingerprints[at] = self.adapter.entry(journal, source, group_id or "").fingerprint
+        records = await journal.known(list(fingerprints.values()))
         return {
             at: record
-            for at, record in zip(marks, records, strict=True)
+            for at, record in zip(fingerprints, records, strict=True)
             if record is not None and record.state != "planned"
         }
 
@@ -72,7 +72,7 @@ class PoolMember:
             self._group_ids[name] = record.remote_id
         return self._group_ids[name]
 
-    def told(self, source: AssetSource, record: Record) -> AnyOutcome:
+    def outcome_of(self, source: AssetSource, record: Record) -> AnyOutcome:
         """Return the outcome of what only this account could have gone on with, by what its journal holds."""
         unfinished = self.lost or AvatarError("the ingest ended before it was looked at again")
         return attrs.evolve(outcome_of_record(record, source, self.adapter, unfinished=unfinished), account=self.name)

@@ -98,7 +98,7 @@ class AccountPool:
         }
         self._groups: dict[tuple[str, str, Path | None], AssetGroup] = {}
         self._creating = {name: asyncio.Lock() for name in self._sessions}
-        self._crew = TaskSet()
+        self._tasks = TaskSet()
         self._runs: set[PooledRun] = set()
 
     def __repr__(self) -> str:
@@ -134,7 +134,7 @@ class AccountPool:
         async with AsyncExitStack() as closing:
             for session in self._sessions.values():
                 closing.push_async_callback(session.aclose)
-            closing.push_async_callback(self._crew.aclose)
+            closing.push_async_callback(self._tasks.aclose)
             runs = list(self._runs)
             for run in runs:
                 run.leave(SessionStateError("the pool was closed"))
@@ -223,7 +223,7 @@ class AccountPool:
                 release=stack.aclose,
                 drain=max(session.engine.timeouts.drain for session in self._sessions.values()),
             )
-            run.task = self._crew.spawn(run.run(), name="seedance-avatar: pooled ingest")
+            run.task = self._tasks.spawn(run.run(), name="seedance-avatar: pooled ingest")
             self._runs.add(run)
             run.task.add_done_callback(lambda _: self._runs.discard(run))
             return run

@@ -1,6 +1,6 @@
-"""One run over the sources of several accounts: a pipeline for each, and one place that knows where a source is.
+"""One run over the sources of several accounts: a pipeline for each, and one queue that they take from.
 
-A source is in exactly one place: common (nobody's yet), somebody's own (this account must take it), under way in
+A source is in exactly one state: common (any account may take it), an account's own (only that one may), under way in
 an account's pipeline, or settled. Whoever has room takes next, so the faster account takes more. A source that
 comes back unsent from an account that has left goes to the others; nothing else ever moves between accounts.
 """
@@ -63,7 +63,7 @@ class PooledRun(Run):
     release: Callable[[], Awaitable[None]]
     _common: deque[Any] = attrs.field(factory=deque)
     _routing: list[Any] = attrs.field(factory=list)
-    _homes: dict[Hashable, InFlight] = attrs.field(factory=dict)
+    _in_flight: dict[Hashable, InFlight] = attrs.field(factory=dict)
     _given_out: int = 0
 
     def _pipelines(self) -> list[Pipeline]:
@@ -87,7 +87,7 @@ class PooledRun(Run):
         self._flush(self.stopped())
 
     def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
-        return (self.release,)
+        return self.reader.aclose, self.release
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -153,7 +153,7 @@ class PooledRun(Run):
             if member.lost is None:
                 member.own.append((source, record))
             else:
-                self.book(member.told(source, record))
+                self.book(member.outcome_of(source, record))
 
     # Giving
 
@@ -167,12 +167,12 @@ class PooledRun(Run):
                 return self._given(member, *member.own.popleft())
             while self._common:
                 source = self._common.popleft()
-                home = self._homes.get(self._identity(source))
-                if home is None or home.member is member:
+                flight = self._in_flight.get(self._identity(source))
+                if flight is None or flight.member is member:
                     return self._given(member, source)
-                # Its like is under way in another account: one upload, an outcome for each.
-                home.member.own.append((source, None))
-                home.member.wake()
+                # An equal source is under way in another account: one upload, an outcome for each.
+                flight.member.own.append((source, None))
+                flight.member.wake()
             if self.all_read and not self._given_out and not any(other.own for other in self.members):
                 self._wake_all()
                 break
@@ -184,17 +184,17 @@ class PooledRun(Run):
                 member.waiter = None
         raise StopAsyncIteration
 
-    def _identity(self, source: Any) -> Hashable:  # noqa: ANN401 - as above
+    def _identity(self, source: Any) -> Hashable:  # noqa: ANN401 - whatever the caller's iterable held
         if not isinstance(source, AssetSource):
             return None
         return source.key if source.key is not None else (self.group_of(source), source.asset_type, source.source_url)
 
-    def _given(self, member: PoolMember, source: Any, record: Record | None = None) -> Any:  # noqa: ANN401 - as above
+    def _given(self, member: PoolMember, source: Any, record: Record | None = None) -> Any:  # noqa: ANN401 - whatever the caller's iterable held
         identity = self._identity(source)
         if identity is not None:
-            home = self._homes.setdefault(identity, InFlight(member))
-            home.under_way += 1
-            home.record = home.record or record
+            flight = self._in_flight.setdefault(identity, InFlight(member))
+            flight.under_way += 1
+            flight.record = flight.record or record
         self._given_out += 1
         return source
 
@@ -232,19 +232,19 @@ class PooledRun(Run):
         self._given_out -= 1
         source = outcome.source
         identity = self._identity(source)
-        home = self._homes.get(identity)
-        if home is not None:
-            home.under_way -= 1
-            if not home.under_way:
-                del self._homes[identity]
+        flight = self._in_flight.get(identity)
+        if flight is not None:
+            flight.under_way -= 1
+            if not flight.under_way:
+                del self._in_flight[identity]
         if halted is not None:
             self._lose(member, halted)
-        # What waits for its like, and cannot be handed to a pipeline that takes nothing more.
+        # Equal sources that wait for this one, and that a pipeline which takes nothing more cannot be given.
         gone = identity is not None and (member.lost is not None or self.halted is not None)
         alike = member.take_back(self._identity, identity) if gone else []
         if isinstance(outcome, Unsent) and member.lost is not None and self.halted is None:
-            if home is not None and home.record is not None:
-                outcome = member.told(source, home.record)  # unsent by this run, but not by an earlier one
+            if flight is not None and flight.record is not None:
+                outcome = member.outcome_of(source, flight.record)  # unsent by this run, but not by an earlier one
             else:
                 self._common.extend([source, *alike])
                 self._wake_all()
@@ -263,8 +263,8 @@ class PooledRun(Run):
         waiting, member.own = member.own, deque()
         for source, record in waiting:
             if record is not None:
-                self.book(member.told(source, record))
-            elif self._identity(source) in self._homes:
+                self.book(member.outcome_of(source, record))
+            elif self._identity(source) in self._in_flight:
                 member.own.append((source, None))
             else:
                 self._common.append(source)
@@ -277,13 +277,13 @@ class PooledRun(Run):
     # Ending
 
     def _flush(self, error: AvatarError) -> None:
-        """Settle everything that no pipeline has, but for what waits for its like in one."""
+        """Settle everything that no pipeline has, but for sources that wait for an equal one in a pipeline."""
         for member in self.members:
             waiting, member.own = member.own, deque()
             for source, record in waiting:
                 if record is not None:
-                    self.book(member.told(source, record))
-                elif self._identity(source) in self._homes:
+                    self.book(member.outcome_of(source, record))
+                elif self._identity(source) in self._in_flight:
                     member.own.append((source, None))
                 else:
                     self._unsent(source, error)
@@ -293,6 +293,6 @@ class PooledRun(Run):
         for source in routing:
             self._unsent(source, error)
 
-    def _unsent(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - as above
+    def _unsent(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - whatever the caller's iterable held
         label = self.members[0].adapter.label(source)
         self.book(Unsent(source=source, error=error.concerning(label)))

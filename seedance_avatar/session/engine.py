@@ -1,4 +1,4 @@
-"""Everything that exists between a session's opening and its end, put together in one place."""
+"""The open half of a session: builds its parts when it is opened, and ends them when it is closed."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _log = logging.getLogger("seedance_avatar")
 
 def guarded(observer: Observer) -> Observer:
     """Return ``observer`` such that what it raises is logged once and goes no further."""
-    told = False
+    logged = False
 
     def observe(event: Any) -> None:  # noqa: ANN401 - any event
-        nonlocal told
+        nonlocal logged
         try:
             observer(event)
-        except Exception:  # noqa: BLE001 - a watcher's accident must not become the work's
-            if not told:
-                told = True
+        except Exception:  # noqa: BLE001 - an observer's exception must not stop the work
+            if not logged:
+                logged = True
                 _log.exception("the observer raised; this is logged once, and the work goes on")
 
     return observe
@@ -215,7 +215,7 @@ class Engine:
         return attrs.evolve(self.client.figures(), pending=len(self.poller), ingests=len(self.pipelines))
 
     async def drain(self, timeout: float, error: AvatarError) -> None:  # noqa: ASYNC109 - it bounds what is waited for, and is not a deadline of the call
-        """Start nothing new, let what is on the wire come home within ``timeout`` seconds, end every ingest."""
+        """Start nothing new, give what is on the wire ``timeout`` seconds to be answered, end every ingest."""
         self.check_outside()
         self.draining = self.draining or error
         self.alone.halt(error)
@@ -228,7 +228,7 @@ class Engine:
             await pipeline.gone()
 
     async def aclose(self) -> None:
-        """End everything: what waits gets :class:`SessionStateError`, what is on the wire comes home first."""
+        """End everything: what waits gets :class:`SessionStateError`, what is on the wire is waited for first."""
         closed = SessionStateError("the session was closed")
         await self.drain(self.timeouts.drain, closed)
         self.poller.halt(closed)

@@ -13,9 +13,10 @@ import attrs
 import pytest
 from rig.rude import until
 from rig.studio import Studio, studio
-from rig.world import quick, sources, world
+from rig.world import FAST, quick, sources, world
 
 from seedance_avatar import (
+    AccountPool,
     Active,
     AssetGroup,
     AuthError,
@@ -24,6 +25,7 @@ from seedance_avatar import (
     Failed,
     GenerationRequest,
     InDoubt,
+    JournalError,
     Limits,
     Outcome,
     Pending,
@@ -33,6 +35,7 @@ from seedance_avatar import (
     VideoTask,
 )
 from seedance_avatar.journal.journal import Journal
+from seedance_avatar.sandbox import Sandbox
 
 pytestmark = pytest.mark.asyncio
 
@@ -341,3 +344,62 @@ async def test_a_session_that_closes_ends_the_sender_and_who_waits_for_it(
         assert type(bulk[0]) in {Pending, Unsent, Active}
         assert it.sent() == 1
     assert await state_of_shared(it.journal) == "accepted"
+
+
+async def test_what_an_earlier_run_left_in_doubt_is_taken_over_as_such(tmp_path: Path) -> None:
+    """The one that was about to send it once more is cancelled; whoever waited for it asks for the task first."""
+    async with wanted(tmp_path, ONE_AT_A_TIME, script=["lose answer"], deaf=True) as it:
+        with pytest.raises(SubmissionInDoubt):
+            await it.single()
+        it.service.deaf = False
+        it.service.hold = asyncio.Event()
+        it.service.arrived.clear()
+        occupant = asyncio.ensure_future(it.session.generate("occupant"))
+        await it.service.arrived.wait()
+        async with await Journal.open(it.journal) as journal:
+            assert [record.state async for record in journal.records()] == ["in_doubt"]
+        it.service.tasks.clear()  # what had arrived was lost at the service too
+        single = it.single()
+        await asyncio.sleep(0.05)
+        bulk = it.bulk()
+        await asyncio.sleep(0.05)
+        single.cancel()
+        await asyncio.sleep(0.02)
+        it.service.hold.set()
+        (outcome,) = await bulk
+        assert isinstance(outcome, Active), outcome
+        await occupant
+        await asyncio.wait({single})
+    assert await state_of_shared(it.journal) == "active"
+
+
+async def test_a_journal_that_a_session_has_open_is_nobody_else_s(tmp_path: Path) -> None:
+    """A second session, as a coordinator of a cluster does, opens the file itself: it is told, and sends nothing."""
+    async with wanted(tmp_path, looks=10**6) as it, quick(it.service.url) as second:
+        bulk = it.bulk()
+        await until(it.sent)
+        with pytest.raises(JournalError, match="already open in this process"):
+            await second.generate(SHARED.prompt, client_business_id=SHARED.client_business_id, journal=it.journal)
+        it.service.looks = 0
+        await bulk
+        assert it.sent() == 1
+
+
+async def test_runs_of_a_pool_and_of_its_session_with_one_directory_upload_each_source_once(tmp_path: Path) -> None:
+    async with Sandbox(time_scale=0.002) as sandbox:
+        async with AccountPool({"a": "sk-sandbox"}, base_url=sandbox.url, **FAST) as pool:
+
+            async def run() -> list[Any]:
+                async with pool.ingest(sources(20), group_name="brand", journal=tmp_path) as stream:
+                    return [outcome async for outcome in stream.outcomes()]
+
+            async def one_by_one() -> list[Any]:
+                group = await pool.sessions["a"].create_group("brand", journal=tmp_path / "a.db")
+                session = pool.sessions["a"]
+                async with session.ingest(sources(20), group=group, journal=tmp_path / "a.db") as stream:
+                    return [outcome async for outcome in stream.outcomes()]
+
+            runs = await asyncio.gather(run(), one_by_one(), run())
+        assert sandbox.ledger.duplicates() == {}
+        assert len(sandbox.ledger.groups) == 1
+        assert [type(outcome) for outcomes in runs for outcome in outcomes] == [Active] * 60

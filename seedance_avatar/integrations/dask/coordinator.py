@@ -1,4 +1,4 @@
-"""The coordinator's half of an ingest on a Dask cluster: reads, writes the journal, hands out, listens."""
+"""The coordinator's half of an ingest on a Dask cluster: reads sources, writes the journal, hands out shards."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = ["ClusterRun"]
 _log = logging.getLogger("seedance_avatar")
 
 _GRACE: Final = 5.0
-"""Seconds beyond the drain of a worker that its last words may take to come home."""
+"""Seconds beyond the drain of a worker that its last messages may take."""
 
 
 @attrs.define(eq=False)
 class _Item:
-    """A source in hand: where it is in the journal, the id it was given, and the sources that share it."""
+    """A source that was taken: its fingerprint in the journal, its asset's id, and the sources that share it."""
 
     source: AssetSource
     identity: Hashable
@@ -71,6 +71,7 @@ class ClusterRun(Run):
     _to_follow: list[_Item] = attrs.field(factory=list)
     _numbers: int = 0
     _messages: set[asyncio.Task[Any]] = attrs.field(factory=set)
+    _unwritten: list[Awaitable[None]] = attrs.field(factory=list)
     _queue: Queue | None = None
     _semaphore: Semaphore | None = None
 
@@ -108,20 +109,28 @@ class ClusterRun(Run):
             tasks.cancel_scope.cancel()
 
     def _settle_rest(self) -> None:
-        """Leave it to :meth:`_end`, which writes it down as well."""
-
-    def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
-        return self._end, self._clear_up
-
-    async def _end(self) -> None:
-        """Settle what no worker has told of, and write it down."""
         lost = SubmissionInDoubt("it was handed to a worker that was not heard of any more")
-        for number in list(self._shards):
-            await self._lost(number, lost, follow=False)
+        for item in [item for shard in self._shards.values() for item in shard if not item.settled]:
+            if item.asset_id is not None:
+                self._pending(item, self.halted or lost)
+                continue
+            if self.journal is not None:
+                with contextlib.suppress(AvatarError):  # broken: it is in doubt to the next run all the same
+                    self._unwritten.append(self.journal.abandoned(item.fingerprint, lost))
+            self._settle(item, InDoubt(source=item.source, error=lost))
         for item in self._to_follow:
             self._pending(item, self.halted or lost)
+
+    def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
+        return self._close_journal, self.reader.aclose, self._clear_up
+
+    async def _close_journal(self) -> None:
         if self.journal is not None:
-            await self.journal.aclose()
+            try:
+                for written in self._unwritten:
+                    await written
+            finally:
+                await self.journal.aclose()
 
     async def _clear_up(self) -> None:
         await asyncio.gather(*self._messages, return_exceptions=True)
@@ -165,13 +174,13 @@ class ClusterRun(Run):
         watching.add_done_callback(self._messages.discard)
 
     async def _watch(self, future: Any, number: int, queue: Queue) -> None:  # noqa: ANN401 - a distributed Future
-        """Wait for the task's end. When it was not a good one, the queue is told so, behind all that came before."""
+        """Wait for the end of a task; report one that failed through the queue, behind all that the worker sent."""
         try:
             await future
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a killed worker, a bug: lost either way
-            told = safe_text(f"{type(error).__name__}: {error}", 200)
-            with contextlib.suppress(Exception):  # where the scheduler is gone too, the listening has ended as well
-                await queue.put((number, [("lost", told)]))
+            reason = safe_text(f"{type(error).__name__}: {error}", 200)
+            with contextlib.suppress(Exception):  # where the scheduler is gone too, nobody reads the queue
+                await queue.put((number, [("lost", reason)]))
         finally:
             future.release()
             with contextlib.suppress(Exception):
@@ -195,7 +204,7 @@ class ClusterRun(Run):
             stopped = self.halted or SessionStateError(f"the ingest ended: {safe_text(repr(error))}")
             for item in items:
                 if not item.settled:
-                    self._settle(item, Unsent(source=item.source, error=stopped.concerning(item.source.label)))
+                    self._settle(item, Unsent(source=item.source, error=stopped))
             for source in rest:
                 self.book(Unsent(source=source, error=stopped.concerning(self.adapter.label(source))))
             raise
@@ -233,18 +242,18 @@ class ClusterRun(Run):
         )
         return wanted
 
-    # Listening
+    # Messages of the workers
 
     async def _listen(self, queue: Queue) -> None:
         while True:
             number, facts = await queue.get()
-            await self._hear(number, facts)
+            await self._on_message(number, facts)
             self._moved.set()
 
-    async def _hear(self, number: int, facts: Sequence[tuple[Any, ...]]) -> None:
+    async def _on_message(self, number: int, facts: Sequence[tuple[Any, ...]]) -> None:
         items = self._shards.get(number)
         if items is None:
-            _log.warning("a worker that had been given up was heard of: what it tells stays in doubt")
+            _log.warning("a message came from a worker that had been given up: what it reports stays in doubt")
             return
         accepted = [(items[fact[1]], fact[2]) for fact in facts if fact[0] == "accepted"]
         if self.journal is not None:
@@ -255,14 +264,14 @@ class ClusterRun(Run):
             if fact[0] == "outcome":
                 await self._outcome(items[fact[1]], fact[2])
             elif fact[0] == "lost":
-                await self._lost(number, SubmissionInDoubt(f"its worker was lost ({fact[1]})"), follow=True)
+                await self._lost(number, SubmissionInDoubt(f"its worker was lost ({fact[1]})"))
             elif fact[0] == "end":
                 await self._shard_ended(number, fact[1])
 
     async def _shard_ended(self, number: int, error: AvatarError | None) -> None:
         for item in self._shards.pop(number):
             if not item.settled:  # the worker could not even begin: nothing of it has left
-                why = error or SessionStateError("the worker ended without a word")
+                why = error or SessionStateError("the worker ended without a message")
                 await self._outcome(item, Unsent(source=item.source, error=why))
         if error is not None:
             self.halt(error)
@@ -280,22 +289,21 @@ class ClusterRun(Run):
                     await record_not_accepted(self.journal, item.fingerprint, type(outcome), error)
         self._settle(item, outcome)
 
-    async def _lost(self, number: int, error: SubmissionInDoubt, *, follow: bool) -> None:
+    async def _lost(self, number: int, error: SubmissionInDoubt) -> None:
         for item in self._shards.pop(number, ()):
             if item.settled:
                 continue
             if item.asset_id is None:
-                await self._outcome(item, InDoubt(source=item.source, error=error.concerning(item.source.label)))
-            elif follow and self.halted is None:
+                await self._outcome(item, InDoubt(source=item.source, error=error))
+            elif self.halted is None:
                 self._to_follow.append(item)
             else:
-                self._pending(item, self.halted or error)
+                self._pending(item, self.halted)
 
     def _pending(self, item: _Item, error: AvatarError) -> None:
-        asset = self.adapter.from_record(
-            item.source, group_id_of(self.adapter.group), item.asset_id or "", "processing"
-        )
-        self._settle(item, Pending(source=item.source, asset=asset, error=error.concerning(item.source.label)))
+        group_id = group_id_of(self.adapter.group)
+        asset = self.adapter.from_record(item.source, group_id, item.asset_id or "", "processing")
+        self._settle(item, Pending(source=item.source, asset=asset, error=error))
 
     def _settle(self, item: _Item, outcome: AnyOutcome) -> None:
         item.settled = True

@@ -1,4 +1,4 @@
-"""What runs on a worker of a Dask cluster: one shard of sources, uploaded and followed, told home as it goes."""
+"""What runs on a worker of a Dask cluster: one shard of sources, uploaded and followed, and reported on as it goes."""
 
 from __future__ import annotations
 
@@ -63,48 +63,48 @@ class Order:
 
 
 @attrs.define(eq=False)
-class _Home:
-    """The way back to the coordinator: what is told in one turn goes as one message, one message at a time."""
+class _Reports:
+    """Reports to the coordinator: those of one turn of the loop go as one message, one message at a time."""
 
     queue: Queue
     number: int
-    _told: deque[Any] = attrs.field(factory=deque)
+    _waiting: deque[Any] = attrs.field(factory=deque)
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
     _finished: bool = False
 
-    def tell(self, *fact: Any) -> None:  # noqa: ANN401 - pickled as it is
-        self._told.append(fact)
+    def add(self, *fact: Any) -> None:  # noqa: ANN401 - pickled as it is
+        self._waiting.append(fact)
         self._news.set()
 
-    async def carry(self) -> None:
-        """Send what is told, until :meth:`finish`."""
+    async def send_all(self) -> None:
+        """Send the reports, until :meth:`finish`."""
         while not self._finished:
             await self._news.wait()
             await self.flush()
 
     def finish(self) -> None:
-        """Let :meth:`carry` end, once all is sent. It is not cancelled: what it was sending would be sent twice."""
+        """Let :meth:`send_all` end, once all is sent. It is not cancelled: what it was sending would be sent twice."""
         self._finished = True
         self._news.set()
 
     async def flush(self) -> None:
         self._news.clear()
-        while self._told:
-            facts = list(self._told)
+        while self._waiting:
+            facts = list(self._waiting)
             await self.queue.put((self.number, facts))
             for _ in facts:
-                self._told.popleft()
+                self._waiting.popleft()
 
 
 @attrs.define(eq=False, kw_only=True)
 class _ShardRecorder(Recorder):
     """Sends the progress of a shard to the coordinator, and holds a lease of the cluster for what is on the wire.
 
-    :ivar numbers: the place of each source in the shard, by its ``id()``.
-    :ivar ids: for each place the id of the asset where it is only to be followed, else None.
+    :ivar numbers: the number of each source in the shard, by its ``id()``.
+    :ivar ids: for each number the id of the asset where it is only to be followed, else None.
     """
 
-    home: _Home
+    reports: _Reports
     semaphore: Semaphore
     numbers: dict[int, int]
     ids: list[str | None]
@@ -126,7 +126,7 @@ class _ShardRecorder(Recorder):
         await self._free(job)
 
     async def accepted(self, job: Job) -> None:
-        self.home.tell("accepted", self.numbers[id(job.source)], job.item_id)
+        self.reports.add("accepted", self.numbers[id(job.source)], job.item_id)
         await self._free(job)
 
     async def not_accepted(self, job: Job, end: NotAccepted, error: AvatarError) -> None:
@@ -163,20 +163,20 @@ async def close_sessions(run: str) -> None:
 
 
 async def work(order: Order) -> None:
-    """Upload and follow the sources of ``order``; every one of them is told home before this returns."""
-    home = _Home(Queue(f"{order.run}-home"), order.number)
+    """Upload and follow the sources of ``order``; the outcome of each was reported when this returns."""
+    reports = _Reports(Queue(f"{order.run}-home"), order.number)
     # A worker that is retired is no failure to the scheduler: it runs elsewhere what that worker had begun.
     begun = Event(begun_name(order.run, order.number))
     if await begun.is_set():
-        home.tell("lost", "it was begun by a worker that went away")
-        await home.flush()
+        reports.add("lost", "it was begun by a worker that went away")
+        await reports.flush()
         return
     await begun.set()
     try:
         engine = (await _session(order)).engine
         adapter = AssetAdapter(order.group_id, bool(order.options.get("allow_private_sources")))
         recorder = _ShardRecorder(
-            home=home,
+            reports=reports,
             semaphore=await Semaphore(max_leases=order.leases, name=f"{order.run}-leases"),
             numbers={id(source): at for at, (source, _) in enumerate(order.items)},
             ids=[asset_id for _, asset_id in order.items],
@@ -190,37 +190,37 @@ async def work(order: Order) -> None:
             recorder=recorder,
         )
     except AvatarError as error:
-        home.tell("end", error)
-        await home.flush()
+        reports.add("end", error)
+        await reports.flush()
         return
 
-    async def obey(word: str) -> None:
+    async def stop_on(word: str) -> None:
         await Event(f"{order.run}-{word}").wait()
         error = SessionStateError("the ingest on the cluster was stopped")
         pipeline.halt(error) if word == "halt" else pipeline.leave(error)
 
-    async with anyio.create_task_group() as carrying:
-        carrying.start_soon(home.carry)
+    async with anyio.create_task_group() as sending:
+        sending.start_soon(reports.send_all)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(obey, "halt")
-                tasks.start_soon(obey, "leave")
+                tasks.start_soon(stop_on, "halt")
+                tasks.start_soon(stop_on, "leave")
                 try:
-                    await _tell_all(pipeline, recorder)
+                    await _report_all(pipeline, recorder)
                 finally:
-                    pipeline.leave(SessionStateError("the worker was told to end"))
+                    pipeline.leave(SessionStateError("the worker was stopped"))
                     with contextlib.suppress(asyncio.CancelledError):
                         await pipeline.gone()
                     tasks.cancel_scope.cancel()
-            home.tell("end", pipeline.halted)
+            reports.add("end", pipeline.halted)
         finally:
-            home.finish()
+            reports.finish()
 
 
-async def _tell_all(pipeline: Pipeline, recorder: _ShardRecorder) -> None:
+async def _report_all(pipeline: Pipeline, recorder: _ShardRecorder) -> None:
     while (outcome := pipeline.accounts.pop(handed_over=True)) is not None or not pipeline.ended:
         if outcome is None:
             await pipeline.accounts.news()
             continue
         pipeline.made_room()
-        recorder.home.tell("outcome", recorder.numbers[id(outcome.source)], outcome)
+        recorder.reports.add("outcome", recorder.numbers[id(outcome.source)], outcome)
