@@ -76,6 +76,7 @@ class Poller:
         self.schedule.add(pending, self.client.clock())
         if self._dispatcher is None:
             self._dispatcher = self.tasks.spawn(self._dispatch(), name="seedance-avatar: polling")
+            self._dispatcher.add_done_callback(self._gone)
         self._nudge()
 
     def _nudge(self) -> None:
@@ -120,12 +121,25 @@ class Poller:
         turn = await self.client.take_turn(self.flow)
         pending = self._pop(turn)
         if pending is not None:
-            self.tasks.spawn(self._looks(pending, turn), name="seedance-avatar: looks")
+            self.tasks.spawn(self._looks(pending, turn), name="seedance-avatar: looks").add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        """End all that is pending when a task of the poller dies: what it had in hand would be looked at by nobody."""
+        if task is self._dispatcher:
+            self._dispatcher = None  # the next item starts another
+        cause = "it was cancelled from outside" if task.cancelled() else task.exception()
+        if cause is not None and self._items:
+            message = f"polling broke: {safe_text(cause if isinstance(cause, str) else repr(cause))}"
+            _log.critical("%s", message)
+            self._end_all(AvatarError(message))
 
     def _pop(self, turn: Turn) -> PendingItem | None:
-        pending = self.schedule.pop(self.client.clock())
-        if pending is None:
-            self.client.give_back(turn)
+        pending = None
+        try:
+            pending = self.schedule.pop(self.client.clock())
+        finally:
+            if pending is None:
+                self.client.give_back(turn)
         return pending
 
     async def _looks(self, pending: PendingItem | None, turn: Turn | None) -> None:

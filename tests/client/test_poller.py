@@ -156,6 +156,42 @@ async def test_a_bug_in_a_reader_ends_its_item_and_not_the_poller(caplog: pytest
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Poller, "_look_once"), (Schedule, "pop"), (Schedule, "still_pending"), (Item, "saw")]
+)
+async def test_where_a_task_of_it_dies_everything_ends_and_the_next_item_is_polled(
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    async with polling(json_answer(QUEUED), json_answer(DONE)) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, die)
+            items = [it.add(number) for number in range(2)]
+            await until(lambda: all(item.results for item in items), patience=1.0)
+        assert any("polling broke: ZeroDivisionError" in str(item.results[0]) for item in items)
+        assert [len(item.results) for item in items] == [1, 1]
+        after = it.add(3)
+        await until(lambda: after.results)
+        assert isinstance(after.results[0], VideoTask)
+    assert "polling broke" in caplog.text
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["polling", "looks"])
+async def test_a_task_of_it_that_is_cancelled_from_outside_ends_everything(name: str) -> None:
+    async with polling(Silence()) as it:
+        items = [it.add(number) for number in range(2)]
+        await until(lambda: it.server.requests)
+        for task in asyncio.all_tasks():
+            if task.get_name() == f"seedance-avatar: {name}":
+                task.cancel()
+        await until(lambda: all(item.results for item in items), patience=1.0)
+        assert all("polling broke: it was cancelled from outside" in str(item.results[0]) for item in items)
+
+
+@pytest.mark.asyncio
 async def test_halted_it_ends_what_is_pending_and_what_comes_later() -> None:
     async with polling(Silence()) as it:
         before = it.add(1)
@@ -208,4 +244,4 @@ async def test_cancelled_wherever_it_waits_it_holds_nothing(state: str) -> None:
         if turn is not None:
             client.give_back(turn)
         assert (client.query.inside, client.query.waiting, client.breaker._news) == (0, 0, set())
-        assert item.results == []
+        assert [type(result) for result in item.results] == [AvatarError]  # it is told, for nobody looks any more
