@@ -45,7 +45,8 @@ class JobRun(Protocol):
 class Job:
     """One submission, and all the sources that share it. Small: a hundred thousand may be pending.
 
-    It is its own passage (it notes when it is on the wire) and its own question to the polling hub.
+    It implements ``Passage`` (what is called around its sending), ``Pollable`` (what the poller asks and reads) and
+    ``Claimant`` (what the journal's register of claims calls).
 
     :ivar target_id: what it is submitted under; see :meth:`Adapter.prepare`.
     :ivar fingerprint: its fingerprint in the journal, empty without one.
@@ -73,7 +74,7 @@ class Job:
     sharing: list[Any] | None = None
     holder: Claimant | None = None
 
-    # Its passage
+    # As a Passage
 
     async def before_send(self) -> None:
         """Commit the intent, then note that it is on the wire."""
@@ -85,7 +86,7 @@ class Job:
         self.on_wire = False
         await self.run.not_applied(self)
 
-    # Its question
+    # As a Pollable
 
     def question(self) -> Request:
         """Return the status request."""
@@ -104,7 +105,7 @@ class Job:
         self.pending = None
         self.run.polled(self, item, error)
 
-    # Its claim in a journal
+    # As a Claimant
 
     def holder_accepted(self) -> None:
         """Do nothing: a job waits for the end, not for the id."""

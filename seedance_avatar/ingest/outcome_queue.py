@@ -1,9 +1,9 @@
-"""The accounts of an ingest: what ended how, what was handed over, and what waits to be."""
+"""Counts the outcomes of a run and queues them for the consumer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 import attrs
@@ -20,17 +20,18 @@ _KEPT: Final = 1_000
 class OutcomeQueue:
     """Counts every end once, queues it for the consumer, and keeps for the report what is not active.
 
+    :ivar taken: sources taken so far.
+    :ivar settled: sources that have their outcome.
+    :ivar omitted: outcomes that the consumer was handed and the report has no room for.
+
     Outcomes wait on a deque and are popped synchronously: a channel that hands an item to a waiting task
     can lose it when that task is cancelled in the same step (anyio's memory streams do).
     """
 
     taken: int = 0
-    active: int = 0
-    failed: int = 0
-    pending: int = 0
-    in_doubt: int = 0
-    unsent: int = 0
+    settled: int = 0
     omitted: int = 0
+    _ends: Counter[type[AnyOutcome]] = attrs.field(factory=Counter)
     _waiting: deque[AnyOutcome] = attrs.field(factory=deque)
     _unfinished: dict[int, AnyOutcome] = attrs.field(factory=dict)
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -41,28 +42,14 @@ class OutcomeQueue:
         return len(self._waiting)
 
     @property
-    def settled(self) -> int:
-        """How many sources have their outcome."""
-        return self.active + self.failed + self.pending + self.in_doubt + self.unsent
-
-    @property
     def in_hand(self) -> int:
         """How many sources were taken whose outcomes the consumer has not taken yet."""
         return self.taken - self.settled + self.undelivered
 
     def settle(self, outcome: AnyOutcome) -> None:
         """Book ``outcome`` and wake who waits for one."""
-        match outcome:
-            case Active():
-                self.active += 1
-            case Failed():
-                self.failed += 1
-            case Pending():
-                self.pending += 1
-            case InDoubt():
-                self.in_doubt += 1
-            case Unsent():
-                self.unsent += 1
+        self.settled += 1
+        self._ends[type(outcome)] += 1
         if not isinstance(outcome, Active):
             self._unfinished[id(outcome)] = outcome
         self._waiting.append(outcome)
@@ -90,36 +77,38 @@ class OutcomeQueue:
         await self._news.wait()
 
     def stats(self, *, elapsed: float, exhausted: bool, submitting: int, polling: int) -> IngestStats:
-        """Return the accounts at this moment."""
+        """Return the counts at this moment."""
+        queued = self.taken - self.settled - submitting - polling
         return IngestStats(
             elapsed=elapsed,
             exhausted=exhausted,
-            taken=self.taken,
-            queued=self.taken - self.settled - submitting - polling,
+            queued=queued,
             submitting=submitting,
             polling=polling,
-            active=self.active,
-            failed=self.failed,
-            pending=self.pending,
-            in_doubt=self.in_doubt,
-            unsent=self.unsent,
+            **self._counts(),
         )
+
+    def _counts(self) -> dict[str, int]:
+        ends = self._ends
+        return {
+            "taken": self.taken,
+            "active": ends[Active],
+            "failed": ends[Failed],
+            "pending": ends[Pending],
+            "in_doubt": ends[InDoubt],
+            "unsent": ends[Unsent],
+        }
 
     def unfinished(self) -> tuple[AnyOutcome, ...]:
         """Return what is kept of the outcomes that are not active."""
         return tuple(self._unfinished.values())
 
     def report(self, *, elapsed: float, exhausted: bool) -> IngestReport:
-        """Return the frozen accounts."""
+        """Return the counts with the outcomes that are not active."""
         return IngestReport(
-            taken=self.taken,
-            active=self.active,
-            failed=self.failed,
-            pending=self.pending,
-            in_doubt=self.in_doubt,
-            unsent=self.unsent,
             exhausted=exhausted,
             unfinished=self.unfinished(),
             omitted=self.omitted,
             elapsed=elapsed,
+            **self._counts(),
         )

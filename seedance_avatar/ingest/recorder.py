@@ -28,6 +28,9 @@ Plan: TypeAlias = Literal["send", "follow", "known"]
 _EVERY: Final = 1.0
 """Seconds between two samples of the session's figures, at first."""
 
+_FIGURES: Final = ("requests", "throttled", "submitting", "pending", "submit_limit", "query_limit")
+"""The figures of a session that are sampled; a limit that was not found yet is left out."""
+
 _SAMPLES: Final = 600
 """Samples after which they are taken half as often."""
 
@@ -207,14 +210,5 @@ class JournalRecorder(Recorder):
         every = _EVERY * 2 ** (self._samples // _SAMPLES)
         self._timer = asyncio.get_running_loop().call_later(every, self._sample)
         stats = self.stats()
-        values: dict[str, float] = {
-            "requests": stats.requests,
-            "throttled": stats.throttled,
-            "submitting": stats.submitting,
-            "pending": stats.pending,
-        }
-        if stats.submit_limit is not None:
-            values["submit_limit"] = stats.submit_limit
-        if stats.query_limit is not None:
-            values["query_limit"] = stats.query_limit
-        self.journal.note(values)
+        figures = {name: getattr(stats, name) for name in _FIGURES}
+        self.journal.note({name: value for name, value in figures.items() if value is not None})

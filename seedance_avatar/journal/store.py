@@ -76,6 +76,14 @@ _FIELDS: Final = """
     item.business_id, item.planned_at, item.sent_at, item.accepted_at, item.ended_at, item.doubted_at, item.error
 """
 
+_TIMES: Final = ("planned_at", "sent_at", "accepted_at", "ended_at", "doubted_at")
+_NAMES: Final = (
+    *("row", "kind", "state", "shown", "group_id", "key", "attempts", "remote_id", "business_id"),
+    *_TIMES,
+    "error",
+)
+"""The fields of a record for the columns of :data:`_FIELDS`, in their order."""
+
 # One row comes back, whatever is found: see the top of this module.
 _FIND: Final = f"""
 SELECT json_group_array(json_array(wanted.key, {_FIELDS}))
@@ -90,40 +98,14 @@ def _seconds(at: int | None) -> float | None:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    (
-        number,
-        kind,
-        state,
-        shown,
-        group,
-        key,
-        attempts,
-        remote,
-        business,
-        planned,
-        sent,
-        accepted,
-        ended,
-        doubted,
-        error,
-    ) = row
-    return Record(
-        row=number,
-        kind=KINDS[kind],
-        state=STATES[state],
-        shown=shown,
-        group_id=group,
-        key=key,
-        attempts=attempts,
-        remote_id=remote,
-        business_id=business,
-        planned_at=_seconds(planned),
-        sent_at=_seconds(sent),
-        accepted_at=_seconds(accepted),
-        ended_at=_seconds(ended),
-        doubted_at=_seconds(doubted),
-        facts=None if error is None else json.loads(error),
-    )
+    """Return the record of a row with the columns of :data:`_FIELDS`."""
+    facts = dict(zip(_NAMES, row, strict=True))
+    error = facts.pop("error")
+    facts["facts"] = None if error is None else json.loads(error)
+    facts["kind"], facts["state"] = KINDS[facts["kind"]], STATES[facts["state"]]
+    for name in _TIMES:
+        facts[name] = _seconds(facts[name])
+    return Record(**facts)
 
 
 @attrs.define(eq=False, repr=False)
