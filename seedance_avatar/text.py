@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import AnyStr, Generic, NoReturn
 
 __all__ = [
     "KeyProvider",
@@ -120,20 +120,20 @@ def safe_redacted(value: object, limit: int = 200) -> str:
     return safe_text(redact(safe_text(value, 8 * limit)), limit)
 
 
-class Secret:
-    """Wraps a secret string; only :meth:`reveal` returns it.
+class Secret(Generic[AnyStr]):
+    """Wraps a secret text, or secret bytes; only :meth:`reveal` returns them.
 
-    Every field that holds a key, a password or a signed URL's secret is of this type, since tools that show attrs
-    fields ignore ``repr=False``. Its ``repr`` and ``str`` are fixed, it cannot be pickled (a key does not travel to
-    another machine by accident), and it compares in constant time.
+    Every field that holds a key or a password is of this type, since tools that show attrs fields ignore
+    ``repr=False``. Its ``repr`` and ``str`` are fixed, it cannot be pickled (a key does not travel to another machine
+    by accident), and it compares in constant time.
     """
 
     __slots__ = ("_value",)
 
-    def __init__(self, value: str) -> None:
-        self._value = value
+    def __init__(self, value: AnyStr) -> None:
+        self._value: AnyStr = value
 
-    def reveal(self) -> str:
+    def reveal(self) -> AnyStr:
         """Return the secret itself."""
         return self._value
 
@@ -145,12 +145,15 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented  # no secret equals a plain string
-        mine, theirs = self._value, other._value
-        return hmac.compare_digest(mine.encode("utf-8", "surrogatepass"), theirs.encode("utf-8", "surrogatepass"))
+        return hmac.compare_digest(_as_bytes(self._value), _as_bytes(other._value))
 
     def __hash__(self) -> int:
-        return hash((Secret, self._value))
+        return hash((Secret, _as_bytes(self._value)))
 
     def __reduce__(self) -> NoReturn:
         message = "a Secret cannot be pickled: pass the key to the other process yourself"
         raise TypeError(message)
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")

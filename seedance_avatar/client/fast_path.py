@@ -25,6 +25,8 @@ from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from seedance_avatar.text import Secret
+
 from .aiohttp_errors import NOT_SENT, ConnectionBrokenError, DirtyConnectionError, NotConnectedError, words_for
 
 __all__ = ["FastPath", "FastResponse"]
@@ -90,7 +92,7 @@ class FastPath:
     _timeout: aiohttp.ClientTimeout
     _to: aiohttp.ClientRequest
     _unpatched: object
-    _head: bytes = b""
+    _head: Secret[bytes] = attrs.field(factory=lambda: Secret(b""))
 
     @classmethod
     def to(cls, origin: URL, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> Self | None:
@@ -122,7 +124,7 @@ class FastPath:
             if _VALUE.fullmatch(value) is None:
                 message = f"the header {name} has characters that HTTP does not permit"
                 raise ValueError(message)
-        self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii")
+        self._head = Secret("".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("ascii"))
 
     async def request(self, method: str, target: str, body: bytes | None) -> FastResponse:
         """Send one request and return its response as soon as the headers have arrived.
@@ -138,7 +140,7 @@ class FastPath:
         """
         if _TARGET.fullmatch(target) is None:
             raise aiohttp.InvalidURL(target, "a path that is not percent-encoded")  # a member of NOT_SENT
-        head = b"%b %b HTTP/1.1\r\n%b" % (method.encode("ascii"), target.encode("ascii"), self._head)
+        head = b"%b %b HTTP/1.1\r\n%b" % (method.encode("ascii"), target.encode("ascii"), self._head.reveal())
         try:
             connection = await self._connector.connect(self._to, traces=[], timeout=self._timeout)
         except TimeoutError as error:

@@ -82,8 +82,8 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _without_key(body: bytes, key: bytes) -> bytes:
-    return body.replace(key, b"***") if key and key in body else body
+def _without_key(body: bytes, key: Secret[bytes] | None) -> bytes:
+    return body if key is None else body.replace(key.reveal(), b"***")
 
 
 @attrs.define(eq=False, repr=False)
@@ -103,7 +103,7 @@ class Transport:
     """
 
     base_url: str
-    key: Secret | KeyProvider
+    key: Secret[str] | KeyProvider
     timeouts: Timeouts = attrs.field(kw_only=True, factory=Timeouts)
     http: aiohttp.ClientSession | None = attrs.field(kw_only=True, default=None)
     pool: int = attrs.field(kw_only=True, default=128)
@@ -116,12 +116,19 @@ class Transport:
     _prefix: str = attrs.field(init=False)
     _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
     _deadlines: Deadlines = attrs.field(init=False)
-    _secret: Secret | None = attrs.field(init=False, default=None)
-    _echo: bytes = attrs.field(init=False, default=b"")
+    _secret: Secret[str] | None = attrs.field(init=False, default=None)
+    _echo: Secret[bytes] | None = attrs.field(init=False, default=None)
     _fast: FastPath | None = attrs.field(init=False, default=None)
-    _headers: CIMultiDict[str] = attrs.field(init=False, factory=CIMultiDict)
+    _headers: CIMultiDict[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._headers = CIMultiDict(
+            {
+                hdrs.ACCEPT: "application/json",
+                hdrs.ACCEPT_ENCODING: "identity",
+                hdrs.USER_AGENT: f"seedance-avatar {aiohttp.http.SERVER_SOFTWARE}",
+            }
+        )
         base = URL(self.base_url, encoded=True)
         self._origin, self._prefix = base.origin(), base.raw_path.rstrip("/")
         # If the request timed out before the connection did, a request that was not sent would count as lost.
@@ -270,6 +277,8 @@ class Transport:
         """Send by ``ClientSession.request``."""
         upload = request.upload
         headers = self._headers.copy()
+        if self._secret is not None:
+            headers[hdrs.AUTHORIZATION] = f"Bearer {self._secret.reveal()}"
         if upload is not None:
             headers.update(upload.headers)
         elif request.body is not None:
@@ -312,21 +321,14 @@ class Transport:
             self._use(Secret(key))
         return None
 
-    def _use(self, secret: Secret) -> None:
-        """Build the headers for this key: once, since a key serves thousands of requests."""
+    def _use(self, secret: Secret[str]) -> None:
+        """Send this key from now on."""
         self._secret = secret
         # A service that echoes the key in its response must not bring it into our errors.
-        self._echo = secret.reveal().encode() if len(secret.reveal()) >= _SHORTEST_KEY else b""
-        self._headers = CIMultiDict(
-            {
-                hdrs.AUTHORIZATION: f"Bearer {secret.reveal()}",
-                hdrs.ACCEPT: "application/json",
-                hdrs.ACCEPT_ENCODING: "identity",
-                hdrs.USER_AGENT: f"seedance-avatar {aiohttp.http.SERVER_SOFTWARE}",
-            }
-        )
+        long_enough = len(secret.reveal()) >= _SHORTEST_KEY
+        self._echo = Secret(secret.reveal().encode()) if long_enough else None
         if self._fast is not None:
-            self._fast.use(self._headers)
+            self._fast.use({**self._headers, hdrs.AUTHORIZATION: f"Bearer {secret.reveal()}"})
 
     def _not_sent(self, error: Exception, request: Request) -> AvatarError:
         """Return the error for a request that was not sent."""

@@ -43,7 +43,7 @@ __all__ = ["AvatarSession"]
 _BASE: Final = "https://toapis.com"
 
 
-def _key(key: Secret | KeyProvider | None) -> Secret | KeyProvider:
+def _key(key: Secret[str] | KeyProvider | None) -> Secret[str] | KeyProvider:
     if key is None and (found := os.environ.get("TOAPIS_API_KEY")) is not None:
         key = Secret(found)
         del found  # tracebacks may be shown with locals

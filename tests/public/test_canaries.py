@@ -92,7 +92,7 @@ async def test_whatever_the_service_answers(name: str, tmp_path: Path, caplog: p
     errors: list[BaseException] = []
     knobs: dict[str, Any] = {**FAST, "timeouts": Timeouts(connect=2, request=1, drain=1), "observer": events.append}
     async with no_leaks(), RudeServer(SERVICES[name]) as server, AvatarSession(KEY, base_url=server.url, **knobs) as it:
-        shown += [repr(it), repr(it.stats()), repr(vars(it))]
+        shown += [repr(it), repr(it.stats()), repr(vars(it)), pretty_repr(it), pretty_repr(vars(it))]
         calls = (
             lambda: it.create_group("brand"),
             lambda: it.upload(signed(1)[0], group="pg_1"),
@@ -114,6 +114,7 @@ async def test_whatever_the_service_answers(name: str, tmp_path: Path, caplog: p
         except IngestError as error:
             errors.append(error)
         shown += [repr(stream), repr(stream.report), repr(stream.report.unfinished), repr(stream.stats())]
+        shown += [pretty_repr(vars(it), max_depth=8), pretty_repr(it.engine.client.transport)]
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
     for failure in errors:
         shown.append(everything_of(failure))

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.traceback import Traceback
+
 __all__ = ["CANARY", "SECRET_TEXTS", "Listener", "everything_of", "heard_in_files", "sings"]
 
 CANARY = re.compile(r"sk-canary|[?&](?:sig|token|X-Amz-Signature)=canary|canarysignature", re.IGNORECASE)
@@ -63,7 +65,10 @@ def sings(text: str) -> str | None:
 
 
 def everything_of(error: BaseException) -> str:
-    """Return all that a tool could show of an error: itself, its facts, and the locals of the library's frames."""
+    """Return all that a tool could show of an error: itself, its facts, and the locals of the library's frames.
+
+    rich shows a local that is an attrs object by its fields, and their fields, whatever its ``repr`` says.
+    """
     shown: list[str] = []
     queue: list[BaseException | None] = [error]
     while queue:
@@ -75,6 +80,11 @@ def everything_of(error: BaseException) -> str:
         for frame in told.stack:
             if PACKAGE in frame.filename and "/sandbox/" not in frame.filename:
                 shown.append(repr(frame.locals))
+        # One exception at a time, since rich follows only one of cause and context.
+        own = Traceback.extract(type(one), one, one.__traceback__, show_locals=True, locals_max_string=1000).stacks[0]
+        for shown_frame in own.frames:
+            if PACKAGE in shown_frame.filename and "/sandbox/" not in shown_frame.filename:
+                shown += map(str, (shown_frame.locals or {}).values())
         queue += [one.__context__, one.__cause__]
         if isinstance(one, BaseExceptionGroup):
             queue += one.exceptions
