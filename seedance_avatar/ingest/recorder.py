@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -119,13 +118,14 @@ class JournalRecorder(Recorder):
     stats: Callable[[], SessionStats]
     on_in_doubt: Doubt = "hold"
     retry_refused: bool = False
-    _began: float = attrs.field(factory=time.time)
+    _run: int = attrs.field(init=False)
     _samples: int = 0
     _timer: asyncio.TimerHandle | None = None
     _given_up: list[Awaitable[None]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.resends = self.on_in_doubt == "resend" or self.adapter.idempotent
+        self._run = self.journal.begin_run()
 
     def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
         """Return the jobs whose items nobody else deals with, and their entries; the others wait for who does."""
@@ -149,7 +149,7 @@ class JournalRecorder(Recorder):
 
     def _planned(self, job: Job, record: Record | None) -> tuple[Job, Plan, Record | None]:
         # What this very run was refused is not tried again by it: one upload, an outcome for each.
-        earlier = record is not None and (record.ended_at or 0.0) < self._began
+        earlier = record is not None and (record.run or 0) < self._run
         plan = plan_for(record, resend=self.resends, retry_refused=self.retry_refused and earlier)
         if record is not None:
             job.resend = plan == "send" and record.state == "in_doubt"

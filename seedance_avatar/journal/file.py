@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 
 from seedance_avatar.errors import JournalError
+from seedance_avatar.journal import records
 from seedance_avatar.text import safe_text
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "Lock", "connect", "look", "prepare", "read_version"]
@@ -52,6 +53,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE sample (at INTEGER NOT NULL, name TEXT NOT NULL, value REAL NOT NULL) STRICT",
         "CREATE TABLE secret (value BLOB NOT NULL) STRICT",
         "INSERT INTO secret VALUES (randomblob(32))",
+    ),
+    (
+        # What an item's URL is without its query, as a keyed hash, and the run that changed the item last.
+        "ALTER TABLE item ADD COLUMN url_hash INTEGER",
+        "ALTER TABLE item ADD COLUMN run INTEGER",
+        # A key names one item in its group; it named one in all groups.
+        """UPDATE item SET fingerprint = key_in_group(fingerprint, (SELECT group_id FROM place WHERE id = place))
+            WHERE key IS NOT NULL AND kind < 3""",
+        # The services and accounts (a keyed hash of the API key) that are known to have what this journal holds.
+        """CREATE TABLE service (
+            base_url TEXT NOT NULL,
+            account BLOB NOT NULL,
+            run INTEGER NOT NULL,
+            PRIMARY KEY (base_url, account)
+        ) STRICT""",
+        # Whether the file holds, with the log beside it or without, all that was ever committed: see store.py.
+        "CREATE TABLE head (merges INTEGER NOT NULL, whole INTEGER NOT NULL) STRICT",
+        "INSERT INTO head VALUES (0, 1)",
     ),
 )
 """The statements that take a journal from each version to the next; a new one goes through all of them."""
@@ -153,6 +172,11 @@ def look(path: Path, *, readonly: bool = False) -> int:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    def key_in_group(name: bytes, group_id: str | None) -> bytes:
+        (secret,) = connection.execute("SELECT value FROM secret").fetchone()
+        return records.key_in_group(records.hasher(secret), name, group_id)
+
+    connection.create_function("key_in_group", 2, key_in_group)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[version:]:

@@ -24,7 +24,6 @@ import asyncio
 import atexit
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import time
@@ -85,16 +84,19 @@ class Journal:
     :ivar path: where it lies.
     :ivar claims: who in this process deals with which item.
     :ivar recovered: how many items were ``sending`` when the last process died, and are in doubt since.
+    :ivar run: the number of the current run; see :meth:`begin_run`.
     """
 
     def __init__(self, path: Path, writer: Writer, store: Store, *, readonly: bool, now: Callable[[], int]) -> None:
         self.path = path
         self.recovered: int = store.recovered
         self.claims: Claims = Claims()
+        self.run: int = store.run
+        self._run_taken = False
         self._readonly = readonly
         self._now = now
         self._writer = writer
-        self._hasher = hashlib.blake2b(digest_size=16, key=store.secret)
+        self._hasher = records.hasher(store.secret)
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._outbox = CommitBatcher(writer)
@@ -170,7 +172,7 @@ class Journal:
         return self._writer.unwritten
 
     def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
-        """Return the 16 bytes that name an item: a keyed hash of its ``key``, or else of its group, kind and URL."""
+        """Return the 16 bytes that name an item: a keyed hash of its group and key, or else of group, kind and URL."""
         return records.fingerprint(self._hasher, kind=kind, group_id=group_id, url=url, key=key)
 
     def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
@@ -192,6 +194,16 @@ class Journal:
             self._hasher, kind=kind, group_id=group_id, url=url, key=key, shown=shown, business_id=business_id
         )
 
+    def begin_run(self) -> int:
+        """Return the number of a run that begins now: what an earlier one changed has a smaller one, or none."""
+        if self._run_taken:
+            self._check_writable()
+            self.run += 1
+            run, now = self.run, self._now()
+            self._outbox.later((lambda store: store.begin_run(run, now), None))
+        self._run_taken = True
+        return self.run
+
     async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
         """Return what is known of each entry, and None for each that is new; those are ``planned`` now.
 
@@ -201,8 +213,8 @@ class Journal:
         for it in entries:
             records.sixteen(it.fingerprint)
         self._check_writable()
-        now = self._now()
-        return await self._ask(lambda store: store.claim(entries, now))
+        now, run = self._now(), self.run
+        return await self._ask(lambda store: store.claim(entries, now, run))
 
     async def known(self, fingerprints: Sequence[bytes]) -> list[Record | None]:
         """Return what is known of each fingerprint, and None of what is not; unlike :meth:`claim` it plans nothing."""
@@ -335,6 +347,7 @@ class Journal:
             state=state,
             allowed=ALLOWED[state] if allowed is None else allowed,
             at=self._now(),
+            run=self.run,
             remote_id=remote_id,
             error=error,
         )

@@ -15,6 +15,7 @@ import attrs
 
 from seedance_avatar import errors
 from seedance_avatar.errors import ApiError, AvatarError, JournalError, ProtocolError, SubmissionInDoubt
+from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import redact_url, safe_redacted, safe_text
 
 __all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Record", "Run", "Sample", "State", "Summary"]
@@ -76,21 +77,45 @@ def error_line(error: AvatarError | str) -> str:
     return json.dumps(kept)
 
 
+def hasher(secret: bytes) -> hashlib.blake2b:
+    """Return what the names in a journal are hashed with.
+
+    It is keyed with the journal's own secret: equal URLs in two journals have nothing in common, and no list of
+    guesses made beforehand fits.
+    """
+    return hashlib.blake2b(digest_size=FINGERPRINT, key=secret)
+
+
+def _digest(hasher: hashlib.blake2b, *parts: str) -> bytes:
+    ours = hasher.copy()
+    # A length before each part: ("a", "bc") and ("ab", "c") are two items.
+    ours.update("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"))
+    return ours.digest()
+
+
 def fingerprint(
     hasher: hashlib.blake2b, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None
 ) -> bytes:
-    """Return the 16 bytes that identify an item: by its ``key`` where it has one, else by group, kind and URL.
+    """Return the 16 bytes that identify an item: by group and ``key`` where it has one, else by group, kind and URL.
 
-    ``hasher`` is keyed with the journal's own secret: equal URLs in two journals have nothing in common,
-    and no list of guesses made beforehand fits. Assets of every type share their keys, as the design has
-    it; generations and groups have their own.
+    Assets of every type share the keys of their group; generations and groups have their own.
     """
     space = kind if kind in {"generation", "group"} else "asset"
-    # A length before each part: ("a", "bc") and ("ab", "c") are two items.
-    parts = (space, kind, group_id or "", url) if key is None else (space, key)
-    ours = hasher.copy()
-    ours.update("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"))
-    return ours.digest()
+    if key is None:
+        return _digest(hasher, space, kind, group_id or "", url)
+    name = _digest(hasher, space, key)
+    return key_in_group(hasher, name, group_id) if space == "asset" else name
+
+
+def key_in_group(hasher: hashlib.blake2b, name: bytes, group_id: str | None) -> bytes:
+    """Return the fingerprint of the asset whose key has the hash ``name`` (its fingerprint in a version 1 journal)."""
+    return _digest(hasher, "asset in group", group_id or "", name.hex())
+
+
+def url_hash(hasher: hashlib.blake2b, url: str) -> int:
+    """Return 64 bits that tell ``url`` from others; its query, which may be a renewed signature, has no part in it."""
+    path = url.partition("#")[0].partition("?")[0]
+    return int.from_bytes(_digest(hasher, "url", path)[:8], "big", signed=True)
 
 
 def sixteen(name: bytes) -> bytes:
@@ -119,6 +144,7 @@ class Entry:
     :ivar group_id: the group it will belong to, or None.
     :ivar key: the caller's own name for it, made safe to show, or None.
     :ivar business_id: the ``client_business_id`` that a generation will carry, or None.
+    :ivar url_hash: the :func:`url_hash` of an asset's URL, or None.
     """
 
     fingerprint: bytes
@@ -127,6 +153,7 @@ class Entry:
     group_id: str | None = None
     key: str | None = None
     business_id: str | None = None
+    url_hash: int | None = None
 
 
 def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
@@ -147,6 +174,7 @@ def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, al
         group_id=None if group_id is None else printable(group_id, "group id"),
         key=None if key is None else safe_redacted(key, 160),  # a URL used as a key has a query in it
         business_id=None if business_id is None else printable(business_id, "client_business_id"),
+        url_hash=url_hash(hasher, url) if kind in ASSET_TYPES else None,
     )
 
 
@@ -163,6 +191,8 @@ class Record:
         ``ended_at`` (active, failed or refused) and ``doubted_at``, each None where it has not happened.
     :ivar doubted_at: when it was last in doubt; it stays after a resend, whose result may be a duplicate.
     :ivar facts: type, message and facts of the error it came to, or None.
+    :ivar url_hash: tells its URL without the query from others; None where version 1 of the file journaled it.
+    :ivar run: the run that changed it last; None where version 1 of the file journaled it.
     """
 
     row: int
@@ -180,6 +210,8 @@ class Record:
     ended_at: float | None = None
     doubted_at: float | None = None
     facts: Mapping[str, Any] | None = None
+    url_hash: int | None = None
+    run: int | None = None
 
     @property
     def label(self) -> str:
@@ -217,6 +249,7 @@ class Change:
     :ivar state: the state to move to.
     :ivar allowed: the states it may come from, as in :data:`ALLOWED`.
     :ivar at: milliseconds since the epoch.
+    :ivar run: the run that makes it.
     :ivar error: an :func:`error_line`, or None.
     """
 
@@ -224,6 +257,7 @@ class Change:
     state: State
     allowed: int
     at: int
+    run: int
     remote_id: str | None = None
     error: str | None = None
 
@@ -233,7 +267,7 @@ class Change:
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """One time the journal was open for writing: seconds since the epoch; ``ended_at`` None when it was killed."""
+    """One time the journal was written: seconds since the epoch; ``ended_at`` None when it was killed."""
 
     started_at: float
     ended_at: float | None
@@ -254,7 +288,7 @@ class Summary:
 
     :ivar counts: for each kind, how many are in each state; what there is none of is absent.
     :ivar doubted: how many were ever in doubt.
-    :ivar runs: the times it was open for writing, oldest first.
+    :ivar runs: the times it was written, oldest first.
     """
 
     counts: Mapping[Kind, Mapping[State, int]]

@@ -52,11 +52,12 @@ UPDATE item SET
         WHEN change.state = {_SENDING} THEN NULL
         ELSE ended_at END,
     doubted_at = CASE change.state WHEN {_IN_DOUBT} THEN change.at ELSE doubted_at END,
-    error = CASE WHEN change.state IN ({_PLANNED}, {_SENDING}) THEN item.error ELSE change.error END
+    error = CASE WHEN change.state IN ({_PLANNED}, {_SENDING}) THEN item.error ELSE change.error END,
+    run = change.run
 FROM (
     WITH row AS MATERIALIZED (
         SELECT substr(:names, 16 * key + 1, 16) AS fingerprint, value ->> 0 AS state, value ->> 1 AS allowed,
-            value ->> 2 AS at, value ->> 3 AS remote_id, value ->> 4 AS error
+            value ->> 2 AS at, value ->> 3 AS remote_id, value ->> 4 AS error, value ->> 5 AS run
         FROM json_each(:rows)
     )
     SELECT * FROM row
@@ -64,23 +65,24 @@ FROM (
 """  # noqa: S608 - our own numbers, nothing from outside
 
 _INSERT: Final = f"""
-INSERT INTO item (fingerprint, kind, state, attempts, planned_at, place, shown, key, business_id)
-SELECT substr(:names, 16 * key + 1, 16), value ->> 0, {_PLANNED}, 0, :now,
-    value ->> 1, value ->> 2, value ->> 3, value ->> 4
+INSERT INTO item (fingerprint, kind, state, attempts, planned_at, run, place, shown, key, business_id, url_hash)
+SELECT substr(:names, 16 * key + 1, 16), value ->> 0, {_PLANNED}, 0, :now, :run,
+    value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
 FROM json_each(:rows) WHERE true
 ON CONFLICT (fingerprint) DO NOTHING
 """  # noqa: S608 - our own numbers, nothing from outside
 
 _FIELDS: Final = """
     item.id, item.kind, item.state, item.shown, place.group_id, item.key, item.attempts, item.remote_id,
-    item.business_id, item.planned_at, item.sent_at, item.accepted_at, item.ended_at, item.doubted_at, item.error
+    item.business_id, item.planned_at, item.sent_at, item.accepted_at, item.ended_at, item.doubted_at, item.error,
+    item.url_hash, item.run
 """
 
 _TIMES: Final = ("planned_at", "sent_at", "accepted_at", "ended_at", "doubted_at")
 _NAMES: Final = (
     *("row", "kind", "state", "shown", "group_id", "key", "attempts", "remote_id", "business_id"),
     *_TIMES,
-    "error",
+    *("error", "url_hash", "run"),
 )
 """The fields of a record for the columns of :data:`_FIELDS`, in their order."""
 
@@ -114,6 +116,7 @@ class Store:
 
     :ivar secret: what the journal's fingerprints are keyed with.
     :ivar recovered: how many items were being sent when the last process died, and are in doubt since now.
+    :ivar run: the number of the run that began with the opening; 0 where it is only read.
     """
 
     path: Path
@@ -121,7 +124,7 @@ class Store:
     _lock: Lock | None
     secret: bytes = b""
     recovered: int = 0
-    _run: int = 0
+    run: int = 0
     _places: dict[str, int] = attrs.field(factory=dict)
 
     @classmethod
@@ -169,16 +172,16 @@ class Store:
             return
         execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         with self.transaction():
-            self._run = execute("INSERT INTO run (started_at) VALUES (?) RETURNING id", (now,)).fetchone()[0]
-            doubt = f"UPDATE item SET state = {_IN_DOUBT}, doubted_at = ?, error = ? WHERE state = {_SENDING}"  # noqa: S608 - our own numbers
-            self.recovered = execute(doubt, (now, died)).rowcount
+            self.run = execute("INSERT INTO run (started_at) VALUES (?) RETURNING id", (now,)).fetchone()[0]
+            doubt = f"UPDATE item SET state = {_IN_DOUBT}, doubted_at = ?, error = ?, run = ? WHERE state = {_SENDING}"  # noqa: S608 - our own numbers
+            self.recovered = execute(doubt, (now, died, self.run)).rowcount
 
     def close(self, now: int) -> None:
         """Note the end of this run, merge the log into the file, give the lock back. Fails silently."""
         try:
             if self._lock is not None:
                 with contextlib.suppress(sqlite3.Error):
-                    self._connection.execute("UPDATE run SET ended_at = ? WHERE id = ?", (now, self._run))
+                    self._connection.execute("UPDATE run SET ended_at = ? WHERE id >= ?", (now, self.run))
                     # Without readers closing merges and removes the log by itself; with readers this merges it.
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:
@@ -221,7 +224,7 @@ class Store:
         return {n: error for n, it in enumerate(changes) for error in self.apply([it]).values()}
 
     def _apply(self, changes: Sequence[Change]) -> int:
-        rows = [(STATES.index(it.state), it.allowed, it.at, it.remote_id, it.error) for it in changes]
+        rows = [(STATES.index(it.state), it.allowed, it.at, it.remote_id, it.error, it.run) for it in changes]
         names = b"".join([it.fingerprint for it in changes])
         return self._connection.execute(_APPLY, {"names": names, "rows": json.dumps(rows)}).rowcount
 
@@ -229,14 +232,20 @@ class Store:
         row = self._connection.execute("SELECT state FROM item WHERE fingerprint = ?", (change.fingerprint,)).fetchone()
         return None if row is None else row[0]
 
-    def claim(self, entries: Sequence[Entry], now: int) -> list[Record | None]:
+    def begin_run(self, run: int, now: int) -> None:
+        """Note that ``run`` began, the next one since the opening."""
+        self._connection.execute("INSERT INTO run (id, started_at) VALUES (?, ?)", (run, now))
+
+    def claim(self, entries: Sequence[Entry], now: int, run: int) -> list[Record | None]:
         """Return the record of each entry that is known, and None for each that was new and is planned now."""
         names = b"".join([it.fingerprint for it in entries])
-        rows = json.dumps([(KINDS.index(it.kind), self._place(it), it.shown, it.key, it.business_id) for it in entries])
+        rows = json.dumps(
+            [(KINDS.index(it.kind), self._place(it), it.shown, it.key, it.business_id, it.url_hash) for it in entries]
+        )
         execute = self._connection.execute
         (last,) = execute("SELECT max(id) FROM item").fetchone()
         # Planned first and asked after: most batches are new as a whole, and then there is nothing to ask.
-        if execute(_INSERT, {"names": names, "rows": rows, "now": now}).rowcount == len(entries):
+        if execute(_INSERT, {"names": names, "rows": rows, "now": now, "run": run}).rowcount == len(entries):
             return [None] * len(entries)
         known = self._find(names, rows)
         # Of the same item twice among the entries, new is only the first.

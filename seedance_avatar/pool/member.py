@@ -55,8 +55,8 @@ class PoolMember:
         for at, source in enumerate(sources):
             if isinstance(source, AssetSource):
                 group_id = await self._group_id(journal, group_of(source))
-                if group_id is not None or source.key is not None:
-                    fingerprints[at] = self.adapter.entry(journal, source, group_id or "").fingerprint
+                if group_id is not None:
+                    fingerprints[at] = self.adapter.entry(journal, source, group_id).fingerprint
         records = await journal.known(list(fingerprints.values()))
         return {
             at: record

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import stat
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,25 @@ async def test_what_was_refused_is_tried_again_on_demand(tmp_path: Path) -> None
         again = await run(w, sources(5), tmp_path / "run.db", retry_refused=True)
         assert ends(again) == {Active: 4, Failed: 1}
         assert w.sandbox.ledger.duplicates() == {}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+async def test_which_run_was_refused_is_known_whatever_the_clock_said(tmp_path: Path, ahead: float) -> None:
+    path = tmp_path / "run.db"
+    async with no_leaks(), world() as w:
+        (source,) = sources(1)
+        async with await Journal.open(path, clock=lambda: time.time() + ahead) as journal:
+            entry = journal.entry(kind="image", group_id=w.group.group_id, url=source.source_url)
+            await journal.claim([entry])
+            await journal.refused(entry.fingerprint, "not now")
+        assert ends(await run(w, [source, source], path, retry_refused=True)) == {Active: 2}
+        # What this very run was refused it does not try again, though it comes to it again.
+        w.sandbox.decide("https://cdn.example.com/no.jpg", Fate.refused("not now"))
+        no = AssetSource.image("https://cdn.example.com/no.jpg")
+        outcomes = await run(w, [no, *sources(60), no], path, retry_refused=True, max_pending=1)
+        assert ends(outcomes) == {Active: 60, Failed: 2}
+        assert uploads(w) == 61
 
 
 # --- in doubt -----------------------------------------------------------------------------------------------

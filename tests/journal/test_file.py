@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import signal
 import sqlite3
@@ -213,7 +214,7 @@ async def test_an_older_version_is_brought_up_to_date(tmp_path: Path, monkeypatc
     async with await Journal.open(path) as journal:
         assert (await known(journal)).state == "planned"
     assert sql(path, "SELECT colour FROM item") == [("red",)]
-    assert sql(path, "PRAGMA user_version") == [(2,)]
+    assert sql(path, "PRAGMA user_version") == [(len(newer),)]
 
 
 @pytest.mark.asyncio
@@ -227,7 +228,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatc
             await Journal.open(path)
         with pytest.raises(JournalError, match="no such table: absent"):
             await Journal.open(tmp_path / "fresh.db")
-    assert sql(path, "PRAGMA user_version") == [(1,)]
+    assert sql(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
     async with await Journal.open(path) as journal:
         assert (await known(journal)).state == "planned"
     assert not (tmp_path / "fresh.db").exists()
@@ -237,10 +238,53 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatc
 async def test_a_reader_of_an_older_version_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.db"
     await make(path)
+    version = len(MIGRATIONS)
     monkeypatch.setattr(journal_file, "MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE item ADD COLUMN colour TEXT",)))
-    with pytest.raises(JournalError, match="has the older version 1; open it once for writing"):
+    with pytest.raises(JournalError, match=f"has the older version {version}; open it once for writing"):
         await Journal.open(path, readonly=True)
-    assert sql(path, "PRAGMA user_version") == [(1,)]
+    assert sql(path, "PRAGMA user_version") == [(version,)]
+
+
+@pytest.mark.asyncio
+async def test_keys_of_a_version_1_journal_belong_to_their_groups(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    secret = bytes(range(32))
+
+    def version_1_name(*parts: str) -> bytes:
+        text = "".join(f"{len(part)}:{part}" for part in parts)
+        return hashlib.blake2b(text.encode(), digest_size=16, key=secret).digest()
+
+    names = [
+        version_1_name("asset", "front"),
+        version_1_name("asset", "image", "pg_1", "https://cdn.example.com/0.jpg"),
+        version_1_name("group", "brand"),
+    ]
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute("UPDATE secret SET value = ?", (secret,))
+    connection.execute("INSERT INTO place VALUES (1, 'pg_1')")
+    for number, (name, kind, place, key) in enumerate(
+        zip(names, (0, 0, 4), (1, 1, None), ("front", None, "brand"), strict=True)
+    ):
+        row = name, kind, 3, 1, place, "shown", key, f"id_{number}", 1
+        query = """INSERT INTO item (fingerprint, kind, state, attempts, place, shown, key, remote_id, planned_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        connection.execute(query, row)
+    connection.execute(f"PRAGMA application_id = {journal_file.APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    async with await Journal.open(path) as journal:
+        url = "https://cdn.example.com/0.jpg"
+        entries = [
+            journal.entry(kind="image", group_id="pg_1", url="https://cdn.example.com/9.jpg", key="front"),
+            journal.entry(kind="image", group_id="pg_1", url=url),
+            journal.entry(kind="group", key="brand"),
+            journal.entry(kind="image", group_id="pg_2", url=url, key="front"),
+        ]
+        found = await journal.known([entry.fingerprint for entry in entries])
+        assert [it and it.remote_id for it in found] == ["id_0", "id_1", "id_2", None]
+        assert [(it.url_hash, it.run) for it in found if it is not None] == [(None, None)] * 3
 
 
 @pytest.mark.asyncio

@@ -43,6 +43,8 @@ async def test_a_thing_goes_its_way_and_a_later_run_knows_it(tmp_path: Path) -> 
             sent_at=102.0,
             accepted_at=103.0,
             ended_at=104.0,
+            url_hash=entry_of(journal).url_hash,
+            run=1,
         )
 
 
@@ -231,6 +233,19 @@ async def test_what_was_learned_and_noted_is_there_for_the_next_run(tmp_path: Pa
         assert [run.started_at for run in runs] == [100.0]
         assert isinstance(runs[0], Run)
         assert runs[0].ended_at is not None
+
+
+@pytest.mark.asyncio
+async def test_each_run_of_an_open_journal_has_a_number_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    async with await Journal.open(path) as journal:
+        assert [journal.begin_run(), journal.begin_run(), journal.run] == [1, 2, 2]
+        await journal.refused(await planned(journal), "no")
+    async with await Journal.open(path) as journal:
+        assert (await known(journal)).run == 2
+        assert journal.begin_run() == 3
+        runs = (await journal.summary()).runs
+    assert [run.ended_at is None for run in runs] == [False, False, True]
 
 
 @pytest.mark.asyncio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import pytest
@@ -11,9 +10,9 @@ from hypothesis import strategies as st
 from rig.canaries import SECRET_TEXTS, sings
 
 from seedance_avatar.errors import ApiError, ProtocolError, SubmissionInDoubt
-from seedance_avatar.journal.records import KINDS, entry, error_line, fingerprint
+from seedance_avatar.journal.records import KINDS, entry, error_line, fingerprint, hasher, url_hash
 
-HASHER = hashlib.blake2b(digest_size=16, key=b"a secret of the journal")
+HASHER = hasher(b"a secret of the journal")
 TEXT = st.text(max_size=6)
 ASSETS = st.sampled_from(["image", "video", "audio"])
 
@@ -28,21 +27,30 @@ def test_without_a_key_group_kind_and_url_tell_things_apart(
 
 
 @given(kinds=st.tuples(ASSETS, ASSETS), groups=st.tuples(TEXT, TEXT), urls=st.tuples(TEXT, TEXT), key=TEXT)
-def test_assets_of_one_key_are_one(
+def test_assets_of_one_key_are_one_in_each_group(
     kinds: tuple[str, str], groups: tuple[str, str], urls: tuple[str, str], key: str
 ) -> None:
     names = {
         fingerprint(HASHER, kind=kind, group_id=group, url=url, key=key)  # type: ignore[arg-type]  # drawn from the asset types
-        for kind, group, url in zip(kinds, groups, urls, strict=True)
+        for kind, url in zip(kinds, urls, strict=True)
+        for group in groups
     }
-    assert len(names) == 1
+    assert len(names) == len(set(groups))
     others = {fingerprint(HASHER, kind="group", key=key), fingerprint(HASHER, kind="generation", key=key)}
-    assert len(names | others) == 3
+    assert len(names | others) == len(names) + 2
     assert fingerprint(HASHER, kind="image", url=key) not in names
 
 
+@given(url=st.text(alphabet="ab/%:", max_size=9), queries=st.tuples(TEXT, TEXT))
+def test_a_renewed_signature_is_the_same_url_and_another_path_is_not(url: str, queries: tuple[str, str]) -> None:
+    found = {url_hash(HASHER, f"{url}{mark}{query}") for mark in "?#" for query in queries}
+    assert found == {url_hash(HASHER, url)}
+    assert url_hash(HASHER, f"{url}c") not in found
+    assert -(2**63) <= found.pop() < 2**63
+
+
 def test_another_journal_has_other_fingerprints_and_any_text_has_one() -> None:
-    other = hashlib.blake2b(digest_size=16, key=b"another secret")
+    other = hasher(b"another secret")
     assert fingerprint(HASHER, kind="image", url="x") != fingerprint(other, kind="image", url="x")
     assert len(fingerprint(HASHER, kind="image", url="\ud800")) == 16
 
