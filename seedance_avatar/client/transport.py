@@ -176,6 +176,19 @@ class Transport:
         self._loop = loop
         self._pid = os.getpid()
 
+    async def current_key(self) -> Secret[str]:
+        """Return the key that a request would carry now.
+
+        :raises ConnectionFailed: the key provider gave none.
+        """
+        session = self._bound()
+        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
+            raise failure
+        if self._secret is None:
+            message = "closed while the key was asked for"
+            raise SessionStateError(message)
+        return self._secret
+
     async def aclose(self) -> None:
         """Close all connections and wait until they are closed; a borrowed session stays open. Safe to repeat.
 

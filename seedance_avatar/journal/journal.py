@@ -39,7 +39,7 @@ from seedance_avatar.journal import records
 
 from .batcher import CommitBatcher
 from .claims import Claims
-from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary
+from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary
 from .store import Durability, Store
 from .writer import Writer
 
@@ -203,6 +203,17 @@ class Journal:
             self._outbox.later((lambda store: store.begin_run(run, now), None))
         self._run_taken = True
         return self.run
+
+    async def origin(self, base_url: str, key: str) -> Origin:
+        """Return what is known of the service at ``base_url`` and of the account of ``key``."""
+        account = records.account_hash(self._hasher, key)
+        return await self._ask(lambda store: store.origin(base_url, account))
+
+    async def remember(self, base_url: str, key: str) -> None:
+        """Note that all it holds is at ``base_url``, in the account of ``key`` (a keyed hash is kept)."""
+        self._check_writable()
+        account = records.account_hash(self._hasher, key)
+        await self._ask(lambda store: store.remember(base_url, account))
 
     async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
         """Return what is known of each entry, and None for each that is new; those are ``planned`` now.

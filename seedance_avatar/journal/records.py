@@ -18,7 +18,7 @@ from seedance_avatar.errors import ApiError, AvatarError, JournalError, Protocol
 from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import redact_url, safe_redacted, safe_text
 
-__all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Record", "Run", "Sample", "State", "Summary"]
+__all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Origin", "Record", "Run", "Sample", "State", "Summary"]
 
 State: TypeAlias = Literal["planned", "sending", "accepted", "active", "failed", "refused", "in_doubt"]
 """How far an item has come; the file holds its index in :data:`STATES`."""
@@ -105,6 +105,11 @@ def fingerprint(
         return _digest(hasher, space, kind, group_id or "", url)
     name = _digest(hasher, space, key)
     return key_in_group(hasher, name, group_id) if space == "asset" else name
+
+
+def account_hash(hasher: hashlib.blake2b, key: str) -> bytes:
+    """Return the 16 bytes by which a journal recognises an API key."""
+    return _digest(hasher, "account", key)
 
 
 def key_in_group(hasher: hashlib.blake2b, name: bytes, group_id: str | None) -> bytes:
@@ -271,6 +276,22 @@ class Run:
 
     started_at: float
     ended_at: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """What a journal knows of where it comes from, asked for one service and account.
+
+    :ivar known: True when it was used with both before.
+    :ivar base_urls: the services that it was used with.
+    :ivar asset_id: an asset that it holds, the newest that is active, else the newest accepted; None without any.
+    :ivar empty: True when nothing in it was ever sent or refused.
+    """
+
+    known: bool
+    base_urls: tuple[str, ...]
+    asset_id: str | None
+    empty: bool
 
 
 @attrs.frozen(kw_only=True)

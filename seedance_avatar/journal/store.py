@@ -18,7 +18,7 @@ import attrs
 from seedance_avatar.errors import InvalidInput, JournalError
 
 from .file import Lock, connect, look, prepare, read_version, unusable
-from .records import KINDS, STATES, Change, Entry, Kind, Record, Run, Sample, State, Summary, misuse
+from .records import KINDS, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary, misuse
 
 __all__ = ["Durability", "Store"]
 
@@ -235,6 +235,26 @@ class Store:
     def begin_run(self, run: int, now: int) -> None:
         """Note that ``run`` began, the next one since the opening."""
         self._connection.execute("INSERT INTO run (id, started_at) VALUES (?, ?)", (run, now))
+
+    def origin(self, base_url: str, account: bytes) -> Origin:
+        """Return what is known of the service at ``base_url`` and of ``account``."""
+        execute = self._connection.execute
+        asset = execute(
+            f"""SELECT remote_id FROM item WHERE kind < 3 AND state IN ({_ACTIVE}, {_ACCEPTED})
+            ORDER BY state = {_ACTIVE} DESC, id DESC LIMIT 1"""  # noqa: S608 - our own numbers
+        ).fetchone()
+        sent = execute(f"SELECT 1 FROM item WHERE state <> {_PLANNED} LIMIT 1").fetchone()  # noqa: S608 - our own number
+        known = execute("SELECT base_url, account = ? FROM service ORDER BY run", (account,)).fetchall()
+        return Origin(
+            known=(base_url, 1) in known,
+            base_urls=tuple(dict.fromkeys(base for base, _ in known)),
+            asset_id=None if asset is None else asset[0],
+            empty=sent is None,
+        )
+
+    def remember(self, base_url: str, account: bytes) -> None:
+        """Note that what this journal holds is at the service at ``base_url``, in ``account``."""
+        self._connection.execute("INSERT OR IGNORE INTO service VALUES (?, ?, ?)", (base_url, account, self.run))
 
     def claim(self, entries: Sequence[Entry], now: int, run: int) -> list[Record | None]:
         """Return the record of each entry that is known, and None for each that was new and is planned now."""

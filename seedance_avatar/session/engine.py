@@ -111,19 +111,19 @@ class Engine:
             rng=rng,
             observer=None if observer is None else guarded(observer),
         )
-        tasks = TaskSet()
+        tasks, asking = TaskSet(), Flow("single questions")
         schedule = Schedule.build(polling, rng, {"generation": video_polling})
         return cls(
             transport=transport,
             client=client,
             poller=Poller(client, schedule, tasks),
             tasks=tasks,
-            journals=Journals(schedule),
+            journals=Journals(schedule, client, asking),
             timeouts=timeouts,
             limits=limits,
             permits=permits,
             alone=Flow("single submissions"),
-            asking=Flow("single questions"),
+            asking=asking,
             loop=loop,
             pid=os.getpid(),
         )

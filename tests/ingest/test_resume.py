@@ -458,16 +458,16 @@ async def test_what_was_learned_about_polling_is_kept(tmp_path: Path) -> None:
         assert w.session._engine is not None
         learned = w.session._engine.poller.schedule.snapshot()
         assert {"image", "video", "audio"} <= set(learned)
-    async with await Journal.open(path) as journal:
-        assert await journal.learned() == learned
-    expected = Schedule.build(Polling.learned(), random.Random(0))
-    expected.restore(learned)
-    async with quick("http://127.0.0.1:9", polling=Polling.learned()) as session:
-        assert session._engine is not None
-        schedule = session._engine.poller.schedule
-        assert schedule.snapshot() != expected.snapshot()
-        async with session.ingest([], group="pg_1", journal=path):
-            assert schedule.snapshot() == expected.snapshot()
+        async with await Journal.open(path) as journal:
+            assert await journal.learned() == learned
+        expected = Schedule.build(Polling.learned(), random.Random(0))
+        expected.restore(learned)
+        async with quick(w.sandbox.url, polling=Polling.learned()) as session:
+            assert session._engine is not None
+            schedule = session._engine.poller.schedule
+            assert schedule.snapshot() != expected.snapshot()
+            async with session.ingest([], group="pg_1", journal=path):
+                assert schedule.snapshot() == expected.snapshot()
 
 
 # --- groups -------------------------------------------------------------------------------------------------
