@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from .run.signals import end_on_signals
+from .streams import open_streams
 
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run the command that the process was started with, and return its exit code."""
+    open_streams()
+    end_on_signals()
     try:
         from .app import run  # noqa: PLC0415 - the extra may be missing: one line says what to install
     except ModuleNotFoundError as error:
@@ -17,11 +21,4 @@ def main() -> int:
             raise
         sys.stderr.write("seedance-avatar needs its command line extra: pip install 'seedance-avatar[cli]'\n")
         return 64
-    code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # The reader of the pipe has gone, which was reported already. The interpreter flushes once more as it ends,
-        # and would print a second error: it is given something that can be written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+    return run(sys.argv[1:])

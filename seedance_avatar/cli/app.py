@@ -20,8 +20,8 @@ from .commands.report import report
 from .commands.sandbox import sandbox
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
 from .pages import page_pointer
-from .run.results import Unwritable
 from .run.summary import INVOCATION
+from .streams import Unwritable
 
 __all__ = ["app", "run"]
 
@@ -76,6 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     INVOCATION.set(arguments)
     try:
         code = app(hide_dashes(arguments), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         help_of = " ".join(["seedance-avatar", *(error.command_chain or ()), "--help"])
         return _failed(f"{show_dashes(str(error)).rstrip('.')}; see {help_of}", Exit.USAGE)

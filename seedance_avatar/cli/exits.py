@@ -42,6 +42,7 @@ EXIT_CODES: Final = """Exit codes (the last one that applies):
     64   the command, the manifest or the journal cannot be used
     70   a fault in this program
     74   the results could not be written
+    129  ended by SIGHUP (the terminal was closed)
     130  interrupted by Ctrl-C (SIGINT)
     143  ended by SIGTERM"""
 
@@ -60,5 +61,5 @@ def exit_for_error(error: BaseException) -> Exit:
 
 
 def exit_for_signal(signum: int) -> int:
-    """Return the exit code of a command that ``signum`` ended: 130 for SIGINT, 143 for SIGTERM, as shells count."""
+    """Return the exit code of a command that ``signum`` ended, as shells count: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + signal.Signals(signum)

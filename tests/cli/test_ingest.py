@@ -16,7 +16,7 @@ import pytest_asyncio
 from seedance_avatar import AvatarError, InvalidInput, JournalError
 from seedance_avatar.cli.commands.ingest import ingest
 from seedance_avatar.cli.manifest.formats import ManifestError
-from seedance_avatar.cli.run.results import Unwritable
+from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.sandbox import Fate, Sandbox
 
 

@@ -21,7 +21,7 @@ from seedance_avatar.cli.report.advice import next_steps
 from seedance_avatar.cli.report.charts import draw_speed, draw_timeline, draw_waits
 from seedance_avatar.cli.report.history import Worked, quantile, read_history
 from seedance_avatar.cli.report.page import report_page
-from seedance_avatar.cli.run.results import Unwritable
+from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Run
 

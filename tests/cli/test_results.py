@@ -24,7 +24,8 @@ from seedance_avatar import (
     WaitTimeout,
 )
 from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
-from seedance_avatar.cli.run.results import Rejects, Results, Unwritable, record
+from seedance_avatar.cli.run.results import Rejects, Results, record
+from seedance_avatar.cli.streams import Unwritable
 
 SOURCE: AssetSource = ManifestSource(
     "https://u:pw@cdn.example.com/a.jpg?sig=CANARY", "image", None, None, "k1", 17, "hero"

@@ -62,13 +62,16 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def started(*arguments: str, url: str = "", pipe: bool = False, **more: str) -> AsyncIterator[Process]:
-    """Start a command on pipes; it is killed when the block is left before its end.
+async def started(
+    *arguments: str, url: str = "", pipe: bool = False, cwd: Path | None = None, **more: str
+) -> AsyncIterator[Process]:
+    """Start a command on pipes, in the folder ``cwd``; it is killed when the block is left before its end.
 
     :param pipe: give it a standard input that stays open, instead of none.
     """
     process = await asyncio.create_subprocess_exec(
         *command(*arguments),
+        cwd=cwd,
         env=environment(url, **more),
         stdin=asyncio.subprocess.PIPE if pipe else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -82,9 +85,9 @@ async def started(*arguments: str, url: str = "", pipe: bool = False, **more: st
             await process.communicate()
 
 
-async def ran(*arguments: str, url: str = "", **more: str) -> tuple[int, str, str]:
+async def ran(*arguments: str, url: str = "", cwd: Path | None = None, **more: str) -> tuple[int, str, str]:
     """Run a command on pipes to its end; return its code, its standard output and its standard error."""
-    async with started(*arguments, url=url, pipe=False, **more) as process:
+    async with started(*arguments, url=url, pipe=False, cwd=cwd, **more) as process:
         code, out = await process.end()
         return code, out, process.err
 

@@ -13,8 +13,8 @@ from seedance_avatar.cli.formatting import size
 from seedance_avatar.cli.manifest.manifest import ManifestSource
 from seedance_avatar.cli.run.ingest_run import Run, choose_view, fan_out
 from seedance_avatar.cli.run.meter import Meter
-from seedance_avatar.cli.run.results import Unwritable
 from seedance_avatar.cli.run.summary import Summary, show_summary
+from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.models import AssetType
 from seedance_avatar.sandbox import Fate, RateLimits, Sandbox
 from seedance_avatar.text import safe_text

@@ -7,22 +7,23 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import attrs
 from cyclopts import Parameter
 from rich.live import Live
 from rich.text import Text
 
-from seedance_avatar import Asset, AvatarSession, InvalidInput, VideoTask, WaitTimeout
+from seedance_avatar import Asset, AvatarError, AvatarSession, InvalidInput, VideoTask, WaitTimeout
 from seedance_avatar.cli.arguments import check_folder
 from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.formatting import duration as spoken
 from seedance_avatar.cli.formatting import size
+from seedance_avatar.cli.pages import pointer
 from seedance_avatar.cli.run.ingest_run import on_live_terminal
-from seedance_avatar.cli.run.signals import Interrupts
+from seedance_avatar.cli.run.signals import DRAIN, Interrupts, bring_home
 from seedance_avatar.cli.run.summary import plain_console
 from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import safe_text
@@ -103,38 +104,32 @@ async def generate(  # noqa: PLR0913 - a command's options are its arguments
         advice = "choose some of the journal's with --key" if journal else "give fewer"
         message = f"no model takes more than {_MOST} reference assets: {advice}"
         raise InvalidInput(message)
-    film = _Film(out)
-    main = asyncio.current_task()
-    with Interrupts(lambda: main.cancel() if main else None, film.go_on) as interrupts:
-        try:
-            async with AvatarSession(base_url=base_url) as session:
-                if task is not None:
-                    film.task = await session.get_video(task)
-                else:
-                    film.task = await session.generate(
-                        prompt,
-                        references=[await _looked_up(session, each) for each in wanted],
-                        first_frame=await _frame(session, first_frame),
-                        last_frame=await _frame(session, last_frame),
-                        model=model,
-                        duration=duration,
-                        aspect_ratio=aspect_ratio,
-                        resolution=resolution,
-                        generate_audio=audio,
-                        seed=seed,
-                    )
-                    _say(f"submitted: video task {film.task.task_id}")
-                await film.finish(session, timeout)
-        except asyncio.CancelledError:
-            if interrupts.exit is None:
-                raise
-            _say(film.go_on())
-            return interrupts.exit
-        except WaitTimeout:
-            _say(film.go_on())
-            raise
-    sys.stdout.write(f"{out}\n")
-    return Exit.DONE
+    film = _Film(out, asyncio.current_task())
+
+    async def submit(session: AvatarSession) -> VideoTask:
+        if task is not None:
+            return await session.get_video(task)
+        call = session.generate(
+            prompt,
+            references=[await _looked_up(session, each) for each in wanted],
+            first_frame=await _frame(session, first_frame),
+            last_frame=await _frame(session, last_frame),
+            model=model,
+            duration=duration,
+            aspect_ratio=aspect_ratio,
+            resolution=resolution,
+            generate_audio=audio,
+            seed=seed,
+        )
+        film.call = asyncio.ensure_future(call)
+        made = await film.call
+        _say(f"submitted: video task {made.task_id}")
+        return made
+
+    code = await film.make(AvatarSession(base_url=base_url), submit, timeout)
+    if code == Exit.DONE:
+        sys.stdout.write(f"{out}\n")
+    return code
 
 
 def _check(prompt: str, task: str | None, out: str, *, key_without_journal: bool) -> None:
@@ -188,21 +183,66 @@ class _Film:
     """A generation in progress: its task, once that is known, and the path of its file."""
 
     out: str
+    main: asyncio.Task[Any] | None
+    session: AvatarSession | None = None
+    call: asyncio.Task[VideoTask] | None = None
     task: VideoTask | None = None
+    _ending: asyncio.Task[None] | None = None
+
+    def interrupt(self) -> None:
+        """End in order: what is being submitted gets its answer, everything else is cancelled."""
+        if self.call is not None and self.session is not None and not self.call.done():
+            _say(f"stopping: waiting ({DRAIN:g} s at most) for the answer to the generation; Ctrl-C again ends at once")
+            self._ending = asyncio.ensure_future(bring_home(self.session, self.call))
+        elif self.main is not None:
+            self.main.cancel()
+
+    def last_words(self) -> str:
+        """Return :meth:`go_on` as a line."""
+        return f"{self.go_on()}\n"
 
     def go_on(self) -> str:
         """Return one line that says how to get the video later."""
+        if self.call is None and self.task is None:
+            return "interrupted before anything was sent"
         if self.task is None:
-            return "interrupted before a task was known; nothing was sent, unless a line above says so"
+            return (
+                "interrupted while the generation was being sent: it may exist at the service, and cost; the same "
+                f"command would generate another one{pointer('in-doubt')}"
+            )
         command = shlex.join(["seedance-avatar", "generate", "--task", self.task.task_id, "--out", self.out])
         return f"the generation continues at the service; get the video with: {command}"
 
-    async def finish(self, session: AvatarSession, timeout: float) -> None:  # noqa: ASYNC109 - passed on to wait_for_video
-        """Wait for the video and download it."""
-        if self.task is None:
-            return
+    async def make(
+        self,
+        session: AvatarSession,
+        submit: Callable[[AvatarSession], Awaitable[VideoTask]],
+        timeout: float,  # noqa: ASYNC109 - passed on to wait_for_video
+    ) -> int:
+        """Submit the video, wait for it and download it; return the exit code."""
+        with Interrupts(self.interrupt, self.last_words) as interrupts:
+            try:
+                async with session:
+                    self.session = session
+                    self.task = await submit(session)
+                    if interrupts.exit is None:
+                        await self._finish(session, self.task, timeout)
+            except asyncio.CancelledError:
+                if interrupts.exit is None:
+                    raise
+            except AvatarError as error:
+                if isinstance(error, WaitTimeout):
+                    _say(self.go_on())
+                if interrupts.exit is None:
+                    raise
+                _say(str(error))
+            if interrupts.exit is not None:
+                _say(self.go_on())
+            return interrupts.exit or Exit.DONE
+
+    async def _finish(self, session: AvatarSession, task: VideoTask, timeout: float) -> None:  # noqa: ASYNC109 - passed on to wait_for_video
         began = time.monotonic()
-        self.task = await _shown("generating, one to five minutes", session.wait_for_video(self.task, timeout=timeout))
+        self.task = await _shown("generating, one to five minutes", session.wait_for_video(task, timeout=timeout))
         _say(f"finished after {spoken(time.monotonic() - began)}")
         path = await _shown("downloading", session.download(self.task, self.out))
         _say(f"downloaded {size(path.stat().st_size)}")

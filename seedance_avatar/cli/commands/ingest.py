@@ -6,11 +6,11 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
-from seedance_avatar import AvatarSession, InvalidInput, Limits
+from seedance_avatar import AvatarError, AvatarSession, InvalidInput, Limits
 from seedance_avatar.cli.arguments import FileOrDash, Flag
 from seedance_avatar.cli.exits import Exit, exit_for_error
 from seedance_avatar.cli.formatting import plural
@@ -23,11 +23,15 @@ from seedance_avatar.cli.run.meter import Meter
 from seedance_avatar.cli.run.progress import LiveView
 from seedance_avatar.cli.run.reading import Reading
 from seedance_avatar.cli.run.results import Results
+from seedance_avatar.cli.run.signals import Interrupts
 from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain_console, show_summary
+from seedance_avatar.cli.streams import check_standard_input
 
 from .dryrun import print_survey, survey_facts
 
 __all__ = ["ingest"]
+
+_NOTHING_SENT: Final = "interrupted before anything was sent"
 
 
 async def ingest(  # noqa: PLR0913 - a command's options are its arguments
@@ -118,6 +122,8 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
         allow_private=allow_private_sources,
         strict=strict,
     )
+    if manifest == "-":
+        check_standard_input()
     if dry_run:
         return await _dry_run(reading, grouped=bool(group_name or group_id), as_json=json)
     if not os.environ.get("TOAPIS_API_KEY"):
@@ -153,7 +159,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
 
 async def _dry_run(reading: Reading, *, grouped: bool, as_json: bool) -> int:
     strict, reading.strict = reading.strict, False
-    found = await asyncio.to_thread(reading.survey)
+    found = await asyncio.to_thread(reading.survey)  # a signal ends the process; there is nothing to be ended in order
     if found.groups[None] and not grouped:
         reading.notes.append(f"{plural(found.groups[None], 'row')} name no group: give --group-name or --group-id")
     if as_json:
@@ -192,18 +198,22 @@ class _Command:
     async def perform(self, **options: Any) -> int:  # noqa: ANN401 - the options of session.ingest
         """Run the ingest, print the summary, return the exit code."""
         run = self.run
+        await self._survey()
         with run.interrupts(self._last_words) as interrupts:
             try:
                 await self._ingest(options)
             except asyncio.CancelledError:
                 if interrupts.exit is None:
                     raise
-                run.view.say("interrupted before anything was sent")
-                return interrupts.exit
+                if not self.groups.asked:
+                    run.view.say(_NOTHING_SENT)
+                    return interrupts.exit
+            except AvatarError:
+                if interrupts.exit is None:
+                    self._stopped()
+                    raise
             except Exception:
-                if run.tally.total:  # an unexpected error: the summary shows what was done by then
-                    run.view.close()
-                    self._sum_up(interrupted=False)
+                self._stopped()
                 raise
             finally:
                 run.view.close()
@@ -214,23 +224,33 @@ class _Command:
             return max(exit_for_error(self.groups.error), run.tally.exit)
         return run.tally.exit
 
-    async def _ingest(self, options: dict[str, Any]) -> None:
+    def _stopped(self) -> None:
+        """After an unexpected error: the summary shows what was done by then."""
+        if self.run.tally.total:
+            self.run.view.close()
+            self._sum_up(interrupted=False)
+
+    async def _survey(self) -> None:
         run, reading = self.run, self.reading
         run.rejected = lambda: reading.rejected
         if reading.is_file:
-            found = await asyncio.to_thread(reading.survey)
+            with Interrupts(None, lambda: f"{_NOTHING_SENT}\n"):
+                found = await asyncio.to_thread(reading.survey)
             run.total = found.good
             if not found.good:
                 raise ManifestError(f"{reading.name} holds no row that can be used" + _first_reason(found))
             self._tell_of_manifest()
         elif reading.path == "-" and sys.stdin.isatty():
             run.view.say("reading the manifest from this terminal: one URL a line, Ctrl-D ends it")
+
+    async def _ingest(self, options: dict[str, Any]) -> None:
+        run, reading = self.run, self.reading
         if self.journal is not None:
             options["journal"] = self.journal
         else:
             run.view.say("no --journal: a run that is killed cannot be resumed")
         async with self.session as session:
-            await self._first_group()
+            await self._first_group(session)
             if run.results is None:
                 return
             async with run.results:
@@ -239,12 +259,12 @@ class _Command:
                 alone = self.groups.group_id if only else None
                 await run.follow(session, reading.sources(), group=alone or self._group_of, **options)
 
-    async def _first_group(self) -> None:
+    async def _first_group(self, session: AvatarSession) -> None:
         """Create the group beforehand if there is only one: if that is refused, no source is read."""
         found = self.reading.found
         names = {self.groups.default} if found is None else {name or self.groups.default for name in found.groups}
         if len(names) == 1 and (name := names.pop()) is not None:
-            await self.groups.made(name)
+            await self.run.call(session, self.groups.made(name))
             self.run.title = f"{self.reading.name} → {name}"
 
     async def _group_of(self, source: Any) -> Any:  # noqa: ANN401 - any source, and any group that session.ingest takes
@@ -272,7 +292,8 @@ class _Command:
             journal=self.journal,
             interrupted=interrupted,
             rejects=self.reading.rejects_path,
-            error=self.groups.error,
+            error=None if interrupted and self.groups.unclear else self.groups.error,
+            groups=self.groups.unclear,
         )
 
     def _sum_up(self, *, interrupted: bool) -> None:

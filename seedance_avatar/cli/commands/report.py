@@ -17,8 +17,8 @@ from seedance_avatar.cli.formatting import size
 from seedance_avatar.cli.report.advice import Step, next_steps
 from seedance_avatar.cli.report.history import History, read_history
 from seedance_avatar.cli.report.overview import print_overview
-from seedance_avatar.cli.run.results import Unwritable
 from seedance_avatar.cli.run.summary import plain_console
+from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.text import safe_text
 
 __all__ = ["report"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import sys
 from typing import Literal
 
 from seedance_avatar import InvalidInput
-from seedance_avatar.cli.exits import exit_for_signal
-from seedance_avatar.sandbox import RateLimits, Sandbox, serve
+from seedance_avatar.cli.exits import Exit
+from seedance_avatar.cli.run.signals import Interrupts
+from seedance_avatar.cli.streams import Unwritable
+from seedance_avatar.sandbox import RateLimits, Sandbox
 
 __all__ = ["sandbox"]
 
@@ -78,13 +82,18 @@ async def sandbox(  # noqa: PLR0913 - each is an option of the command
         limits=None if limits == "none" else RateLimits.tier(limits),
     )
 
-    def announce(url: str) -> None:
-        sys.stdout.write(_GREETING.format(url=url, key=key))
-        sys.stdout.flush()
-
-    try:
-        signum = await serve(server, announce=announce)
-    except OSError as error:
-        message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port or --host"
-        raise InvalidInput(message) from None
-    return exit_for_signal(signum)
+    ended = asyncio.Event()
+    with Interrupts(ended.set, str) as interrupts:
+        try:
+            await server.start()
+        except OSError as error:
+            message = f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port or --host"
+            raise InvalidInput(message) from None
+        try:
+            with contextlib.suppress(Unwritable):  # it serves all the same
+                sys.stdout.write(_GREETING.format(url=server.url, key=key))
+                sys.stdout.flush()
+            await ended.wait()
+        finally:
+            await server.aclose()
+    return interrupts.exit or Exit.DONE

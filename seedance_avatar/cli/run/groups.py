@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from seedance_avatar import AssetGroup, AssetSource, AvatarError, InvalidSource
+from seedance_avatar import AssetGroup, AssetSource, AvatarError, InvalidSource, SubmissionInDoubt
 from seedance_avatar.cli.manifest.manifest import ManifestSource
 
 __all__ = ["Groups"]
@@ -18,6 +18,7 @@ class Groups:
     :param name: name of the group for sources that name none, or None; kept as ``default``.
     :param group_id: id of an existing group for sources that name none, or None.
     :ivar error: why a group could not be created, or None.
+    :ivar unclear: names of groups whose creation has no answer, not yet or never: they may exist.
     """
 
     def __init__(
@@ -28,10 +29,16 @@ class Groups:
         group_id: str | None = None,
     ) -> None:
         self.error: AvatarError | None = None
+        self.unclear: dict[str, None] = {}
         self._create = create
         self.default = name
         self.group_id = group_id
         self._made: dict[str, asyncio.Future[AssetGroup]] = {}
+
+    @property
+    def asked(self) -> bool:
+        """True once the creation of a group was begun."""
+        return bool(self._made)
 
     def check(self, source: AssetSource) -> None:
         """Check that ``source`` has a group.
@@ -61,9 +68,19 @@ class Groups:
         """Return the group called ``name``, and create it on the first call."""
         making = self._made.get(name)
         if making is None:
-            making = self._made[name] = asyncio.ensure_future(self._create(name))
+            making = self._made[name] = asyncio.ensure_future(self._making(name))
+        return await making
+
+    async def _making(self, name: str) -> AssetGroup:
+        self.unclear[name] = None
         try:
-            return await making
-        except AvatarError as error:
+            group = await self._create(name)
+        except SubmissionInDoubt as error:
             self.error = self.error or error
             raise
+        except AvatarError as error:
+            del self.unclear[name]
+            self.error = self.error or error
+            raise
+        del self.unclear[name]
+        return group

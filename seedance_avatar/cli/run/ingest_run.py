@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 import attrs
 
@@ -17,14 +16,12 @@ from .eventlog import EventLog
 from .meter import Meter
 from .progress import JsonView, LiveView, PlainView, Snapshot, View, keep_showing
 from .results import Results
-from .signals import Interrupts
+from .signals import DRAIN, Interrupts, bring_home
 from .tally import Tally
 
-__all__ = ["DRAIN", "Run", "choose_view", "fan_out", "on_live_terminal"]
+__all__ = ["Run", "choose_view", "fan_out", "on_live_terminal"]
 
 T = TypeVar("T")
-DRAIN: Final = 10.0
-"""Seconds to wait, after the first signal, for requests that were already sent."""
 
 
 def on_live_terminal() -> bool:
@@ -81,6 +78,7 @@ class Run:
     _stop: Callable[[], None] | None = None
     _draining: asyncio.Task[None] | None = None
     _main: asyncio.Task[Any] | None = None
+    _call: asyncio.Task[Any] | None = None
 
     def interrupts(self, last_words: Callable[[], str]) -> Interrupts:
         """Return a context manager in which the first signal drains the ingest, or cancels what comes before it.
@@ -91,10 +89,7 @@ class Run:
 
         def last() -> str:
             if self.results is not None:
-                with suppress(
-                    OSError, RuntimeError
-                ):  # a full disk, a closed pipe, or a write that was interrupted half-way
-                    self.results.abandon()
+                self.results.abandon()
             return f"{self.view.farewell}\n{last_words()}\n"
 
         return Interrupts(self._interrupted, last)
@@ -106,7 +101,20 @@ class Run:
             return
         self._doing = "stopping: waiting (10 s at most) for requests that were already sent; Ctrl-C again ends at once"
         self.view.say(self._doing)
-        self._draining = asyncio.ensure_future(self._session.drain(DRAIN))
+        ending = self._session.drain(DRAIN) if self._call is None else bring_home(self._session, self._call)
+        self._draining = asyncio.ensure_future(ending)
+
+    async def call(self, session: AvatarSession, work: Coroutine[Any, Any, T]) -> T:
+        """Await a single submission of ``session``; interrupted, its answer is waited for.
+
+        :raises asyncio.CancelledError: it was interrupted, and no answer came.
+        """
+        self._session, self._call = session, asyncio.ensure_future(work)
+        try:
+            result: T = await self._call
+            return result
+        finally:
+            self._session = self._call = None
 
     def halt(self) -> None:
         """Take no more sources; assets that were accepted are polled to their end."""

@@ -13,18 +13,15 @@ import attrs
 
 from seedance_avatar import Active, Asset, AvatarError, InvalidInput, Outcome
 from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
+from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.text import redact_url, safe_text
 
 from .tally import outcome_name
 
-__all__ = ["Rejects", "Results", "Unwritable", "record"]
+__all__ = ["Rejects", "Results", "record"]
 
 _AHEAD: Final = 10_000
 """Lines that may wait for a slow reader of the results before the run waits too."""
-
-
-class Unwritable(Exception):  # noqa: N818 - the name says what happened, as those of the public errors do
-    """Results could not be written; the message says where and why."""
 
 
 def record(outcome: Outcome) -> dict[str, Any]:

@@ -1,54 +1,63 @@
-"""Handles Ctrl-C and SIGTERM: the first ends a run in order, the second ends the process at once."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP: the first ends a run in order, the second ends the process at once."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from seedance_avatar import AvatarError, AvatarSession
 from seedance_avatar.cli.exits import exit_for_signal
+from seedance_avatar.cli.streams import write_at_once
 
-__all__ = ["Interrupts"]
+__all__ = ["DRAIN", "Interrupts", "bring_home", "end_on_signals"]
+
+DRAIN: Final = 10.0
+"""Seconds to wait, after the first signal, for requests that were already sent."""
+_GIVING_UP: Final = 0.1
+"""Seconds for an answer to pass through, and between the two cancellations that a call needs which has none."""
 
 
 class Interrupts:
-    """A context manager in which the first SIGINT or SIGTERM calls ``first``, and the second ends the process.
+    """A context manager in which the first signal calls ``first``, and the second ends the process.
 
     The handlers are the interpreter's own and not the loop's, so that the second signal ends a process whose loop
-    is stuck.
+    is stuck, or whose threads wait for something. A SIGHUP that is ignored (nohup) stays so.
 
-    :param first: called once, on the loop.
-    :param last_words: called in the handler of the second signal; returns the last text on standard error, and must
-        not wait for anything.
+    :param first: called once, on the loop; None to end the process with the first signal already.
+    :param last_words: called in the handler of the signal that ends the process; returns the last text on standard
+        error, and must not wait for anything.
     :ivar caught: the number of the first signal that came, or None.
     """
 
-    def __init__(self, first: Callable[[], object], last_words: Callable[[], str]) -> None:
+    def __init__(self, first: Callable[[], object] | None, last_words: Callable[[], str]) -> None:
         self.caught: int | None = None
         self._first = first
         self._last_words = last_words
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
+        first, loop = self._first, asyncio.get_running_loop() if self._first else None
 
         def handle(signum: int, frame: FrameType | None) -> None:
             del frame
-            if self.caught is None:
+            if self.caught is None and first is not None and loop is not None:
                 self.caught = signum
-                loop.call_soon_threadsafe(self._first)
+                loop.call_soon_threadsafe(first)
                 return
             try:
-                # Not with sys.stderr: the signal may have come in the middle of a write to it, which is not reentrant.
-                os.write(2, self._last_words().encode())
+                write_at_once(self._last_words())
             finally:
                 os._exit(exit_for_signal(signum))
 
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._before[signum] = signal.signal(signum, handle)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            signum = getattr(signal, name, None)  # Windows has no SIGHUP
+            if signum is not None and not (name == "SIGHUP" and signal.getsignal(signum) is signal.SIG_IGN):
+                self._before[signum] = signal.signal(signum, handle)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -59,3 +68,21 @@ class Interrupts:
     def exit(self) -> int | None:
         """The exit code of the signal, or None when none came."""
         return None if self.caught is None else exit_for_signal(self.caught)
+
+
+def end_on_signals() -> None:
+    """Let a signal end the process at once from here on, wherever no :class:`Interrupts` says otherwise."""
+    Interrupts(None, lambda: "seedance-avatar: interrupted\n").__enter__()
+
+
+async def bring_home(session: AvatarSession, call: asyncio.Future[Any]) -> None:
+    """Send nothing new, wait for the answer of ``call`` for :data:`DRAIN` seconds, and then give it up.
+
+    :param call: a single submission of ``session``; what is given up is cancelled.
+    """
+    with contextlib.suppress(AvatarError):  # the session is closing, which waits for the answer too
+        await session.drain(DRAIN)
+    await asyncio.wait({call}, timeout=_GIVING_UP)
+    while not call.done():  # a first cancellation waits for the answer once more
+        call.cancel()
+        await asyncio.wait({call}, timeout=_GIVING_UP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, TextIO
 
@@ -171,23 +171,28 @@ def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
     interrupted: bool,
     rejects: str,
     error: AvatarError | None = None,
+    groups: Iterable[str] = (),
 ) -> list[str]:
     """Return what to do next, line by line; an empty list when there is nothing to do.
 
     :param error: the error that ended the run, or None.
+    :param groups: names of groups that were sent and have no answer.
     """
     lines: list[str] = []
     stopped = tally.refused or error
     if stopped is not None:
         lines.append(f"{stopped.describe()}" + (f"; {stopped.hint}" if stopped.hint else "") + page_pointer(stopped))
-    if tally.unfinished or interrupted:
-        if journal is not None:
-            lines += ["continue where this run ended; nothing is sent twice:", "", f"    {command}", ""]
-        else:
-            lines.append(
-                "this run kept no journal and cannot be resumed: ingest only the sources that are not active in the "
-                "results, and add --journal run.db"
-            )
+    unclear = [safe_text(name) for name in groups]
+    lines += [f"the group {name} was sent, and no answer came: it may exist{pointer('in-doubt')}" for name in unclear]
+    if unclear and journal is not None:
+        lines += ["this creates it again, and continues:", "", f"    {command} --on-in-doubt resend", ""]
+    elif journal is not None and (tally.unfinished or interrupted):
+        lines += ["continue where this run ended; nothing is sent twice:", "", f"    {command}", ""]
+    elif tally.unfinished or interrupted:
+        lines.append(
+            "this run kept no journal and cannot be resumed: ingest only the sources that are not active in the "
+            "results, and add --journal run.db"
+        )
     if tally.counts["in_doubt"]:
         how = "; --on-in-doubt resend sends it again, which may make duplicates" if journal is not None else ""
         lines.append(
