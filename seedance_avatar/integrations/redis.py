@@ -17,18 +17,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import attrs
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 from seedance_avatar.errors import ConnectionFailed, InvalidInput
 from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Pacer
-from seedance_avatar.options import Limits, check_positive
-from seedance_avatar.text import safe_redacted, safe_text
+from seedance_avatar.options import Limits, check_positive, given
+from seedance_avatar.text import Secret, safe_redacted, safe_text
 
 __all__ = ["RedisLimits"]
 
@@ -76,13 +75,37 @@ def _given(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         raise InvalidInput(message)
 
 
-@attrs.frozen(kw_only=True)
+def _connect(url: Secret[str], timeout: float) -> tuple[Any, str] | InvalidInput:
+    """Return a client that connects on first use, and the name of its host; or why the URL cannot be used.
+
+    That error is returned, not raised: the frames of redis-py hold the password, and a traceback would show them.
+    """
+    try:
+        client: Any = Redis.from_url(
+            url.reveal(),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=RedisRetry(NoBackoff(), 0),  # a repeated script would reserve twice
+        )
+        # Only a connection reads the options of the query; making one sends nothing.
+        at = client.connection_pool.make_connection()
+    except Exception as error:  # noqa: BLE001 - redis-py raises whatever its parts do: ValueError, TypeError, its own
+        reason = safe_redacted(error, 120)
+        return InvalidInput(
+            f"the URL of RedisLimits cannot be used ({reason}): write it like redis://:PASSWORD@host:6379/0, "
+            "rediss://… for TLS or unix:///path"
+        )
+    return client, safe_text(at.path if hasattr(at, "path") else f"{at.host}:{at.port}")
+
+
+@attrs.frozen(kw_only=True, init=False)
 class RedisLimits:
     """Limits for all processes of an account together; pass it as ``AvatarSession(limits=...)`` in each of them.
 
     It is immutable and holds no connection: one object can serve any number of sessions, and be made before a fork.
 
-    :ivar url: the URL of Redis: ``redis://``, ``rediss://`` or ``unix://``. It is never shown; messages name the host.
+    :ivar url: the URL of Redis: ``redis://``, ``rediss://`` or ``unix://``. It is kept as a secret and never shown;
+        messages name the host.
     :ivar limits: the limits of all processes together (default: the documented limits of an ordinary account).
         ``max_submitting`` and ``max_polling`` are for each process.
     :ivar account: your own name for the account, never its key; processes with the same name share the limits.
@@ -92,16 +115,40 @@ class RedisLimits:
         every second to reach Redis.
     :ivar alone: the limits of one process that goes on alone, such as the shared limits divided by the processes.
     :ivar timeout: seconds after which Redis counts as unreachable (default 1).
+    :raises InvalidInput: an option or the URL cannot be used.
     """
 
-    url: str = attrs.field(kw_only=False, repr=False)
-    limits: Limits = attrs.field(factory=Limits.default, validator=_given)
-    account: str = "default"
-    when_away: Literal["wait", "alone"] = "wait"
-    alone: Limits | None = attrs.field(default=None, validator=_given)
-    timeout: float = 1.0
+    url: Secret[str]
+    limits: Limits = attrs.field(validator=_given)
+    account: str
+    when_away: Literal["wait", "alone"]
+    alone: Limits | None = attrs.field(validator=_given)
+    timeout: float
+
+    def __init__(  # noqa: PLR0913 - the fields, all but the URL by keyword
+        self,
+        url: str,
+        *,
+        limits: Limits | None = None,
+        account: str = "default",
+        when_away: Literal["wait", "alone"] = "wait",
+        alone: Limits | None = None,
+        timeout: float = 1.0,
+    ) -> None:
+        # Written out, since the one that attrs writes would hold the URL in its frame, and tracebacks show locals.
+        secret = Secret(url if isinstance(url, str) else "")  # type: ignore[redundant-expr]  # not every caller has a type checker
+        del url
+        self.__attrs_init__(
+            url=secret,
+            limits=Limits.default() if limits is None else limits,
+            account=account,
+            when_away=when_away,
+            alone=alone,
+            timeout=timeout,
+        )
 
     def __attrs_post_init__(self) -> None:
+        given("RedisLimits.account", self.account or None, str)
         check_positive("RedisLimits.timeout", self.timeout)
         if self.when_away not in {"wait", "alone"}:
             message = f"RedisLimits.when_away must be 'wait' or 'alone', not {self.when_away!r}"
@@ -109,9 +156,8 @@ class RedisLimits:
         if (self.when_away == "alone") != (self.alone is not None):
             message = "RedisLimits takes alone=Limits(...) together with when_away='alone', never one without the other"
             raise InvalidInput(message)
-        if urlsplit(self.url).scheme not in {"redis", "rediss", "unix"}:
-            message = "RedisLimits needs a URL that begins with redis://, rediss:// or unix://"
-            raise InvalidInput(message)
+        if isinstance(flaw := _connect(self.url, self.timeout), InvalidInput):
+            raise flaw
 
     @property
     def max_submitting(self) -> int:
@@ -125,19 +171,15 @@ class RedisLimits:
 
     async def open(self) -> _Line:
         """Return a connection to Redis, bound to the running loop; it connects on first use."""
-        client: Any = Redis.from_url(
-            self.url,
-            socket_timeout=self.timeout,
-            socket_connect_timeout=self.timeout,
-            retry=RedisRetry(NoBackoff(), 0),  # a repeated script would reserve twice
-        )
-        at = urlsplit(self.url)
-        where = at.path if at.scheme == "unix" else f"{at.hostname}:{at.port or 6379}"
+        connected = _connect(self.url, self.timeout)
+        if isinstance(connected, InvalidInput):
+            raise connected
+        client, where = connected
         alone = self.alone
         return _Line(
             client,
             script=client.register_script(_SCRIPT),
-            where=safe_text(where),
+            where=where,
             lanes={
                 "submit": _lane(self.account, "submit", self.limits.submits_per_second, self.limits.submit_burst),
                 "query": _lane(self.account, "query", self.limits.queries_per_second, self.limits.query_burst),
@@ -183,8 +225,9 @@ class _Line:
             return self._by_itself(self._alone[lane], now)
         try:
             microseconds: int = await self._ask(lane, 0.0)
-        except (RedisError, OSError) as error:
-            failed = self._failed(error)
+        except Exception as error:  # noqa: BLE001 - what answers there may be no Redis, and the client raises whatever
+            # The frames below hold the password, and tracebacks may be shown with locals.
+            failed = self._failed(error.with_traceback(None))
             if self._alone is None or failed.fatal:
                 raise failed from None
             if self._away_until is None:
@@ -224,7 +267,7 @@ class _Line:
     async def _publish(self, lane: _Lane, seconds: float) -> None:
         try:
             await self._ask(lane, seconds)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a brake that is not published must not end a request
             _log.info("a Retry-After could not be shared with the other processes: %s", self._failed(error).message)
 
     async def aclose(self) -> None:

@@ -22,7 +22,7 @@ from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import Doubt, Limits, SharedLimits, check_positive
 from seedance_avatar.session.session import AvatarSession
-from seedance_avatar.text import KeyProvider, safe_text
+from seedance_avatar.text import KeyProvider, Secret, safe_text
 
 from .member import PoolMember
 from .run import PooledRun
@@ -35,31 +35,34 @@ GroupName: TypeAlias = str | Callable[[AssetSource], str]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
-def _named(keys: Sequence[str | KeyProvider] | Mapping[str, str | KeyProvider]) -> dict[str, str | KeyProvider]:
+def _named(  # noqa: PLR0911 - one return for each thing that can be wrong
+    keys: Sequence[str | KeyProvider] | Mapping[str, str | KeyProvider],
+) -> dict[str, Secret[str] | KeyProvider] | InvalidInput:
+    """Return the keys by their accounts. An error is returned, not raised: this frame holds the keys."""
     if isinstance(keys, Mapping):
-        named = dict(keys)
+        named = {name: key if callable(key) else Secret(key) for name, key in keys.items()}
     elif isinstance(keys, str) or not isinstance(keys, Sequence):
-        message = "AccountPool needs a list of keys, or a mapping of names to keys"
-        raise InvalidInput(message)
+        return InvalidInput("AccountPool needs a list of keys, or a mapping of names to keys")
     else:
         named = {}
         for key in keys:
             if callable(key):
-                message = "a key that is a callable needs a name: pass AccountPool({name: key, ...})"
-                raise InvalidInput(message)
-            check_key(key)
+                return InvalidInput("a key that is a callable needs a name: pass AccountPool({name: key, ...})")
+            try:
+                check_key(key)
+            except InvalidInput as error:
+                return error.with_traceback(None)
             # The same in every run, in whatever order the keys stand; 32 bits of a hash give nothing of a key away.
-            named[f"account-{hashlib.blake2b(key.encode(), digest_size=4).hexdigest()}"] = key
+            named[f"account-{hashlib.blake2b(key.encode(), digest_size=4).hexdigest()}"] = Secret(key)
         if len(named) < len(keys):
-            message = "AccountPool was given the same key twice"
-            raise InvalidInput(message)
+            return InvalidInput("AccountPool was given the same key twice")
     if not named:
-        message = "AccountPool needs at least one key"
-        raise InvalidInput(message)
+        return InvalidInput("AccountPool needs at least one key")
     for name in named:
-        if not _NAME.match(name):
-            message = f"{safe_text(name, 80)!r} cannot name an account: use letters, digits, '.', '_' and '-'"
-            raise InvalidInput(message)
+        if not _NAME.match(str(name)):
+            return InvalidInput(
+                f"{safe_text(name, 80)!r} cannot name an account: use letters, digits, '.', '_' and '-'"
+            )
     return named
 
 
@@ -92,9 +95,18 @@ class AccountPool:
         **options: Any,  # noqa: ANN401 - handed on to AvatarSession, which judges them
     ) -> None:
         self._allow_private = bool(options.get("allow_private_sources"))
+        self._sessions: dict[str, AvatarSession] = {}
+        named = _named(keys)
+        del keys  # tracebacks may be shown with locals
+        if isinstance(named, InvalidInput):
+            raise named
         self._sessions = {
-            name: AvatarSession(key, limits=limits(name) if callable(limits) else limits, **options)
-            for name, key in _named(keys).items()
+            name: AvatarSession(
+                key.reveal() if isinstance(key, Secret) else key,
+                limits=limits(name) if callable(limits) else limits,
+                **options,
+            )
+            for name, key in named.items()
         }
         self._groups: dict[tuple[str, str, Path | None], AssetGroup] = {}
         self._creating = {name: asyncio.Lock() for name in self._sessions}

@@ -8,6 +8,8 @@ from typing import Literal
 
 import attrs
 
+from seedance_avatar.text import Secret
+
 from .limits import RateLimits
 from .replies import Refused, Reply, refusal
 
@@ -41,6 +43,10 @@ class Account:
         self.credits -= price
 
 
+def _header(key: str) -> Secret[str]:
+    return Secret(f"Bearer {key}")
+
+
 class Accounts:
     """The accounts, by API key."""
 
@@ -57,23 +63,23 @@ class Accounts:
             own = limits if number == 0 else copy.deepcopy(limits)
             self.all.append(Account(name=name, number=number, limits=own, credits=quota))
         by_name = {account.name: account for account in self.all}
-        self._by_header = {f"Bearer {key}": by_name[name] for key, name in names.items()}
+        self._by_header = {_header(key): by_name[name] for key, name in names.items()}
 
     def of_key(self, key: str) -> Account:
         """Return the account behind ``key``; KeyError when it is not accepted."""
-        return self._by_header[f"Bearer {key}"]
+        return self._by_header[_header(key)]
 
     def of_header(self, authorization: str | None) -> Account | None:
         """Return the account that an ``Authorization`` header names, or None."""
-        return self._by_header.get(authorization) if authorization else None
+        return self._by_header.get(Secret(authorization)) if authorization else None
 
     def admit(self, key: str, account: str | None = None) -> None:
         """Accept ``key`` from now on, for the account named ``account``, by default the first."""
-        self._by_header[f"Bearer {key}"] = next(a for a in self.all if account in {None, a.name})
+        self._by_header[_header(key)] = next(a for a in self.all if account in {None, a.name})
 
     def revoke(self, key: str) -> None:
         """Refuse ``key`` from now on."""
-        self._by_header.pop(f"Bearer {key}", None)
+        self._by_header.pop(_header(key), None)
 
 
 def unauthorized(authorization: str | None) -> Reply:

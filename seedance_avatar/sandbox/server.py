@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
+from seedance_avatar.text import Secret
+
 from .accounts import Account, Accounts
 from .asset_table import AssetTable
 from .assets import Assets
@@ -145,7 +147,7 @@ class Sandbox:
             clock=self._clock,
             ledger=self.ledger,
             videos=generations,
-            secrets=webhook_secrets,
+            secrets=tuple(Secret(secret) for secret in webhook_secrets),
             time_scale=time_scale,
         )
         generations.accepted = self._webhooks.schedule

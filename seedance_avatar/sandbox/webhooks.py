@@ -13,6 +13,8 @@ from typing import Final
 import aiohttp
 import attrs
 
+from seedance_avatar.text import Secret
+
 from .clock import Clock
 from .ledger import Ledger
 from .records import Delivery
@@ -39,7 +41,7 @@ class Webhooks:
     clock: Clock
     ledger: Ledger
     videos: Videos
-    secrets: Sequence[str]
+    secrets: Sequence[Secret[str]]
     time_scale: float
     _pending: list[Task] = attrs.field(init=False, factory=list)
     _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
@@ -98,7 +100,7 @@ class Webhooks:
             "X-ToAPIs-Webhook-Id": event_id,
             "X-ToAPIs-Webhook-Timestamp": timestamp,
             "X-ToAPIs-Webhook-Signature": ",".join(
-                f"v1={sign(secret, event_id, timestamp, body)}" for secret in self.secrets
+                f"v1={sign(secret.reveal(), event_id, timestamp, body)}" for secret in self.secrets
             ),
         }
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
@@ -111,13 +113,21 @@ class Webhooks:
 
     def _body(self, task: Task, event_id: str) -> bytes:
         failed = task.fate.status == "failed"
-        data = {"task_id": task.task_id, "status": "FAILURE" if failed else "SUCCESS", "progress": "100%"}
+        data = {
+            "task_id": task.task_id,
+            "task_type": "video",
+            "model": task.request["model"],
+            "status": "FAILURE" if failed else "SUCCESS",
+            "progress": "100%",
+            "submitted_at": int(self.clock.wall_at(task.at)),
+            "finished_at": int(self.clock.wall_at(task.ready_at)),
+        }
         if task.business_id is not None:
             data["client_business_id"] = task.business_id
         event = {
             "id": event_id,
-            "type": f"video.generation.{'failed' if failed else 'completed'}",
-            "api_version": "2026-01-01",
+            "type": f"generation.{'failed' if failed else 'completed'}",
+            "api_version": "v1",
             "created_at": int(self.clock.wall_at(task.ready_at)),
             "data": {**data, "result": None, "error": None, **self.videos.outcome(task)},
         }

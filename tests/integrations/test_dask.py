@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ import attrs
 import dask.config
 import pytest
 from distributed import Client, LocalCluster, Queue
+from rich.pretty import pretty_repr
 from rig.world import FAST, KEY, quick, sources
 
 from seedance_avatar import Active, AssetSource, Failed, InDoubt, InvalidInput, Limits, Outcome, Unsent
@@ -184,4 +186,6 @@ async def test_a_cluster_that_would_repeat_what_is_lost_is_refused(sandbox: Sand
 
 
 def test_a_key_on_its_way_shows_nothing() -> None:
-    assert "canary" not in repr(Key("sk-canary"))
+    key = Key("sk-canary")
+    assert "canary" not in repr(key) + pretty_repr({"key": key})
+    assert pickle.loads(pickle.dumps(key)).reveal() == "sk-canary"  # noqa: S301 - it was written a moment ago

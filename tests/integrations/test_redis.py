@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from rich.pretty import pretty_repr
+from rig.canaries import everything_of
 from rig.fleet import started
 from rig.leaks import no_leaks
 from rig.redis_server import RedisServer, redis_server
+from rig.rude import until
 from rig.world import quick, sources
 
 from seedance_avatar import ConnectionFailed, InvalidInput, Limits, Retry, Unsent
@@ -196,6 +199,17 @@ async def test_a_wrong_password_is_said_at_once_and_not_shown(redis: RedisServer
     "knobs",
     [
         {"url": "http://localhost"},
+        {"url": "redis://localhost:99999"},
+        {"url": "redis://localhost:six"},
+        {"url": "redis://[::1"},
+        {"url": "redis://localhost/0?nosuch=1"},
+        {"url": "redis://localhost?db=x"},
+        {"url": "redis://localhost?protocol=9"},
+        {"url": "rediss://localhost?ssl_cert_reqs=x"},
+        {"url": ""},
+        {"url": None},
+        {"url": b"redis://localhost"},
+        {"account": 7},
         {"limits": Limits()},
         {"limits": 100},
         {"when_away": "panic"},
@@ -208,3 +222,62 @@ async def test_a_wrong_password_is_said_at_once_and_not_shown(redis: RedisServer
 def test_what_cannot_be_used_is_refused(knobs: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         RedisLimits(**{"url": "redis://localhost", **knobs})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://[::1]:6379/1",
+        "REDIS://localhost",
+        "rediss://limits.example:6380",
+        "redis://user:canary@limits.example",
+        "unix:///run/redis.sock?db=2",
+        "redis://limits.example/0?health_check_interval=5",
+    ],
+)
+def test_a_url_that_can_be_used_is_taken_and_not_shown(url: str) -> None:
+    limits = RedisLimits(url)
+    assert limits.url.reveal() == url
+    assert "canary" not in repr(limits) + pretty_repr(limits)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\1garbage\r\n", b"-ERR unknown\r\n" * 9, b""]
+)
+async def test_what_listens_there_may_be_no_redis(answer: bytes) -> None:
+    talking = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal talking
+        talking += 1
+        await reader.read(10)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+        talking -= 1
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        line = await RedisLimits(f"redis://:canary@127.0.0.1:{port}", timeout=0.2).open()
+        with pytest.raises(ConnectionFailed, match=f"127.0.0.1:{port}") as caught:
+            await line.reserve("submit")
+        assert ":canary@" not in everything_of(caught.value)
+        await line.aclose()
+        await until(lambda: not talking)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("host", ["..", "a" * 300])
+async def test_a_host_that_no_network_has_is_not_reached(host: str) -> None:
+    line = await RedisLimits(f"redis://{host}:1").open()
+    with pytest.raises(ConnectionFailed):
+        await line.reserve("submit")
+    await line.aclose()
+
+
+@pytest.mark.parametrize("url", ["redis://:canary@localhost:99999", "ftp://user:canary@localhost"])
+def test_a_url_that_is_refused_is_in_no_frame_of_the_error(url: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        RedisLimits(url)
+    assert "canary@" not in everything_of(caught.value)

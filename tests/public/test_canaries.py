@@ -22,6 +22,7 @@ from rig.rude import Bytes, Close, RudeServer, Seen, json_answer, raw_answer, re
 from rig.world import FAST, quick
 
 from seedance_avatar import (
+    AccountPool,
     Asset,
     AssetGroup,
     AssetSource,
@@ -218,6 +219,20 @@ def test_a_key_that_is_refused(key: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         AvatarSession(key)
     assert sings(everything_of(caught.value)) is None
+
+
+@pytest.mark.parametrize(
+    "keys", [[f"{KEY} x", "k"], [KEY, KEY], {"a b": KEY}, [KEY, lambda: KEY], KEY, {"a": f"{KEY} x"}]
+)
+def test_a_pool_s_keys_that_are_refused(keys: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        AccountPool(keys)
+    assert sings(everything_of(caught.value)) is None
+
+
+def test_a_sandbox_shows_none() -> None:
+    sandbox = Sandbox(keys=(KEY,), webhook_secrets=("sk-canary-webhook",))
+    assert sings(pretty_repr(vars(sandbox), max_depth=6)) is None
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ async def test_a_webhook_tells_what_polling_tells() -> None:
         task = await it.session.generate("She waves.", callback_url=url, client_business_id="order-7")
         event = await asyncio.wait_for(told.get(), 5)
         polled = await it.session.wait_for_video(task)
+    assert event.task is not None
+    assert (event.kind, event.event_type) == ("completed", "generation.completed")
     assert (event.task.task_id, event.task.client_business_id) == (polled.task_id, "order-7")
     assert (event.task.is_completed, event.task.progress) == (True, 100.0)
     assert event.task.url is not None

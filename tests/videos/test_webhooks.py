@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from rig.canaries import everything_of
 
-from seedance_avatar.errors import InvalidInput, ProtocolError, WebhookRefused
+from seedance_avatar.errors import AvatarError, InvalidInput, ProtocolError, WebhookRefused
 from seedance_avatar.videos.webhooks import WebhookEvent, verify_webhook
 
 NOW = 1_800_000_000.0
@@ -55,6 +57,7 @@ def test_a_genuine_webhook_gives_the_task_that_polling_gives() -> None:
     event = verify()
     assert (event.event_id, event.event_type, event.sent_at) == ("evt_1", "task.completed", NOW)
     task = event.task
+    assert task is not None
     assert (task.task_id, task.client_business_id, task.status, task.progress) == ("tsk_1", "order-7", "success", 100.0)
     assert (task.is_completed, task.url) == (True, "https://files.example.com/v.mp4")
     assert event.raw["api_version"] == "2026-01-01"
@@ -64,6 +67,7 @@ def test_a_failure_tells_its_reason() -> None:
     told = {"id": "evt_1", "data": {"task_id": "tsk_1", "status": "FAILURE", "error": {"message": "too dark"}}}
     body = json.dumps(told).encode()
     event = verify(signature(SECRET, body), body)
+    assert event.task is not None
     assert (event.task.is_failed, event.task.reason, event.event_type) == (True, "too dark", None)
 
 
@@ -152,3 +156,93 @@ def test_whatever_arrives_only_refusals_leave(name: str, value: str, body: bytes
     arrived = headers(value) | {name: value}
     with pytest.raises(WebhookRefused):
         verify_webhook(arrived, body, SECRET, now=NOW)
+
+
+def pairs() -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers(signature(SECRET)).items()]
+
+
+@pytest.mark.parametrize(
+    ("given_headers", "body", "secrets"),
+    [
+        (headers(signature(SECRET)), BODY.decode(), SECRET),
+        (headers(signature(SECRET)), bytearray(BODY), SECRET.encode()),
+        (headers(signature(SECRET)), memoryview(BODY), [b"other", SECRET]),
+        (pairs(), BODY, (it for it in [SECRET])),  # ASGI
+        (tuple(headers(signature(SECRET)).items()), BODY, {SECRET}),
+        ({name: [value] for name, value in headers(signature(SECRET)).items()}, BODY, SECRET),  # an AWS Lambda
+        (dict(pairs()), BODY, SECRET),
+        ({name: f" {value} " for name, value in headers(signature(SECRET)).items()}, BODY, SECRET),
+    ],
+)
+def test_what_frameworks_hand_over_is_taken(given_headers: Any, body: Any, secrets: Any) -> None:
+    assert verify_webhook(given_headers, body, secrets, now=NOW).event_id == "evt_1"
+
+
+@pytest.mark.parametrize("body", [None, 7, {"id": "evt_1"}, ["x"], object()])
+def test_a_body_that_was_parsed_is_refused(body: Any) -> None:
+    with pytest.raises(InvalidInput, match="as they arrived"):
+        verify(body=body)
+
+
+@pytest.mark.parametrize("given_headers", [None, 7, "x", b"x", object(), ["ab", "c"], [("a",)], [("a", "b", "c")]])
+def test_headers_that_are_none_are_refused(given_headers: Any) -> None:
+    with pytest.raises((InvalidInput, WebhookRefused)):
+        verify_webhook(given_headers, BODY, SECRET, now=NOW)
+
+
+@pytest.mark.parametrize("value", [None, 7, 1.5, [None], {"a": 1}, object()])
+def test_a_header_whose_value_is_no_text_is_refused(value: Any) -> None:
+    arrived: Any = headers(signature(SECRET)) | {"X-ToAPIs-Webhook-Id": value}
+    with pytest.raises((InvalidInput, WebhookRefused)):
+        verify_webhook(arrived, BODY, SECRET, now=NOW)
+
+
+@pytest.mark.parametrize("secrets", [None, 7, [7], b"", [b""], [SECRET, None], object(), bytearray(b"x")])
+def test_a_secret_that_is_none_is_refused(secrets: Any) -> None:
+    with pytest.raises(InvalidInput, match="at least one signing secret"):
+        verify(secrets=secrets)
+
+
+@pytest.mark.parametrize("option", ["now", "tolerance"])
+@pytest.mark.parametrize("value", [None, "300", math.nan, math.inf, True])
+def test_a_time_that_is_no_number_is_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"{option} must be a number of seconds"):
+        verify(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("body", "secrets"),
+    [(BODY + b" ", "whsec_canary"), ({}, "whsec_canary"), (BODY, ["whsec_canary", ""]), (BODY, {"whsec_canary": 1})],
+)
+def test_no_error_shows_the_secret(body: Any, secrets: Any) -> None:
+    with pytest.raises(AvatarError) as caught:
+        verify(body=body, secrets=secrets)
+    assert "whsec_canary" not in everything_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "has_task"),
+    [
+        ({"type": "generation.completed", "data": {"task_id": "t", "status": "SUCCESS"}}, "completed", True),
+        ({"type": "generation.failed", "data": {"task_id": "t", "status": "FAILURE"}}, "failed", True),
+        (
+            {"type": "generation.completed", "data": {"task_id": "t", "task_type": "video", "status": "SUCCESS"}},
+            "completed",
+            True,
+        ),
+        (
+            {"type": "generation.completed", "data": {"task_id": "t", "task_type": "image", "status": "SUCCESS"}},
+            "other",
+            False,
+        ),
+        ({"type": "endpoint.test", "data": {}}, "test", False),
+        ({"type": "endpoint.test"}, "test", False),
+        ({"type": "endpoint.test", "data": {"task_id": "t", "status": "SUCCESS"}}, "test", False),
+        ({"type": "account.low_balance", "data": {"balance": 1}}, "other", False),
+    ],
+)
+def test_what_the_event_is_about_is_told(event: dict[str, Any], kind: str, *, has_task: bool) -> None:
+    body = json.dumps({"id": "evt_1", **event}).encode()
+    found = verify(signature(SECRET, body), body)
+    assert (found.kind, found.task is not None) == (kind, has_task)

@@ -82,6 +82,8 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     :class:`JournalError` when the journal cannot be used.
     """
     group_id = group_id_of(group)
+    key = Key(api_key or "")
+    del api_key  # tracebacks may be shown with locals
     for word, number in (("shard", shard), ("max_submitting_total", max_submitting_total)):
         check_positive(word, number)
     check_positive("asset_timeout", asset_timeout)
@@ -93,7 +95,6 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
         raise InvalidInput(message)
     SourceReader.of(sources)
     name = f"seedance-avatar-{uuid.uuid4().hex}"
-    key = Key(api_key)
 
     def order(number: int, items: list[tuple[AssetSource, str | None]]) -> Order:
         return Order(

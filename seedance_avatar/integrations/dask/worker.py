@@ -21,6 +21,7 @@ from seedance_avatar.ingest.recorder import Plan, Recorder
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
 from seedance_avatar.session.session import AvatarSession
+from seedance_avatar.text import Secret
 
 __all__ = ["Key", "Order", "begun_name", "close_sessions", "work"]
 
@@ -28,19 +29,13 @@ _sessions: dict[str, AvatarSession] = {}
 """The sessions of this process, one for each run: its shards share what was found of the limits."""
 
 
-class Key:
-    """A key on its way to the workers. It has no useful ``repr``: the cluster prints the arguments of its tasks."""
+class Key(Secret[str]):
+    """A key on its way to the workers: a secret that can be pickled. An empty one stands for the worker's own key."""
 
-    __slots__ = ("value",)
+    __slots__ = ()
 
-    def __init__(self, value: str | None) -> None:
-        self.value: str | None = value
-
-    def __repr__(self) -> str:
-        return "Key(***)"
-
-    def __reduce__(self) -> tuple[type[Key], tuple[str | None]]:
-        return Key, (self.value,)
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[override]  # the one Secret that may travel
+        return Key, (self.reveal(),)
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +146,7 @@ def begun_name(run: str, number: int) -> str:
 async def _session(order: Order) -> AvatarSession:
     session = _sessions.get(order.run)
     if session is None:
-        session = _sessions[order.run] = AvatarSession(order.key.value, **order.options)
+        session = _sessions[order.run] = AvatarSession(order.key.reveal() or None, **order.options)
     return await session.open()
 
 
