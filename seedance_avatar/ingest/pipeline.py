@@ -252,14 +252,19 @@ class Pipeline(Run):
     def polled(self, job: Job, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - the adapter's item
         """Take the end of a job's polling: ``item`` where it is terminal, else why the polling stopped."""
         self._polling -= 1
-        if error is None:
-            self._finished(job, item)
-        elif isinstance(error, NotFound):
-            self._settle(job, Failed, error)
-        else:
-            self._settle(job, Pending, error)
-            if isinstance(error, AuthError | QuotaExhausted | ConnectionFailed):
-                self.halt(error)
+        try:
+            if error is None:
+                self._finished(job, item)
+            elif isinstance(error, NotFound):
+                self._settle(job, Failed, error)
+            else:
+                self._settle(job, Pending, error)
+                if isinstance(error, AuthError | QuotaExhausted | ConnectionFailed):
+                    self.halt(error)
+        except Exception as broken:  # noqa: BLE001 - it ends the run in order, and the poller and its other runs go on
+            self._broke(broken)
+            if job in self.alive:
+                self._settle(job, Pending, self.stopped())
 
     # Submitting
 

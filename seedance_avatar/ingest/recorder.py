@@ -124,7 +124,7 @@ class JournalRecorder(Recorder):
     _given_up: list[Awaitable[None]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.resends = self.on_in_doubt == "resend" or self.adapter.idempotent
+        self.resends: bool = self.on_in_doubt == "resend" or self.adapter.idempotent
         self._run = self.journal.begin_run()
 
     def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:

@@ -7,6 +7,7 @@ stand in its way (and it in theirs), and a statement a hop costs more than the c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sqlite3
@@ -82,6 +83,24 @@ class Writer:
 
     def _run(self) -> None:
         try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - the loop hears of it, not only the thread's own hook
+            self._died(error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._gone)
+
+    def _died(self, error: BaseException) -> None:
+        self.dead = f"the journal's thread died of {type(error).__name__}: {error}"
+        _log.critical("%s", self.dead)
+
+    def _gone(self) -> None:
+        """Answer, in the loop, whoever waits for a thread that ended before it could."""
+        why = self.dead or "the journal is closed"
+        self._settle([(self.opened, None, JournalError(why))])
+        self._refuse_rest(why)
+
+    def _serve(self) -> None:
+        try:
             store = self._open_store()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to who waits for the opening
             self._tell([(self.opened, None, error)])
@@ -91,11 +110,12 @@ class Writer:
             while self._turn(store):
                 pass
         except BaseException as error:  # noqa: BLE001 - nobody may be left waiting for a thread that is gone
-            self.dead = f"the journal's thread died of {type(error).__name__}: {error}"
-            _log.critical("%s", self.dead)
-        finally:
+            self._died(error)
+        try:
             store.close(self._now())
-            self._refuse_rest(self.dead or "the journal is closed")
+        except BaseException as error:  # noqa: BLE001 - who waits for the closing is told, and waits no more
+            self._died(error)
+        self._refuse_rest(self.dead or "the journal is closed")
 
     def _turn(self, store: Store) -> bool:
         ops: list[Op] = []
@@ -153,7 +173,7 @@ class Writer:
             pass
         closed, self._closed = self._closed, None
         if closed is not None:
-            lost = None
+            lost = None if self.dead is None else JournalError(self.dead)
             if self.unwritten:
                 count = len(self.unwritten)
                 what = "1 change" if count == 1 else f"{count} changes"

@@ -40,6 +40,9 @@ from seedance_avatar import (
     Unsent,
     WaitTimeout,
 )
+from seedance_avatar.assets.adapter import AssetAdapter
+from seedance_avatar.ingest.pipeline import Pipeline
+from seedance_avatar.ingest.recorder import JournalRecorder
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.fates import Fate
@@ -697,3 +700,25 @@ async def test_ten_ingests_and_single_calls_share_one_budget_fairly() -> None:
         assert single.asset_id
         # All at the same pace: the first to end is not far before the last.
         assert min(end - began for end in ends) > 0.4 * max(end - began for end in ends)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("owner", "name"), [(AssetAdapter, "failure"), (JournalRecorder, "ended"), (Pipeline, "_finished")]
+)
+async def test_what_breaks_as_an_asset_ends_ends_the_run_with_an_error(
+    owner: type, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(owner, name, broken)
+    outcomes = []
+    async with no_leaks(), world() as it:
+        with pytest.raises(ZeroDivisionError):
+            stream = it.session.ingest(sources(6), group=it.group, journal=tmp_path / "run.db")
+            async with asyncio.timeout(2), stream:
+                async for outcome in stream.outcomes():
+                    outcomes.append(outcome)  # noqa: PERF401 - it raises in the middle
+    assert len(outcomes) == stream.report.taken == 6
+    assert {type(outcome) for outcome in outcomes} <= {Pending, Unsent}

@@ -194,6 +194,37 @@ async def test_when_the_thread_dies_nobody_waits_for_ever(
         assert journal.recovered == 1
 
 
+@pytest.mark.asyncio
+async def test_when_the_thread_dies_while_it_closes_who_closes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await Journal.open(tmp_path / "run.db")
+    close = Store.close
+
+    def broken(self: Store, now: int) -> None:
+        close(self, now)
+        raise SystemError("broken")  # noqa: EM101 - any error that nobody foresaw
+
+    monkeypatch.setattr(Store, "close", broken)
+    async with asyncio.timeout(1):
+        with pytest.raises(JournalError, match="died of SystemError: broken"):
+            await journal.aclose()
+
+
+@pytest.mark.asyncio
+async def test_when_the_thread_dies_before_it_has_opened_who_opens_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: journal_thread.Writer) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(journal_thread.Writer, "_serve", broken)
+    async with asyncio.timeout(1):
+        with pytest.raises(JournalError, match="the journal's thread died of SystemExit"):
+            await Journal.open(tmp_path / "run.db")
+    assert "died of SystemExit" in caplog.text
+
+
 def test_a_journal_that_is_forgotten_is_told_of_and_let_go(tmp_path: Path) -> None:
     with asyncio.Runner() as runner:
         forgotten = [runner.run(Journal.open(tmp_path / "run.db"))]
