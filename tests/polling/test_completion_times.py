@@ -53,6 +53,7 @@ def test_before_anything_is_learned_the_recorded_times_are_assumed(kind: str) ->
     assert times.finished_by(1e12) > 0.99
 
 
+@pytest.mark.slow
 def test_a_law_is_found_though_every_time_is_only_known_within_two_seconds() -> None:
     def draw() -> float:
         drawn.append(rng.uniform(20, 40))

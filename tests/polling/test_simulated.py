@@ -32,6 +32,7 @@ def run(
         ("minutes, lognormal 150 s", 1.0),
     ],
 )
+@pytest.mark.slow
 def test_it_beats_the_best_fixed_interval_at_equal_looks(law: str, better: float) -> None:
     ours, took = run(law)
     assert best_fixed(took, ours.polls)[0].mean > better * ours.mean
@@ -42,11 +43,13 @@ def test_a_sudden_speed_up_is_noticed() -> None:
     assert best_fixed(took, ours.polls)[0].mean > 1.3 * ours.mean
 
 
+@pytest.mark.slow
 def test_a_sudden_speed_up_of_what_takes_minutes_keeps_nobody_waiting_long() -> None:
     ours, took = run("sudden 100 s to 30 s", count=1500)
     assert best_fixed(took, ours.polls)[1].p95 > 1.1 * ours.p95
 
 
+@pytest.mark.slow
 def test_a_memoryless_law_is_looked_at_nearly_as_evenly_as_by_a_fixed_interval() -> None:
     ours, took = run("exponential 10 s", count=1500)
     assert best_fixed(took, ours.polls)[1].p95 > 0.87 * ours.p95
@@ -89,6 +92,7 @@ def test_the_laws_are_laws() -> None:
     assert not TUNED.keys() & HELD_OUT.keys()
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["polling", "--quick", "--warm"])
     benchmark.main()

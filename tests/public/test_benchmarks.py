@@ -21,6 +21,7 @@ def _run(*arguments: str) -> list[str]:
     return told.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_overhead_has_a_row_for_each_of_ours_and_for_bare_aiohttp() -> None:
     lines = _run(
         "overhead", "--quick", "--only=seedance-avatar, call by call", "--only=seedance-avatar, ingest, journal"
@@ -32,6 +33,7 @@ def test_overhead_has_a_row_for_each_of_ours_and_for_bare_aiohttp() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_memory_has_a_row_for_each_promise() -> None:
     lines = _run("memory", "--quick", "--sources=20000")
     assert [line.partition("  ")[0] for line in lines[5:11]] == [
@@ -44,6 +46,7 @@ def test_memory_has_a_row_for_each_promise() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_limits_are_met_over_sockets_by_us_and_by_what_is_usual() -> None:
     command = [sys.executable, "-m", "benchmarks.held", "--quick"]
     told = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=55)  # noqa: S603 - ourselves
@@ -51,6 +54,7 @@ def test_limits_are_met_over_sockets_by_us_and_by_what_is_usual() -> None:
     assert [row[3] for row in rows] == ["ingest", "gather"]
 
 
+@pytest.mark.slow
 def test_imports_are_measured_beside_what_they_stand_on() -> None:
     found = overhead.import_times(1)
     assert list(found)[:2] == ["aiohttp, attrs, cattrs, anyio", "seedance_avatar"]

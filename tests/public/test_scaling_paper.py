@@ -41,6 +41,7 @@ def test_more_accounts_help_until_something_else_binds() -> None:
     assert seconds(10, 2, upstream=30.0) == pytest.approx(seconds(1, 1), rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_measured_run_stays_within_its_limit() -> None:
     _, rate, looks, throttled = measure(2, 40, 40.0, time_scale=0.02)
     assert rate <= 40.0 * 1.6  # the burst counts for much in so few

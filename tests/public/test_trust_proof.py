@@ -23,6 +23,7 @@ def test_killed_at_any_moment_and_resumed_nothing_is_sent_twice_and_no_id_is_los
     assert found.in_doubt <= found.under_way
 
 
+@pytest.mark.slow
 def test_a_soak_with_faults_of_all_kinds_and_kills_ends_with_equal_accounts() -> None:
     found = asyncio.run(prove_soak(2_000, every=1.5))
     assert found.wrong == []

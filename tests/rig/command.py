@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 def environment(url: str = "", **more: str) -> dict[str, str]:
     """The environment of a command: of ours only what a process needs."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in {"PATH", "HOME", "LANG"} or name.startswith("COVERAGE_")
+    }
     given = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TOAPIS_API_KEY": "sk-sandbox", "TOAPIS_BASE_URL": url}
     return kept | given | more
 
