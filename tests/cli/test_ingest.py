@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from seedance_avatar import AvatarError, InvalidInput, JournalError
 from seedance_avatar.cli.commands.ingest import ingest
 from seedance_avatar.cli.manifest.formats import ManifestError
 from seedance_avatar.cli.streams import Unwritable
+from seedance_avatar.journal.journal import Journal
 from seedance_avatar.sandbox import Fate, Sandbox
 
 
@@ -135,6 +137,7 @@ async def test_results_go_to_standard_output_and_a_manifest_comes_from_standard_
 async def test_strict_sends_nothing_when_a_row_is_bad(sandbox: Sandbox) -> None:
     with pytest.raises(ManifestError, match=r"1 row of m.csv cannot be used, the first in line 22 \(no source_url\)"):
         await ingest(manifest(20, ",x"), group_name="hero", strict=True, out="r.jsonl")
+    assert sorted(path.name for path in Path().iterdir()) == ["m.csv"]
     assert len(sandbox.ledger) == len(sandbox.ledger.groups) == 0
 
 
@@ -166,6 +169,7 @@ async def test_a_dry_run_needs_no_key_and_sends_nothing(
     assert "100 uploads would take about" in told
     assert "with --limits default" in told
     assert sandbox.ledger.counts.total() == 0
+    assert sorted(entry.name for entry in Path().iterdir()) == ["m.csv"]
     assert await ingest(path, dry_run=True, strict=True) == 64
     assert await ingest(manifest(5), dry_run=True, group_name="hero") == 0
     assert "name no group" not in capsys.readouterr().out.partition("m.csv: 5 rows")[2]
@@ -316,3 +320,86 @@ async def test_arguments_that_contradict_are_told(sandbox: Sandbox, monkeypatch:
     monkeypatch.delenv("TOAPIS_API_KEY")
     with pytest.raises(InvalidInput, match="no API key: export TOAPIS_API_KEY"):
         await ingest(manifest(1), group_name="a")
+
+
+@pytest.mark.asyncio
+async def test_a_start_that_fails_leaves_the_files_of_the_first_run_alone(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"journal": "run.db", "out": "r.jsonl", "rejects": "bad.jsonl"}
+    assert await ingest(manifest(5, ",bad"), group_name="hero", **options) == 2
+    before = {name: Path(name).read_bytes() for name in ("r.jsonl", "bad.jsonl")}
+    Path("empty.csv").write_text("")
+    Path("not.db").write_text("not a journal at all " * 100)
+    sandbox.faults.add("unauthorized", path="groups", times=1)
+    failing: list[dict[str, Any]] = [
+        {"manifest": "none.csv"},
+        {"manifest": "empty.csv"},
+        {"strict": True},
+        {"group_name": "another, which the service refuses"},
+        {"group_id": "pg_1"},
+        {"group_name": None, "group_id": "no id"},
+        {"journal": "not.db"},
+        {"journal": "no/run.db"},
+        {"journal": None},
+        {"base_url": "ftp://x"},
+        {"asset_timeout": -1.0},
+        {"rejects": "."},
+    ]
+    for change in failing:
+        given = {"manifest": "m.csv", "group_name": "hero", **options, **change}
+        with pytest.raises(AvatarError):
+            await ingest(given.pop("manifest"), **given)
+        assert {name: Path(name).read_bytes() for name in before} == before, change
+    async with await Journal.open("run.db"):
+        with pytest.raises(JournalError, match="is already open in this process"):
+            await ingest("m.csv", group_name="hero", **options)
+    assert {name: Path(name).read_bytes() for name in before} == before
+    assert list(Path().glob("*.partial")) == []
+    assert len(sandbox.ledger) == 5
+
+
+@pytest.mark.asyncio
+async def test_a_second_run_that_stops_early_keeps_the_results_of_the_first(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await ingest(manifest(300), group_name="hero", journal="run.db", out="r.jsonl") == 0
+    first = results()
+    path = manifest(300)
+    text = Path(path).read_text().splitlines()
+    Path(path).write_text("\n".join([text[0], "https://cdn.example.com/new.jpg,new", *text[1:]]) + "\n")
+    sandbox.decide("https://cdn.example.com/new.jpg", Fate.refused("no"))
+    assert await ingest(path, group_name="hero", journal="run.db", out="r.jsonl", on_failure="stop", max_pending=1) == 3
+    told = capsys.readouterr().err
+    assert results() == first
+    assert results("r.jsonl.partial")[0]["key"] == "new"
+    assert "r.jsonl, of an earlier run, holds more and was kept" in told
+    assert await ingest(path, group_name="hero", journal="run.db", out="r.jsonl") in {0, 2}
+    assert "r.jsonl.partial was left by a run that was killed" in capsys.readouterr().err
+    assert len(results()) == 301
+    assert not Path("r.jsonl.partial").exists()
+
+
+@pytest.mark.asyncio
+async def test_a_manifest_from_a_pipe_has_its_rejects_beside_the_results(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo("m.fifo")
+    Path("out").mkdir()
+
+    def write() -> None:
+        Path("m.fifo").write_text("source_url\nftp://bad/0.jpg\nhttps://cdn.example.com/1.jpg\n")
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    assert await ingest("m.fifo", group_name="hero", out="out/r.jsonl") == 2
+    await writing
+    assert [row["line"] for row in results("out/m.fifo.rejects.jsonl")] == [2]
+    assert len(results("out/r.jsonl")) == 1
+    assert "out/m.fifo.rejects.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.asyncio
+async def test_rejects_that_cannot_be_written_do_not_stop_the_good_rows(sandbox: Sandbox) -> None:
+    with pytest.raises(Unwritable, match="the rejected rows cannot be written to /dev/full: No space left on device"):
+        await ingest(manifest(5, ",bad"), group_name="hero", out="r.jsonl", rejects="/dev/full")
+    assert len(results()) == len(sandbox.ledger) == 5

@@ -21,7 +21,6 @@ from seedance_avatar.cli.report.advice import next_steps
 from seedance_avatar.cli.report.charts import draw_speed, draw_timeline, draw_waits
 from seedance_avatar.cli.report.history import Worked, quantile, read_history
 from seedance_avatar.cli.report.page import report_page
-from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Run
 
@@ -251,7 +250,7 @@ def test_the_command_prints_or_writes(past: Past, tmp_path: Path, capsys: pytest
 async def test_what_cannot_be_read_or_written_is_told(past: Past, tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal to read"):
         await report(str(tmp_path / "none.db"))
-    with pytest.raises(Unwritable, match=r"cannot be written to .*nowhere"):
+    with pytest.raises(InvalidInput, match=r"cannot be written to .*nowhere"):
         await report(str(past.path), html=str(tmp_path / "nowhere" / "report.html"))
 
 

@@ -24,7 +24,8 @@ from seedance_avatar import (
     WaitTimeout,
 )
 from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
-from seedance_avatar.cli.run.results import Rejects, Results, record
+from seedance_avatar.cli.output import OutputFile
+from seedance_avatar.cli.run.results import Rejects, Results, record, rejects_file
 from seedance_avatar.cli.streams import Unwritable
 
 SOURCE: AssetSource = ManifestSource(
@@ -73,7 +74,7 @@ async def test_every_line_is_written_in_order_and_at_once(tmp_path: Path) -> Non
         for outcome in ENDS * 100:
             await results.put(outcome)
         for _ in range(10_000):
-            if len(path.read_bytes().splitlines()) == 400:
+            if len((tmp_path / "r.jsonl.partial").read_bytes().splitlines()) == 400:
                 break
             await asyncio.sleep(0.001)
         else:
@@ -149,7 +150,7 @@ async def test_what_waits_is_written_when_the_process_ends_at_once(tmp_path: Pat
     results = await Results(str(path)).__aenter__()
     await results.put(ACTIVE)
     results.abandon()
-    assert json.loads(path.read_text())["asset_id"] == "pa_1"
+    assert json.loads((tmp_path / "r.jsonl.partial").read_text())["asset_id"] == "pa_1"
     await results.aclose()
     assert len(path.read_text().splitlines()) == 1
 
@@ -177,23 +178,83 @@ async def test_lines_for_a_shared_terminal_go_through_it(monkeypatch: pytest.Mon
     assert "".join(lines).count("\n") == 1
 
 
+def rejects_at(path: Path) -> Rejects:
+    return Rejects(OutputFile(str(path), "the rejected rows"))
+
+
 def test_rejects_make_a_file_only_when_there_is_one(tmp_path: Path) -> None:
     path = tmp_path / "rejects.jsonl"
-    rejects = Rejects(str(path))
-    rejects.close()
-    assert not path.exists()
-    rejects = Rejects(str(path))
+    rejects = rejects_at(path)
+    rejects.close(whole=True)
+    assert list(tmp_path.iterdir()) == []
+    rejects = rejects_at(path)
     for number in (3, 4):
         rejects.add(RejectedRow(line=number, reason="no source_url"))
-    rejects.close()
+    rejects.close(whole=True)
+    rejects.add(RejectedRow(line=5, reason="too late"))
     found: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
     assert found[0] == {"line": 3, "reason": "no source_url", "source": None, "key": None}
     assert len(found) == rejects.count == 2
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_rejects_that_cannot_be_written_are_told(tmp_path: Path) -> None:
-    with pytest.raises(Unwritable, match="the rejected rows cannot be written"):
-        Rejects(str(tmp_path / "no" / "r.jsonl")).add(RejectedRow(line=1, reason="x"))
+@pytest.mark.parametrize("path", [Path("no/r.jsonl"), Path("/dev/full")])
+def test_rejects_that_cannot_be_written_are_kept_for_the_end(path: Path) -> None:
+    rejects = rejects_at(path)
+    for number in (3, 4):
+        rejects.add(RejectedRow(line=number, reason="no source_url"))
+    rejects.close(whole=True)
+    assert str(rejects.error).startswith(f"the rejected rows cannot be written to {path}: ")
+
+
+def test_rejects_lie_beside_the_manifest_or_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in", "out", "runs"):
+        Path(name).mkdir()
+    Path("in/m.csv").write_text("source_url\n")
+    os.mkfifo("in/m.fifo")
+    others = ("out/r.jsonl", "runs/run.db")
+    assert rejects_file(None, "in/m.csv", others).path == "in/m.csv.rejects.jsonl"
+    assert rejects_file(None, "in/m.fifo", others).path == "out/m.fifo.rejects.jsonl"
+    assert rejects_file(None, "/dev/fd/63", ("-", "runs/run.db")).path == "runs/rejects.jsonl"
+    assert rejects_file(None, "-", ("-", None)).path == "rejects.jsonl"
+    Path("in/m.csv.rejects.jsonl").mkdir()  # as good as a folder that cannot be written, which root never meets
+    assert rejects_file(None, "in/m.csv", others).path == "out/m.csv.rejects.jsonl"
+    with pytest.raises(InvalidInput, match=r"in/m.csv.rejects.jsonl is a folder"):
+        rejects_file("in/m.csv.rejects.jsonl", "in/m.csv", others)
+
+
+@pytest.mark.asyncio
+async def test_results_that_only_a_partial_file_holds_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    killed = await Results(str(path)).__aenter__()
+    await killed.put(ACTIVE)
+    with pytest.raises(InvalidInput, match=r"r.jsonl.partial holds the results of a run that was killed"):
+        Results(str(path)).check()
+    with pytest.raises(InvalidInput, match="File exists"):  # two that begin at the same time
+        await Results(str(path)).__aenter__()
+    assert "r.jsonl.partial was left by a run that was killed" in Results(str(path), again=True).check()
+    await killed.aclose()
+    assert Results(str(path), again=True).check() == ""
+    with pytest.raises(InvalidInput, match=r"r.jsonl exists and would be overwritten"):
+        Results(str(path)).check()
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_ends_early_takes_nothing_away(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text("1\n2\n3\n")
+    for count, whole, kept in ((2, False, True), (2, True, False), (2, False, False), (3, False, False)):
+        async with Results(str(path), again=True) as results:
+            for _ in range(count):
+                await results.put(ACTIVE)
+            results.whole = whole
+        assert results.file is not None
+        assert results.file.kept == kept
+        assert len(path.read_text().splitlines()) == (3 if kept else count)
+        assert (tmp_path / "r.jsonl.partial").exists() == kept
 
 
 @pytest.mark.asyncio

@@ -6,18 +6,16 @@ from collections.abc import Iterable
 import pytest
 
 from seedance_avatar import Limits
-from seedance_avatar.cli.manifest.manifest import Manifest, RejectedRow
+from seedance_avatar.cli.manifest.manifest import Manifest
 from seedance_avatar.cli.manifest.survey import TIERS, Survey, estimate, survey
 
 
-def read(lines: Iterable[str]) -> tuple[Survey, list[RejectedRow]]:
-    rejected: list[RejectedRow] = []
-    manifest = Manifest("m", io.BytesIO("\n".join(lines).encode()), lambda _: None, "csv")
-    return survey(manifest, rejected.append), rejected
+def read(lines: Iterable[str]) -> Survey:
+    return survey(Manifest("m", io.BytesIO("\n".join(lines).encode()), lambda _: None, "csv"))
 
 
 def test_a_survey_counts_good_bad_and_repeated_rows_with_their_lines() -> None:
-    found, rejected = read(
+    found = read(
         [
             "source_url,key,group",
             "https://x.example.com/a.jpg,k1,hero",
@@ -30,15 +28,14 @@ def test_a_survey_counts_good_bad_and_repeated_rows_with_their_lines() -> None:
     )
     assert (found.good, found.rejected, found.repeated, found.uploads) == (5, 1, 2, 3)
     assert found.repeats == [(4, 2), (7, 3)]
-    assert found.bad == rejected
-    assert (rejected[0].line, rejected[0].reason) == (5, "no source_url")
+    assert [(row.line, row.reason) for row in found.bad] == [(5, "no source_url")]
     assert found.types == {"image": 2, "video": 3}
     assert found.groups == {"hero": 4, "villain": 1}
 
 
-def test_only_the_first_twenty_are_told_and_all_are_handed_on() -> None:
-    found, rejected = read(["source_url", *[f"x{number},y" for number in range(50)], *["https://x.example.com/a"] * 50])
-    assert (len(found.bad), len(rejected), len(found.repeats), found.repeated) == (20, 50, 20, 49)
+def test_only_the_first_twenty_are_told_and_all_are_counted() -> None:
+    found = read(["source_url", *[f"x{number},y" for number in range(50)], *["https://x.example.com/a"] * 50])
+    assert (len(found.bad), found.rejected, len(found.repeats), found.repeated) == (20, 50, 20, 49)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def print_survey(console: Console, reading: Reading, found: Survey) -> Exit:
             about = f" [{row.key or row.source}]" if row.key or row.source else ""
             lines.append(Text(f"  line {row.line}{about}: {row.reason}"))
         more = found.rejected - len(found.bad)
-        lines.append(Text(f"  {f'and {number(more)} more; ' if more else ''}all are in {reading.rejects_path}"))
+        lines.append(
+            Text(f"  {f'and {number(more)} more; ' if more else ''}a run writes them to {reading.rejects.path}")
+        )
     if found.repeats:
         lines += [Text(), Text("Repeated (one upload, an outcome for each)", style="bold")]
         lines += [Text(f"  line {line} repeats line {first}") for line, first in found.repeats]
@@ -64,6 +66,6 @@ def survey_facts(reading: Reading, found: Survey) -> dict[str, Any]:
         "types": dict(found.types),
         "groups": [group for group in found.groups if group is not None],
         "notes": reading.notes,
-        "rejects": reading.rejects_path if found.rejected else None,
+        "rejects": reading.rejects.path if found.rejected else None,
         "seconds": {tier: round(estimate(found, limits)) for tier, limits in TIERS.items()},
     }

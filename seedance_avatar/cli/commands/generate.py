@@ -21,6 +21,7 @@ from seedance_avatar.cli.arguments import check_folder
 from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.formatting import duration as spoken
 from seedance_avatar.cli.formatting import size
+from seedance_avatar.cli.output import check_distinct
 from seedance_avatar.cli.pages import pointer
 from seedance_avatar.cli.run.ingest_run import on_live_terminal
 from seedance_avatar.cli.run.signals import DRAIN, Interrupts, bring_home
@@ -96,6 +97,7 @@ async def generate(  # noqa: PLR0913 - a command's options are its arguments
     :param base_url: base URL of the service; by default TOAPIS_BASE_URL, else https://toapis.com.
     """
     _check(prompt, task, out, key_without_journal=bool(key) and journal is None)
+    check_distinct(("--out", out), journal=journal)
     wanted = [_Wanted.read(word) for word in asset or ()]
     if journal is not None:
         found = await remembered_assets(journal, key or (), most=_MOST)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
@@ -16,16 +15,17 @@ from seedance_avatar.cli.exits import Exit, exit_for_error
 from seedance_avatar.cli.formatting import plural
 from seedance_avatar.cli.manifest.formats import Format, ManifestError
 from seedance_avatar.cli.manifest.survey import TIERS, Survey
+from seedance_avatar.cli.output import check_distinct
 from seedance_avatar.cli.run.eventlog import EventLog
 from seedance_avatar.cli.run.groups import Groups
 from seedance_avatar.cli.run.ingest_run import Run, choose_view, fan_out
 from seedance_avatar.cli.run.meter import Meter
 from seedance_avatar.cli.run.progress import LiveView
 from seedance_avatar.cli.run.reading import Reading
-from seedance_avatar.cli.run.results import Results
+from seedance_avatar.cli.run.results import Rejects, Results, rejects_file
 from seedance_avatar.cli.run.signals import Interrupts
 from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain_console, show_summary
-from seedance_avatar.cli.streams import check_standard_input
+from seedance_avatar.cli.streams import Unwritable, check_standard_input
 
 from .dryrun import print_survey, survey_facts
 
@@ -95,7 +95,8 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     :param group_id: id of an existing group for rows that name no group.
     :param journal: file that records what was sent: the same command, run again, continues from it.
     :param out: file for the results; - is standard output.
-    :param rejects: file for rejected rows; by default the manifest's name followed by .rejects.jsonl.
+    :param rejects: file for rejected rows; by default the manifest's name followed by .rejects.jsonl. A dry run writes
+        none.
     :param format: format of the manifest; by default from its name or its first line.
     :param asset_type: type of rows that have none and whose URL has no known ending.
     :param limits: how fast to send: auto finds the account's limit; default, vip and svip are the documented tiers;
@@ -114,9 +115,16 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     if group_name is not None and group_id is not None:
         message = "--group-name creates a group and --group-id names an existing one: give only one of them"
         raise InvalidInput(message)
+    rejected = rejects_file(rejects, manifest, (out, journal))
+    check_distinct(
+        ("the manifest", 0 if manifest == "-" else manifest),
+        ("--out", 1 if out == "-" else out),
+        ("--rejects", rejected.path),
+        journal=journal,
+    )
     reading = Reading(
         path=manifest,
-        rejects_path=rejects or ("rejects.jsonl" if manifest == "-" else f"{manifest}.rejects.jsonl"),
+        rejects=Rejects(rejected),
         form=format,
         fallback=asset_type,
         allow_private=allow_private_sources,
@@ -129,8 +137,12 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     if not os.environ.get("TOAPIS_API_KEY"):
         message = "no API key: export TOAPIS_API_KEY=sk-... first (or try without one: seedance-avatar demo)"
         raise InvalidInput(message)
-    _keep_earlier(out, journal)
     view, log = choose_view(as_json=json)
+    terminal = view.print if isinstance(view, LiveView) and out == "-" and sys.stdout.isatty() else None
+    results = Results(out, terminal=terminal, again=journal is not None and os.path.exists(journal))  # noqa: ASYNC240, PTH110 - one look before the run begins
+    left = results.check()
+    if left:
+        view.say(left)
     meter = Meter()
     session = AvatarSession(
         base_url=base_url,
@@ -145,8 +157,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
         return group
 
     reading.groups = Groups(create_group, name=group_name, group_id=group_id)
-    terminal = view.print if isinstance(view, LiveView) and out == "-" and sys.stdout.isatty() else None
-    run = Run(reading.name, view, meter, Results(out, terminal=terminal))
+    run = Run(reading.name, view, meter, results)
     command = _Command(run, session, reading, reading.groups, journal, log)
     return await command.perform(
         asset_timeout=asset_timeout,
@@ -168,16 +179,6 @@ async def _dry_run(reading: Reading, *, grouped: bool, as_json: bool) -> int:
     else:
         code = print_survey(plain_console(sys.stdout), reading, found)
     return Exit.USAGE if strict and found.rejected else code
-
-
-def _keep_earlier(out: str, journal: str | None) -> None:
-    """Raise InvalidInput where ``out`` holds results that no journal could restore."""
-    path = Path(out)
-    if out == "-" or not path.is_file() or not path.stat().st_size:
-        return
-    if journal is None or not Path(journal).exists():
-        message = f"{out} exists and would be overwritten: move it away, or name another --out"
-        raise InvalidInput(message)
 
 
 def _first_reason(found: Survey) -> str:
@@ -220,6 +221,8 @@ class _Command:
             self._sum_up(interrupted=interrupts.caught is not None)
             if interrupts.exit is not None:
                 return interrupts.exit
+        if self.reading.rejects.error is not None:
+            raise Unwritable(str(self.reading.rejects.error))
         if self.groups.error is not None:
             return max(exit_for_error(self.groups.error), run.tally.exit)
         return run.tally.exit
@@ -251,13 +254,13 @@ class _Command:
             run.view.say("no --journal: a run that is killed cannot be resumed")
         async with self.session as session:
             await self._first_group(session)
-            if run.results is None:
-                return
-            async with run.results:
-                # A group id for all sources is checked once, before the first of them.
-                only = reading.found is not None and set(reading.found.groups) == {None}
-                alone = self.groups.group_id if only else None
+            # A group id for all sources is checked once, before the first of them.
+            only = reading.found is not None and set(reading.found.groups) == {None}
+            alone = self.groups.group_id if only else None
+            try:
                 await run.follow(session, reading.sources(), group=alone or self._group_of, **options)
+            finally:
+                reading.rejects.close(whole=run.read_to_end)
 
     async def _first_group(self, session: AvatarSession) -> None:
         """Create the group beforehand if there is only one: if that is refused, no source is read."""
@@ -280,7 +283,7 @@ class _Command:
         if found is None:
             return
         text = f"{reading.name}: {plural(found.good, 'source')}"
-        text += f", {plural(found.rejected, 'row')} rejected ({reading.rejects_path})" if found.rejected else ""
+        text += f", {plural(found.rejected, 'row')} rejected ({reading.rejects.path})" if found.rejected else ""
         text += f", {plural(found.repeated, 'row')} repeating an earlier one" if found.repeated else ""
         for line in (text, *reading.notes):
             self.run.view.say(line)
@@ -291,7 +294,7 @@ class _Command:
             command=command_line(),
             journal=self.journal,
             interrupted=interrupted,
-            rejects=self.reading.rejects_path,
+            rejects=self.reading.rejects.path,
             error=None if interrupted and self.groups.unclear else self.groups.error,
             groups=self.groups.unclear,
         )
@@ -299,10 +302,12 @@ class _Command:
     def _sum_up(self, *, interrupted: bool) -> None:
         run, reading = self.run, self.reading
         files = []
-        if run.results is not None and run.results.path != "-":
-            files.append((run.results.path, f"{plural(run.results.written, 'result')} (JSON Lines)"))
-        if reading.rejected:
-            files.append((reading.rejects_path, f"{plural(reading.rejected, 'rejected row')} with the reasons"))
+        if run.results is not None and run.results.file is not None and run.results.written:
+            what = f"{plural(run.results.written, 'result')} (JSON Lines)"
+            what += f"; {run.results.path}, of an earlier run, holds more and was kept" if run.results.file.kept else ""
+            files.append((run.results.file.shown, what))
+        if reading.rejects.count:
+            files.append((reading.rejects.path, f"{plural(reading.rejects.count, 'rejected row')} with the reasons"))
         if self.journal is not None:
             files.append((self.journal, "the journal: keep it to resume the run, and for reports"))
         summary = Summary(

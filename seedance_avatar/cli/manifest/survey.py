@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from hashlib import blake2b
 from typing import Final
@@ -77,14 +77,13 @@ class Survey:
         return self.good - self.repeated
 
 
-def survey(manifest: Manifest, reject: Callable[[RejectedRow], object]) -> Survey:
-    """Read ``manifest`` to its end, pass every bad row to ``reject``, and return the contents."""
+def survey(manifest: Manifest) -> Survey:
+    """Read ``manifest`` to its end, and return the contents."""
     found = Survey()
     with closing(Duplicates()) as duplicates:
         for row in manifest:
             if isinstance(row, RejectedRow):
                 found.rejected += 1
-                reject(row)
                 if len(found.bad) < _LISTED:
                     found.bad.append(row)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from seedance_avatar import AssetSource, AvatarSession, Event, IngestStats, Observer, Outcome
+from seedance_avatar import Asset, AssetSource, AvatarSession, Event, Ingest, IngestStats, Observer, Outcome
 
 from .eventlog import EventLog
 from .meter import Meter
@@ -61,6 +62,7 @@ class Run:
     :ivar total: number of sources in all, or None where it cannot be known.
     :ivar rejected: returns how many rows were rejected so far.
     :ivar seen: called with every outcome.
+    :ivar read_to_end: True once every source was read and has its outcome.
     """
 
     title: str
@@ -72,6 +74,7 @@ class Run:
     seen: Callable[[Outcome], object] = lambda _: None
     tally: Tally = attrs.field(factory=Tally)
     elapsed: float = 0.0
+    read_to_end: bool = False
     _doing: str = ""
     _snap: Callable[[], Snapshot] | None = None
     _session: AvatarSession | None = None
@@ -132,11 +135,7 @@ class Run:
             self._snap = lambda: self._snapshot(stream.stats(), session)
             showing = loop.create_task(keep_showing(self.view, self._snap))
             try:
-                async for outcome in stream.outcomes():
-                    self.tally.add(outcome)
-                    self.seen(outcome)
-                    if self.results is not None:
-                        await self.results.put(outcome)
+                await self._take(stream)
             finally:
                 showing.cancel()
                 await asyncio.wait([showing])
@@ -146,6 +145,18 @@ class Run:
                 self.tally.unread = max(0, (self.total or 0) - self.tally.total)
         if self._draining is not None:
             await self._draining
+
+    async def _take(self, stream: Ingest[AssetSource, Asset]) -> None:
+        # The results are opened only now: the journal is held, and nothing else can keep the run from its work.
+        async with self.results or contextlib.nullcontext():
+            async for outcome in stream.outcomes():
+                self.tally.add(outcome)
+                self.seen(outcome)
+                if self.results is not None:
+                    await self.results.put(outcome)
+            self.read_to_end = stream.stats().exhausted
+            if self.results is not None:
+                self.results.whole = self.read_to_end
 
     async def beside(self, doing: str, work: Awaitable[T]) -> T:
         """Await ``work`` after the ingest, and show ``doing`` meanwhile."""

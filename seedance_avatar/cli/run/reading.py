@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -26,13 +25,14 @@ class Reading:
     """Reads one manifest: a file twice, first to check it and then for its sources; a pipe once.
 
     :ivar path: the manifest, ``-`` for standard input.
+    :ivar rejects: where bad rows are written while the sources are read; a check writes none.
     :ivar groups: checks that a row has a group, or None to check no groups.
     :ivar rejected: number of rows rejected so far.
     :ivar notes: lines about the manifest to show: columns left out, types assumed.
     """
 
     path: str
-    rejects_path: str
+    rejects: Rejects
     form: Format | None = None
     fallback: AssetType = "image"
     allow_private: bool = False
@@ -54,20 +54,19 @@ class Reading:
         return self.path != "-" and not (path.is_fifo() or path.is_char_device())
 
     def survey(self) -> Survey:
-        """Read the manifest to its end, write the rejects, and return what it holds.
+        """Read the manifest to its end, and return what it holds.
 
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
         with open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest:
-            with closing(Rejects(self.rejects_path)) as rejects:
-                self.found = survey(manifest, rejects.add)
+            self.found = survey(manifest)
             self._note(manifest)
         self.rejected = self.found.rejected
         if self.strict and self.found.rejected:
             first = self.found.bad[0]
             message = (
                 f"{plural(self.found.rejected, 'row')} of {self.name} cannot be used, the first in line {first.line} "
-                f"({first.reason}); all are in {self.rejects_path}; nothing was sent, because of --strict"
+                f"({first.reason}); --dry-run lists them; nothing was sent, because of --strict"
             )
             raise ManifestError(message)
         return self.found
@@ -77,15 +76,13 @@ class Reading:
 
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
-        with (
-            open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest,
-            closing(Rejects(self.rejects_path)) as rejects,
-        ):
+        with open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest:
             for row in manifest:
                 if isinstance(row, ManifestSource):
                     yield row
-                elif self.found is None:
-                    rejects.add(row)
+                    continue
+                self.rejects.add(row)
+                if self.found is None:
                     self.rejected += 1
                     self._refuse_if_strict(row)
             if self.found is None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self
 
 import attrs
 
 from seedance_avatar import Active, Asset, AvatarError, InvalidInput, Outcome
 from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
+from seedance_avatar.cli.output import OutputFile
 from seedance_avatar.cli.streams import Unwritable
 from seedance_avatar.text import redact_url, safe_text
 
 from .tally import outcome_name
 
-__all__ = ["Rejects", "Results", "record"]
+__all__ = ["Rejects", "Results", "record", "rejects_file"]
 
 _AHEAD: Final = 10_000
 """Lines that may wait for a slow reader of the results before the run waits too."""
+_LAST: Final = 0.5
+"""Seconds that the last lines may take when the process ends at once."""
 
 
 def record(outcome: Outcome) -> dict[str, Any]:
@@ -51,13 +56,18 @@ class Results:
 
     :param path: a file, or ``-`` for standard output.
     :param terminal: prints whole lines above a live frame; instead of standard output, where both are one terminal.
+    :param again: True when a journal gives all results of earlier runs again, so that their files may be replaced.
+    :ivar file: the file, or None for standard output.
+    :ivar whole: set it before the end, to True when every source has its result.
     """
 
-    def __init__(self, path: str, *, terminal: Callable[[str], None] | None = None) -> None:
+    def __init__(self, path: str, *, terminal: Callable[[str], None] | None = None, again: bool = False) -> None:
         self.path = path
         self.written: int = 0
+        self.whole = False
+        self.file: OutputFile | None = None if path == "-" else OutputFile(path, "the results")
+        self._again = again
         self._terminal = terminal
-        self._stream: TextIO | None = None
         self._waiting: list[str] = []
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -65,12 +75,40 @@ class Results:
         self._closing = False
         self._busy = False
 
+    def check(self) -> str:
+        """Check that the file can be written and takes no results away; open nothing.
+
+        :return: what is to be said of a file that an earlier run has left, or an empty text.
+        :raises InvalidInput: it cannot be written, or holds results that no journal could give again.
+        """
+        if self.file is None:
+            return ""
+        self.file.check()
+        if not self.file.partial:
+            return ""
+        left = Path(self.file.partial).exists()
+        if self._again:
+            return (
+                f"{self.file.partial} was left by a run that was killed; this run gives its results again"
+                if left
+                else ""
+            )
+        if left:
+            message = f"{self.file.partial} holds the results of a run that was killed, or has not ended"
+        elif Path(self.path).exists() and Path(self.path).stat().st_size:
+            message = f"{self.path} exists and would be overwritten"
+        else:
+            return ""
+        message += ": move it away, or name another --out"
+        raise InvalidInput(message)
+
     async def __aenter__(self) -> Self:
-        """Open the file.
+        """Open the file; waits for the reader of a named pipe.
 
         :raises InvalidInput: it cannot be opened.
         """
-        self._stream = sys.stdout if self.path == "-" else self._open()
+        if self.file is not None:
+            await asyncio.to_thread(self.file.open, replace=self._again)
         self._task = asyncio.create_task(self._write_all(), name="results")
         return self
 
@@ -95,34 +133,31 @@ class Results:
 
         :raises Unwritable: something could not be written.
         """
-        if self._task is None or self._stream is None:
+        if self._task is None:
             return
         self._closing = True
         self._news.set()
         await asyncio.wait([self._task])
-        if self._stream is not sys.stdout:
-            self._stream.close()
         self._check()
+        if self.file is not None:
+            self.file.close(whole=self.whole, lines=self.written)
 
     def abandon(self) -> None:
-        """Write what is queued, from a signal handler, because the process is about to end."""
-        if not self._busy:  # a write in progress may be waiting for a reader, and a second one would wait too
-            self._write("".join(self._waiting))
-            self._waiting = []
-
-    def _open(self) -> TextIO:
-        try:
-            return Path(self.path).open("w", encoding="utf-8")
-        except OSError as error:
-            message = f"the results cannot be written to {safe_text(self.path)}: {error.strerror}"
-            raise InvalidInput(message) from None
+        """Write what is queued, from a signal handler, because the process is about to end; wait for no reader."""
+        if not self._busy:
+            lines, self._waiting = self._waiting, []
+            writing = threading.Thread(target=self._write_last, args=("".join(lines),), daemon=True)
+            writing.start()
+            writing.join(_LAST)
 
     def _check(self) -> None:
         if self._task is not None and self._task.done() and not self._task.cancelled():
             error = self._task.exception()
             if error is not None:
-                where = "standard output" if self.path == "-" else safe_text(self.path)
+                if self.file is not None:
+                    self.file.abandon()
                 reason = getattr(error, "strerror", None) or type(error).__name__
+                where = safe_text(self.path) if self.file is not None else "standard output"
                 message = f"the results cannot be written to {where}: {reason}"
                 raise Unwritable(message) from None
 
@@ -147,38 +182,82 @@ class Results:
     def _write(self, text: str) -> None:
         if self._terminal is not None:
             self._terminal(text)
-        elif self._stream is not None:
-            self._stream.write(text)
-            self._stream.flush()
+        elif self.file is not None:
+            self.file.write(text)
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def _write_last(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # the process ends, with or without these lines
+            self._write(text)
 
 
 @attrs.define(eq=False)
 class Rejects:
-    """Writes rejected rows as JSON Lines, to a file that is created with the first of them.
+    """Writes rejected rows as JSON Lines, to a file that is made with the first of them.
 
-    :ivar path: path of the file.
+    A row that cannot be written does not end the run.
+
+    :ivar file: the file.
     :ivar count: number of rows written.
+    :ivar error: why rows could not be written, or None.
     """
 
-    path: str
+    file: OutputFile
     count: int = 0
-    _stream: TextIO | None = None
+    error: InvalidInput | Unwritable | None = None
+    _closed: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its path, for people."""
+        return safe_text(self.file.shown)
 
     def add(self, row: RejectedRow) -> None:
-        """Write ``row``.
-
-        :raises Unwritable: the file cannot be written.
-        """
-        self.count += 1
+        """Write ``row``; after a failure, and once it is closed, nothing."""
+        if self.error is not None or self._closed:
+            return
         try:
-            if self._stream is None:
-                self._stream = Path(self.path).open("w", encoding="utf-8")  # noqa: SIM115 - open from row to row, until close()
-            self._stream.write(json.dumps(attrs.asdict(row), ensure_ascii=False) + "\n")
-        except OSError as error:
-            message = f"the rejected rows cannot be written to {safe_text(self.path)}: {error.strerror}"
-            raise Unwritable(message) from None
+            if not self.count:
+                self.file.open()
+            self.count += 1
+            self.file.write(json.dumps(attrs.asdict(row), ensure_ascii=False) + "\n")
+        except (InvalidInput, Unwritable) as error:
+            self.error = error
 
-    def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._stream is not None:
-            self._stream.close()
+    def close(self, *, whole: bool) -> None:
+        """Close the file, if there is one.
+
+        :param whole: True when every row was read.
+        """
+        self._closed = True
+        if self.error is not None:
+            self.file.abandon()
+        try:
+            self.file.close(whole=whole, lines=self.count)
+        except Unwritable as error:
+            self.error = error
+
+
+def rejects_file(named: str | None, manifest: str, others: Iterable[str | None]) -> OutputFile:
+    """Return the file of rejects: the one that was ``named``, else one beside the manifest, else beside another file.
+
+    :param others: paths of other files of the run, in order of preference; the last resort is the working folder.
+    :raises InvalidInput: the file that was named cannot be written.
+    """
+    if named is not None:
+        file = OutputFile(named, "the rejected rows")
+        file.check()
+        return file
+    path = Path(manifest)
+    name = "rejects.jsonl" if manifest == "-" or path.parent.name == "fd" else f"{path.name}.rejects.jsonl"
+    places = [str(Path(other).parent / name) for other in others if other is not None and other != "-"]
+    if path.is_file() and OutputFile(manifest, "").partial:
+        places.insert(0, f"{manifest}.rejects.jsonl")
+    for place in places:
+        with contextlib.suppress(InvalidInput):
+            file = OutputFile(place, "the rejected rows")
+            file.check()
+            return file
+    return OutputFile(name, "the rejected rows")
