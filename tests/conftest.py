@@ -17,7 +17,8 @@ import hypothesis
 import pytest
 from rig.canaries import Listener, heard_in_files, sings
 
-from seedance_avatar.client.fast_path import FastPath
+from seedance_avatar.client import transport
+from seedance_avatar.client.internals import Internals
 
 
 class _AnswerWithoutWriter(aiohttp.ClientResponse):
@@ -118,8 +119,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     return report
 
 
-@pytest.fixture(params=["the short way", "aiohttp's way"])
-def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test twice: with the requests that a session of our own writes itself, and with aiohttp's."""
-    if request.param == "aiohttp's way":
-        monkeypatch.setattr(FastPath, "to", classmethod(lambda *_: None))
+@pytest.fixture(params=["fast path", "ClientSession.request", "documented"])
+def every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the fast path, without it, and without anything that aiohttp does not document."""
+
+    async def found(internals: Internals, **_: bool) -> None:
+        internals.fast = False
+        internals.hook = internals.hook_proved = request.param != "documented"
+
+    if request.param == "documented" and request.node.get_closest_marker("reuse") is not None:
+        pytest.skip("no connection is used twice that way")
+    if request.param != "fast path":
+        monkeypatch.setattr(transport, "probe", found)

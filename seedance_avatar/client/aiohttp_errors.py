@@ -1,4 +1,4 @@
-"""Which of aiohttp's errors mean *not sent*, and a middleware that keeps it from sending a request twice.
+"""Which of aiohttp's errors mean *not sent*, their words, and how a body is read.
 
 Each rule was measured with aiohttp 3.14.5 and has a test on a real socket, which fails if a later version
 behaves differently.
@@ -6,22 +6,20 @@ behaves differently.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-from aiohttp import hdrs
-from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
+import aiohttp.http
 
 __all__ = [
     "FATAL",
+    "HTTP_ERROR",
     "MAX_BODY",
     "NOT_SENT",
     "ConnectionBrokenError",
     "DirtyConnectionError",
+    "InternalsChangedError",
     "NotConnectedError",
-    "once",
     "read_body",
     "words_for",
 ]
@@ -38,6 +36,13 @@ class NotConnectedError(aiohttp.ClientConnectionError):
 class DirtyConnectionError(NotConnectedError):
     """Nothing was sent, because the connection has unread input; aiohttp has closed it."""
 
+
+class InternalsChangedError(NotConnectedError):
+    """Nothing was sent, because an undocumented part of aiohttp has changed; it is not used again."""
+
+
+HTTP_ERROR: Final[type[Exception]] = getattr(aiohttp.http, "HttpProcessingError", ConnectionBrokenError)
+"""What aiohttp's parser raises; its name is not documented."""
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a response that are read at most: a real one has some hundreds, a decompression bomb a gigabyte."""
@@ -63,51 +68,13 @@ _WORDS: Final = (
     (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
     (aiohttp.ClientPayloadError, "the answer broke off"),
     (aiohttp.ClientResponseError, "what came back is not HTTP"),
-    (HttpProcessingError, "what came back is not HTTP"),
+    (HTTP_ERROR, "what came back is not HTTP"),
 )
 """Our messages where aiohttp's own quote headers, URLs or what the server sent."""
 
 _FINAL: Final = 200
 """The lowest status of a final response. Below it there is 101, which was not requested, and what is no status; aiohttp
 skips the other interim responses itself."""
-
-
-async def once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send ``request`` once, and only on a connection with no unread input.
-
-    aiohttp retries a GET by itself when a connection breaks, outside of every limit. It decides that by the type of the
-    error and has no switch for it (aiohttp issue 10790), so those types are replaced here. It also reuses an idle
-    connection on which the server has sent something (some send a 408 before they close it), and reads that as the
-    response to the next request: a wrong id for an asset.
-
-    The cookies of a borrowed session are not sent.
-    """
-    request.headers.pop(hdrs.COOKIE, None)
-    send, left = request.send, False
-
-    def leave(conn: Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
-        nonlocal left
-        if conn.protocol is None or conn.protocol.should_close:
-            raise DirtyConnectionError
-        left = True
-        return send(conn)
-
-    request.send = leave  # type: ignore[method-assign]  # a borrowed session may use a request class of its own, so the instance is patched
-    try:
-        return await handler(request)
-    except NOT_SENT:
-        raise
-    except Exception as error:
-        if not left:
-            # A proxy that hung up, or a pool that was closed meanwhile.
-            lost: Exception = NotConnectedError(words_for(error))
-        elif isinstance(error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError):
-            lost = ConnectionBrokenError(words_for(error))
-        else:
-            raise
-    finally:
-        del request.send
-    raise lost
 
 
 async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray) -> bytes:

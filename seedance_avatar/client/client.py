@@ -161,15 +161,9 @@ class Client:
         attempt = 0
         while True:
             turn = await self.take_turn(flow, lane=request.lane, patient=patient)
-            if passage is not None:
-                try:
-                    await passage.before_send()
-                except BaseException:
-                    self.give_back(turn)
-                    raise
             attempt += 1
             try:
-                return await self.send(turn, request, read, attempt=attempt)
+                return await self.send(turn, request, read, attempt=attempt, passage=passage)
             except AvatarError as error:
                 out_of_patience = turn.probe and self.breaker.given_up
                 pause = None if out_of_patience else self._pause(error, request, turn, attempt=attempt, patient=patient)
@@ -180,8 +174,23 @@ class Client:
             if pause > 0:
                 await flow.sleep(pause)
 
-    async def send(self, turn: Turn, request: Request, read: Callable[[Response], T], *, attempt: int = 1) -> T:
+    async def send(
+        self,
+        turn: Turn,
+        request: Request,
+        read: Callable[[Response], T],
+        *,
+        attempt: int = 1,
+        passage: Passage | None = None,
+    ) -> T:
         """Send ``request`` once, and end ``turn``. It raises as :meth:`call` does."""
+        try:
+            refusal = await self.transport.authorize()
+            if passage is not None and refusal is None:
+                await passage.before_send()
+        except BaseException:
+            self.give_back(turn)
+            raise
         left_at = self.clock()
         self.requests += 1
         if attempt > 1:
@@ -189,6 +198,8 @@ class Client:
         self.budget.sent(left_at)
         response: Response | None = None
         try:
+            if refusal is not None:
+                raise refusal  # noqa: TRY301 - the same becomes of it as of a request that could not be sent
             response = await self.transport.send(request)
             value = read(response)
         except AvatarError as caught:

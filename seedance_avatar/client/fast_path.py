@@ -6,28 +6,39 @@ a request and a response object for each round trip) costs more CPU than all of 
 takes connections from aiohttp's pool, with its TLS, and writes the request itself; aiohttp's parser reads the response.
 
 ``ClientSession.request`` is used wherever something depends on it: for a borrowed session, proxies from the
-environment, a streamed body, traces, or a patched ``ClientSession._request`` (by tests and tracers).
+environment, a streamed body, traces, or a patched ``ClientSession._request`` (by tests and tracers); and when aiohttp
+has changed in what is used here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from types import FunctionType
-from typing import Final, Self
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import attrs
 from aiohttp import hdrs
-from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from seedance_avatar.text import Secret
 
-from .aiohttp_errors import NOT_SENT, ConnectionBrokenError, DirtyConnectionError, NotConnectedError, words_for
+from .aiohttp_errors import (
+    HTTP_ERROR,
+    NOT_SENT,
+    ConnectionBrokenError,
+    DirtyConnectionError,
+    InternalsChangedError,
+    NotConnectedError,
+    words_for,
+)
+from .internals import Internals, has_unread_input, unpatched_request
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
 
 __all__ = ["FastPath", "FastResponse"]
 
@@ -43,9 +54,11 @@ _VALUE: Final = re.compile(r"[ -~]*")
 
 def _abort(connection: Connection) -> None:
     """Close at once: an orderly close would keep the socket until the server has read what is still unsent."""
-    if connection.transport is not None:
-        connection.transport.abort()
-    connection.close()
+    with suppress(Exception):  # whichever of the two still works; without the second, the garbage collector does it
+        if connection.transport is not None:
+            connection.transport.abort()
+    with suppress(Exception):
+        connection.close()
 
 
 @attrs.define(eq=False, repr=False)
@@ -61,6 +74,7 @@ class FastResponse:
     headers: CIMultiDictProxy[str]
     content: aiohttp.StreamReader
     _connection: Connection | None
+    _internals: Internals
 
     @property
     def closed(self) -> bool:
@@ -78,10 +92,14 @@ class FastResponse:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if connection.transport is not None and connection.transport.get_write_buffer_size():
-            _abort(connection)  # a response before the whole request was sent: the next would follow its rest
-        else:
-            connection.release()
+        try:
+            if connection.transport is None or not connection.transport.get_write_buffer_size():
+                connection.release()
+                return
+            # A response before the whole request was sent: the next would follow its rest.
+        except Exception as error:  # noqa: BLE001 - whatever aiohttp changed, the response is here
+            self._internals.give_up(error, fast=True)
+        _abort(connection)
 
 
 @attrs.define(eq=False, repr=False)
@@ -91,35 +109,39 @@ class FastPath:
     _connector: aiohttp.BaseConnector
     _timeout: aiohttp.ClientTimeout
     _to: aiohttp.ClientRequest
+    _host: str
     _unpatched: object
+    _internals: Internals
     _head: Secret[bytes] = attrs.field(factory=lambda: Secret(b""))
 
     @classmethod
-    def to(cls, origin: URL, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> Self | None:
+    def to(
+        cls, origin: URL, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout, internals: Internals
+    ) -> Self | None:
         """Return a fast path to ``origin``, or None where ``ClientSession.request`` must be used.
 
         :param session: only its pool is used, so nothing else may be configured in it.
         :param timeout: only its limits for making a connection are used.
+        :raises Exception: aiohttp has changed.
         """
-        unpatched = aiohttp.ClientSession._request  # noqa: SLF001 - only read, to see whether it is patched
-        untouched = isinstance(unpatched, FunctionType) and unpatched.__globals__ is vars(aiohttp.client)
-        if not untouched or session.connector is None or session.trust_env or session.trace_configs:
+        unpatched = unpatched_request()
+        if unpatched is None or session.connector is None or session.trust_env or session.trace_configs:
             return None
         # It is never sent: the pool takes the address from it, and whether to use TLS.
         to = aiohttp.ClientRequest("GET", origin, loop=asyncio.get_running_loop(), session=session)
-        return cls(session.connector, timeout, to, unpatched)
+        return cls(session.connector, timeout, to, to.headers[hdrs.HOST], unpatched, internals)
 
     @property
     def free(self) -> bool:
-        """Whether ``ClientSession._request`` is still unpatched."""
-        return aiohttp.ClientSession._request is self._unpatched  # noqa: SLF001 - only compared
+        """Whether it may be used: it has not broken, and ``ClientSession._request`` is still unpatched."""
+        return self._internals.fast and getattr(aiohttp.ClientSession, "_request", None) is self._unpatched
 
     def use(self, headers: Mapping[str, str]) -> None:
         """Send these headers with every request from now on, beside those of its body.
 
         :raises ValueError: a header has characters that HTTP does not permit.
         """
-        lines = {hdrs.HOST: self._to.headers[hdrs.HOST], **headers}
+        lines = {hdrs.HOST: self._host, **headers}
         for name, value in lines.items():
             if _VALUE.fullmatch(value) is None:
                 message = f"the header {name} has characters that HTTP does not permit"
@@ -133,6 +155,7 @@ class FastPath:
         :param body: JSON, or None.
         :raises aiohttp.InvalidURL: nothing was sent, because ``target`` is not percent-encoded.
         :raises DirtyConnectionError: nothing was sent, because the connection has unread input.
+        :raises InternalsChangedError: nothing was sent, because aiohttp has changed.
         :raises NotConnectedError: nothing was sent, because no connection could be made.
         :raises aiohttp.ClientError: as ``ClientSession.request`` does; :class:`ConnectionBrokenError` for bad HTTP.
 
@@ -147,32 +170,59 @@ class FastPath:
             raise aiohttp.ConnectionTimeoutError from error
         except NOT_SENT:
             raise
-        except Exception as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             raise NotConnectedError(words_for(error)) from error
+        except Exception as error:
+            self._internals.give_up(error, fast=True)
+            raise InternalsChangedError from error
         try:
-            return await self._on(connection, head, body)
-        except HttpProcessingError as error:
-            broken = ConnectionBrokenError(words_for(error))
-        except BaseException:
+            write, read = self._prepare(connection)
+            return await self._exchange(connection, write, read, head, body)
+        except BaseException as error:
             _abort(connection)
+            if isinstance(error, HTTP_ERROR):
+                raise ConnectionBrokenError(words_for(error)) from error
             raise
-        connection.close()
-        raise broken
 
-    async def _on(self, connection: Connection, head: bytes, body: bytes | None) -> FastResponse:
-        protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
-            raise DirtyConnectionError
-        protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER)
-        if body is None:
-            transport.write(head + b"\r\n")
-        else:
-            headers = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-            transport.write(b"".join((head, headers, body)))
-        while True:
-            message, content = await protocol.read()
-            if not _INTERIM <= message.code < _FINAL or message.code == _SWITCHED:
-                break
-        response = FastResponse(message.code, message.headers, content, connection)
-        content.on_eof(response.release)
+    def _prepare(self, connection: Connection) -> tuple[Callable[[bytes], None], Callable[[], Any]]:
+        """Return what writes to the connection, and what reads a response."""
+        try:
+            protocol, transport = connection.protocol, connection.transport
+            dirty = has_unread_input(protocol) or protocol is None or transport is None or transport.is_closing()
+            if not (dirty or protocol is None or transport is None):
+                protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER)
+                return transport.write, protocol.read
+        except Exception as error:
+            self._internals.give_up(error, fast=True)
+            raise InternalsChangedError from error
+        raise DirtyConnectionError
+
+    async def _exchange(
+        self,
+        connection: Connection,
+        write: Callable[[bytes], None],
+        read: Callable[[], Any],
+        head: bytes,
+        body: bytes | None,
+    ) -> FastResponse:
+        try:
+            if body is None:
+                write(head + b"\r\n")
+            else:
+                headers = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                write(b"".join((head, headers, body)))
+            while True:
+                message, content = await read()
+                if not _INTERIM <= message.code < _FINAL or message.code == _SWITCHED:
+                    break
+            response = FastResponse(message.code, message.headers, content, connection, self._internals)
+        except (aiohttp.ClientError, HTTP_ERROR, OSError):
+            raise
+        except Exception as error:
+            self._internals.give_up(error, fast=True)
+            raise
+        try:
+            content.on_eof(response.release)
+        except Exception as error:  # noqa: BLE001 - whatever aiohttp changed, the response is here
+            self._internals.give_up(error, fast=True)
         return response

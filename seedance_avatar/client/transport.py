@@ -23,10 +23,21 @@ from seedance_avatar.text import KeyProvider, Secret, redact, safe_text
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response, read_head
 
-from .aiohttp_errors import FATAL, MAX_BODY, NOT_SENT, DirtyConnectionError, once, read_body, words_for
+from .aiohttp_errors import (
+    FATAL,
+    MAX_BODY,
+    NOT_SENT,
+    DirtyConnectionError,
+    InternalsChangedError,
+    NotConnectedError,
+    read_body,
+    words_for,
+)
 from .deadline import Deadlines
 from .endpoint import check_key
 from .fast_path import FastPath, FastResponse
+from .internals import Internals, Once, unpatched_request
+from .probe import probe
 
 __all__ = ["ResponseLost", "Transport"]
 
@@ -100,6 +111,7 @@ class Transport:
     :ivar pool: connections at most. It must not be less than the requests sent at a time, because waiting for a
         connection counts as connecting.
     :ivar trust_env: True to obey proxy variables and ``.netrc`` (it costs more CPU than the whole request).
+    :ivar fast_path: False to send every request by ``ClientSession.request``.
     """
 
     base_url: str
@@ -108,6 +120,7 @@ class Transport:
     http: aiohttp.ClientSession | None = attrs.field(kw_only=True, default=None)
     pool: int = attrs.field(kw_only=True, default=128)
     trust_env: bool = attrs.field(kw_only=True, default=False)
+    fast_path: bool = attrs.field(kw_only=True, default=True)
     _session: aiohttp.ClientSession | None = attrs.field(init=False, default=None)
     _loop: asyncio.AbstractEventLoop | None = attrs.field(init=False, default=None)
     _pid: int = attrs.field(init=False, default=0)
@@ -119,6 +132,7 @@ class Transport:
     _secret: Secret[str] | None = attrs.field(init=False, default=None)
     _echo: Secret[bytes] | None = attrs.field(init=False, default=None)
     _fast: FastPath | None = attrs.field(init=False, default=None)
+    _internals: Internals = attrs.field(init=False, factory=Internals)
     _headers: CIMultiDict[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -149,27 +163,35 @@ class Transport:
         if self._session is not None or self._closed:
             self._bound()
             return
+        await probe(self._internals, fast_path=self.fast_path and self.http is None)
+        if getattr(self.http, "_request_class", aiohttp.ClientRequest) is not aiohttp.ClientRequest:
+            self._internals.hook_proved = False  # until a request of theirs has shown it
         loop = asyncio.get_running_loop()
         if self.http is not None:
             if getattr(self.http, "_loop", loop) is not loop:
                 message = "the borrowed session belongs to another event loop: make it in the one that uses it"
                 raise SessionStateError(message)
-            if self.http.auth is not None:
+            if getattr(self.http, "auth", None) is not None:
                 message = "the borrowed session has its own auth=, with which aiohttp accepts no other key"
                 raise InvalidInput(message)
             self._session = self.http
         else:
+            # Where unread input cannot be seen, no connection is used twice. (Of a borrowed session, the header
+            # Connection: close asks the server for that.)
+            single = not (self._internals.fast or self._internals.hook)
+            reuse: dict[str, Any] = {"force_close": True} if single else {"keepalive_timeout": _KEEP_ALIVE}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self.pool,
-                    keepalive_timeout=_KEEP_ALIVE,
                     ttl_dns_cache=_DNS_CACHE,
                     resolver=aiohttp.ThreadedResolver(),  # the system's own: aiodns, where installed, caches failures
+                    **reuse,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=self.trust_env,
             )
-            self._fast = FastPath.to(self._origin, self._session, self._timeout)
+            if self._internals.fast:
+                self._fast = FastPath.to(self._origin, self._session, self._timeout, self._internals)
         if isinstance(self.key, Secret):
             self._use(self.key)
         self._deadlines = Deadlines(self.timeouts.request)
@@ -205,6 +227,19 @@ class Transport:
         self._deadlines.stop()
         await session.close()
 
+    def check_here(self) -> None:
+        """Refuse another process or loop than those in which it was opened.
+
+        :raises SessionStateError: called from another one.
+        """
+        if os.getpid() != self._pid:
+            message = "opened in another process: open one after the fork"
+        elif asyncio.get_running_loop() is not self._loop:
+            message = "opened in another event loop: a session belongs to the loop that it was opened in"
+        else:
+            return
+        raise SessionStateError(message)
+
     def _bound(self) -> aiohttp.ClientSession:
         """Return the session, if it is open and belongs to this loop and process."""
         session = self._session
@@ -212,13 +247,10 @@ class Transport:
             message = "closed: nothing more can be sent"
         elif session is None:
             message = "not open: use it in `async with`, or await open() first"
-        elif os.getpid() != self._pid:
-            message = "opened in another process: open one after the fork"
-        elif asyncio.get_running_loop() is not self._loop:
-            message = "opened in another event loop: a session belongs to the loop that it was opened in"
         elif self.http is not None and session.closed:
             message = "the borrowed aiohttp session is closed"
         else:
+            self.check_here()
             return session
         raise SessionStateError(message)
 
@@ -250,8 +282,6 @@ class Transport:
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Response | AvatarError:
         """Send and receive. Errors are returned, not raised: no frame from here on may appear in a traceback."""
-        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
-            return failure
         echo = self._echo  # a rotated key may have replaced it before the response
         response: aiohttp.ClientResponse | FastResponse | None = None
         read = bytearray()
@@ -282,13 +312,13 @@ class Transport:
                 if fast is not None and fast.free and request.upload is None:
                     return await fast.request(request.method, self._prefix + request.path, request.body)
                 return await self._by_session(session, request)
-            except DirtyConnectionError:
+            except (DirtyConnectionError, InternalsChangedError):
                 continue
         raise DirtyConnectionError
 
     async def _by_session(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
         """Send by ``ClientSession.request``."""
-        upload = request.upload
+        upload, once = request.upload, Once(self._internals)
         headers = self._headers.copy()
         if self._secret is not None:
             headers[hdrs.AUTHORIZATION] = f"Bearer {self._secret.reveal()}"
@@ -296,20 +326,37 @@ class Transport:
             headers.update(upload.headers)
         elif request.body is not None:
             headers[hdrs.CONTENT_TYPE] = "application/json"
-        return await session.request(
-            request.method,
-            self._origin.with_path(self._prefix + request.path, encoded=True),
-            data=request.body if upload is None else upload.pieces(),
-            headers=headers,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=True,  # none is requested, but some servers compress all the same
-            timeout=self._timeout,
-            middlewares=(once,),
-        )
+        data: Any = request.body if upload is None else upload.pieces()
+        if not self._internals.hook:
+            data = once.without_hook(headers, data)
+        try:
+            return await session.request(
+                request.method,
+                self._origin.with_path(self._prefix + request.path, encoded=True),
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,  # none is requested, but some servers compress all the same
+                timeout=self._timeout,
+                middlewares=(once,),
+            )
+        except Exception as error:
+            if once.reached or isinstance(error, NOT_SENT) or unpatched_request() is None:
+                raise  # the middleware has decided what it means, or a mock does
+            raise NotConnectedError(words_for(error)) from error
 
-    async def _ask(self, provider: KeyProvider, session: aiohttp.ClientSession) -> AvatarError | None:
-        """Get the key of this request from the user's callable; return the error if there is none to send it with."""
+    async def authorize(self) -> AvatarError | None:
+        """Ask the callable that was passed as the key, if one was, for the key of the next request.
+
+        Do it before a request counts as sent: it can take up to ``timeouts.request``, and nothing has left by then.
+
+        :returns: the error with which the request is not sent, or None. It is not raised: no frame that holds a key
+            may appear in a traceback.
+        """
+        return None if isinstance(self.key, Secret) else await self._ask(self.key)
+
+    async def _ask(self, provider: KeyProvider) -> AvatarError | None:
         try:
             key: Any = provider()
             if inspect.isawaitable(key):
@@ -328,7 +375,7 @@ class Transport:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
         except Exception as error:  # noqa: BLE001 - a user's callable can raise anything
             return ConnectionFailed(redact(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
-        if self._closed or session.closed:
+        if self._closed or (self._session is not None and self._session.closed):
             return SessionStateError("closed while the key was asked for: nothing was sent")
         if self._secret is None or key != self._secret.reveal():
             self._use(Secret(key))

@@ -71,8 +71,6 @@ class Engine:
     """The flow of all single submissions: it competes with each ingest as one."""
     asking: Flow
     """The flow of all single questions: it competes with the polling of everything pending."""
-    loop: asyncio.AbstractEventLoop
-    pid: int
     pipelines: set[Pipeline] = attrs.field(factory=set)
     singles: TaskSet = attrs.field(factory=TaskSet)
     draining: AvatarError | None = None
@@ -124,25 +122,14 @@ class Engine:
             permits=permits,
             alone=Flow("single submissions"),
             asking=asking,
-            loop=loop,
-            pid=os.getpid(),
         )
 
-    def check_here(self) -> None:
-        """Raise :class:`SessionStateError` when called from another process or another loop."""
-        if os.getpid() != self.pid:
-            message = "this session was opened before a fork: open one of its own in each process"
-            raise SessionStateError(message)
-        if asyncio.get_running_loop() is not self.loop:
-            message = "this session belongs to another event loop: open one of its own in each loop"
-            raise SessionStateError(message)
-
     def check_outside(self) -> None:
-        """:meth:`check_here`, and refuse a source (or a group callable) that would wait for its own end.
+        """Refuse another process or loop, and a source (or a group callable) that would wait for its own end.
 
         :raises SessionStateError: it is called from within an ingest of this session.
         """
-        self.check_here()
+        self.transport.check_here()
         if asyncio.current_task() in {pipeline.task for pipeline in self.pipelines}:
             message = "a source cannot end the session that reads it: leave that to the task that consumes the stream"
             raise SessionStateError(message)
@@ -165,7 +152,7 @@ class Engine:
         :param recorder: writes elsewhere what would go into ``journal``.
         :raises JournalError: the journal cannot be used.
         """
-        self.check_here()
+        self.transport.check_here()
         if self.draining is not None:
             raise self.draining.with_traceback(None)
         reader = SourceReader.of(sources)

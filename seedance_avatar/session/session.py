@@ -81,6 +81,9 @@ class AvatarSession(VideoMethods):
     :param http: an ``aiohttp.ClientSession`` to use; it is never closed here.
     :param observer: called with every event (see ``seedance_avatar.events``).
     :param trust_env: True to obey the proxy variables of the environment.
+    :param fast_path: False to send every request by ``ClientSession.request``, which takes more CPU. By default the
+        session writes its small requests to aiohttp's connections itself, by parts of aiohttp that it tries at opening;
+        should one of them fail, that is logged once and ``ClientSession.request`` takes over.
     :param allow_private_sources: True to send source URLs of private hosts too, for a gateway in the same
         network; the service itself refuses them without a reason, so they are refused here by default.
     :param video_models: what each video model takes, by name; a model that it does not hold goes unchecked.
@@ -100,6 +103,7 @@ class AvatarSession(VideoMethods):
         http: aiohttp.ClientSession | None = None,
         observer: Observer | None = None,
         trust_env: bool = False,
+        fast_path: bool = True,
         allow_private_sources: bool = False,
         video_models: Mapping[str, VideoModel] = VIDEO_MODELS,
     ) -> None:
@@ -118,6 +122,7 @@ class AvatarSession(VideoMethods):
         self._http = http
         self._observer = None if observer is None else callable_observer(observer)
         self._trust_env = trust_env
+        self._fast_path = fast_path
         self._calls = Calls(lambda: self.engine, allow_private_sources, video_models)
 
     def __repr__(self) -> str:
@@ -138,7 +143,7 @@ class AvatarSession(VideoMethods):
                 message = "this session was closed: build another one"
                 raise SessionStateError(message)
             if self._engine is not None:
-                self._engine.check_here()
+                self._engine.transport.check_here()
                 return self
             transport = Transport(
                 self._base,
@@ -147,6 +152,7 @@ class AvatarSession(VideoMethods):
                 http=self._http,
                 pool=self._limits.max_submitting + self._limits.max_polling,
                 trust_env=self._trust_env,
+                fast_path=self._fast_path,
             )
             self._engine = await Engine.start(
                 transport,
@@ -170,7 +176,7 @@ class AvatarSession(VideoMethods):
             return
         engine.check_outside()
         if self._closing is None:
-            self._closing = engine.loop.create_task(engine.aclose(), name="seedance-avatar: closing")
+            self._closing = asyncio.create_task(engine.aclose(), name="seedance-avatar: closing")
         await wait_through_cancel(self._closing, second_cancels=False)
         self._closing.result()
 
@@ -218,7 +224,7 @@ class AvatarSession(VideoMethods):
         if self._closing is not None:
             message = "this session was closed: build another one"
             raise SessionStateError(message)
-        self._engine.check_here()
+        self._engine.transport.check_here()
         return self._engine
 
     # Groups and single assets

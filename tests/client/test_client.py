@@ -312,3 +312,26 @@ async def test_the_pause_before_the_next_poll_grows_and_is_never_always_zero() -
     assert 0.005 < longest(0) <= 0.01
     assert 0.5 < longest(7) <= 1.28
     assert longest(100) <= 60.0
+
+
+@pytest.mark.asyncio
+async def test_a_key_provider_is_asked_before_the_submission_is_recorded_as_sent() -> None:
+    asked = asyncio.Event()
+
+    async def never() -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return ""
+
+    for request, ends in ((0.05, ConnectionFailed), (5.0, asyncio.CancelledError)):
+        asked.clear()
+        async with RudeServer(json_answer({})) as server, opened(server.url, key=never, request=request) as transport:
+            client, steps = ready(transport=transport, retry=Retry(attempts=1)), Steps()
+            task = asyncio.create_task(client.call(post(), read, flow=Flow("one"), passage=steps))
+            await asked.wait()
+            if ends is asyncio.CancelledError:
+                task.cancel()
+            with pytest.raises(ends):
+                await task
+            assert "before_send" not in steps.taken
+            assert (client.figures().submitting, server.requests) == (0, [])

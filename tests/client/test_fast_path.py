@@ -19,6 +19,7 @@ from rig.trips import get, opened, post
 from yarl import URL
 
 from seedance_avatar.client.fast_path import FastPath
+from seedance_avatar.client.internals import Internals
 from seedance_avatar.errors import ConnectionFailed
 
 OK = json_answer({"asset_id": "pa_1"})
@@ -29,7 +30,7 @@ BODY = OK.data.partition(b"\r\n\r\n")[2]
 async def short_way(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[FastPath]:
     connector = aiohttp.TCPConnector() if tls is None else aiohttp.TCPConnector(ssl=tls)
     async with aiohttp.ClientSession(connector=connector) as session:
-        way = FastPath.to(URL(url), session, aiohttp.ClientTimeout(total=None))
+        way = FastPath.to(URL(url), session, aiohttp.ClientTimeout(total=None), Internals())
         assert way is not None
         way.use(CIMultiDict({"Authorization": "Bearer k"}))
         yield way
@@ -91,18 +92,18 @@ async def test_who_steps_in_afterwards_is_met_and_who_leaves_is_not() -> None:
 async def test_what_has_a_right_to_be_in_the_way_is_not_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
     origin, timeout = URL("http://127.0.0.1:1"), aiohttp.ClientTimeout()
     async with aiohttp.ClientSession(trust_env=True) as session:
-        assert FastPath.to(origin, session, timeout) is None
+        assert FastPath.to(origin, session, timeout, Internals()) is None
     async with aiohttp.ClientSession(trace_configs=[aiohttp.TraceConfig()]) as session:
-        assert FastPath.to(origin, session, timeout) is None
+        assert FastPath.to(origin, session, timeout, Internals()) is None
     async with aiohttp.ClientSession() as session:
-        assert FastPath.to(origin, session, timeout) is not None
+        assert FastPath.to(origin, session, timeout, Internals()) is not None
         usual = aiohttp.ClientSession._request
 
         async def probed(*args: Any, **kwargs: Any) -> aiohttp.ClientResponse:
             return await usual(*args, **kwargs)
 
         monkeypatch.setattr(aiohttp.ClientSession, "_request", probed)
-        assert FastPath.to(origin, session, timeout) is None
+        assert FastPath.to(origin, session, timeout, Internals()) is None
 
 
 @pytest.mark.asyncio

@@ -36,7 +36,7 @@ from seedance_avatar.client.transport import ResponseLost, Transport
 from seedance_avatar.errors import ConnectionFailed
 from seedance_avatar.wire.request import Request
 
-pytestmark = pytest.mark.usefixtures("both_ways")
+pytestmark = pytest.mark.usefixtures("every_way")
 
 OK = json_answer({"success": True, "data": {"asset_id": "pa_1"}}, headers={"X-Oneapi-Request-Id": "r-1"})
 
@@ -272,6 +272,7 @@ async def test_a_request_cut_on_its_way_is_lost(how: str) -> None:
 # --- connections kept alive -------------------------------------------------------------------------------
 
 
+@pytest.mark.reuse
 @pytest.mark.asyncio
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["closed", "reset"])
 @pytest.mark.parametrize("request_", [get(), post()], ids=["get", "post"])
@@ -311,6 +312,10 @@ async def test_an_answer_that_nobody_asked_for_is_never_taken_for_the_next_one(*
         aiohttp.ClientSession() as http,
         opened(server.url, http=http if borrowed else None) as transport,
     ):
+        if borrowed and not transport._internals.hook:
+            pytest.skip(
+                "aiohttp documents no way to close a borrowed session's idle connections: the server is asked to"
+            )
         await transport.send(post())
         for writer in server._writers:
             writer.write(unasked.data)
@@ -328,12 +333,13 @@ async def test_two_answers_in_one_piece_count_as_one() -> None:
     assert server.connections == 3
 
 
+@pytest.mark.reuse
 @pytest.mark.asyncio
 async def test_who_speaks_unasked_on_every_connection_is_given_up_and_nothing_was_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ResponseHandler, "should_close", property(lambda _: True))
     async with RudeServer(OK) as server, no_leaks(), opened(server.url) as transport:
+        monkeypatch.setattr(ResponseHandler, "should_close", property(lambda _: True))
         with pytest.raises(ConnectionFailed, match="sent data before the request") as caught:
             await transport.send(post())
         assert not caught.value.fatal
@@ -433,9 +439,11 @@ async def test_a_request_says_what_it_must_and_no_more() -> None:
     assert sent.headers["content-type"] == "application/json"
     assert sent.headers["accept-encoding"] == "identity"
     assert asked.path == "/prefix/v1/things/pa_%2F"
-    assert set(asked.headers) == {"host", "authorization", "accept", "accept-encoding", "user-agent"}
+    always = {"host", "authorization", "accept", "accept-encoding", "user-agent"}
+    assert set(asked.headers) == always | (set() if transport._internals.hook else {"connection"})
 
 
+@pytest.mark.reuse
 @pytest.mark.asyncio
 async def test_as_many_as_the_pool_holds_are_on_the_wire_at_once() -> None:
     hold = asyncio.Event()

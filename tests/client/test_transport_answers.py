@@ -17,7 +17,7 @@ from seedance_avatar.client.aiohttp_errors import MAX_BODY
 from seedance_avatar.client.transport import ResponseLost
 from seedance_avatar.wire.response import Response
 
-pytestmark = pytest.mark.usefixtures("both_ways")
+pytestmark = pytest.mark.usefixtures("every_way")
 
 SMALL = raw_answer(b'{"asset_id":"pa_1"}', headers={"Content-Type": "a/b"})
 CHUNKED = raw_answer(b'5\r\n{"a":\r\n3\r\n"b"\r\n1\r\n}\r\n0\r\n\r\n', headers={"Transfer-Encoding": "chunked"})

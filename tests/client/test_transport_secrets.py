@@ -26,13 +26,13 @@ from rig.rude import (
     until,
 )
 from rig.tls import server_context
-from rig.trips import KEY, get, opened, post
+from rig.trips import KEY, get, opened, post, trip
 
 from seedance_avatar.client.transport import ResponseLost, Transport
 from seedance_avatar.errors import AvatarError, ConnectionFailed
 from seedance_avatar.text import Secret
 
-pytestmark = pytest.mark.usefixtures("both_ways")
+pytestmark = pytest.mark.usefixtures("every_way")
 
 OK = json_answer({"asset_id": "pa_1"})
 BODY = b'{"source_url": "https://cdn.example/a.jpg?X-Amz-Signature=CANARYSIGNATURE"}'
@@ -153,9 +153,9 @@ async def test_a_key_provider_is_asked_before_every_request() -> None:
     keys = iter(["sk-canary-first", "sk-canary-second", "sk-canary-second", "sk-canary-third"])
     async with RudeServer(OK) as server, opened(server.url, key=lambda: next(keys)) as transport:
         for _ in range(2):
-            await transport.send(get())
+            await trip(transport, get())
         for _ in range(2):
-            await transport.send(post())
+            await trip(transport, post())
     sent = [seen.headers["authorization"].removeprefix("Bearer sk-canary-") for seen in server.requests]
     assert sent == ["first", "second", "second", "third"]
 
@@ -168,7 +168,7 @@ async def test_each_request_goes_with_its_own_key_however_long_it_waits() -> Non
         RudeServer(Late(OK, go), OK) as server,
         opened(server.url, key=lambda: f"sk-canary-{next(keys)}", pool=1) as transport,
     ):
-        tasks = [asyncio.create_task(transport.send(get())) for _ in range(4)]
+        tasks = [asyncio.create_task(trip(transport, get())) for _ in range(4)]
         await until(lambda: server.requests)
         go.set()
         await asyncio.gather(*tasks)
@@ -185,7 +185,7 @@ async def test_a_key_that_was_changed_meanwhile_is_hidden_all_the_same() -> None
         return Late(raw_answer(seen.headers["authorization"].encode(), 401), go)
 
     async with RudeServer(echo) as server, opened(server.url, key=lambda: next(keys)) as transport:
-        tasks = [asyncio.create_task(transport.send(get())) for _ in range(2)]
+        tasks = [asyncio.create_task(trip(transport, get())) for _ in range(2)]
         await until(lambda: len(server.requests) == 2)
         go.set()
         answers = await asyncio.gather(*tasks)
@@ -199,7 +199,7 @@ async def test_a_key_provider_may_be_async() -> None:
         return KEY
 
     async with RudeServer(OK) as server, opened(server.url, key=provider) as transport:
-        await transport.send(get())
+        await trip(transport, get())
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
@@ -208,7 +208,7 @@ async def test_a_key_provider_may_be_async() -> None:
 async def test_an_unusable_key_is_not_sent(key: str) -> None:
     async with RudeServer(OK) as server, opened(server.url, key=lambda: key) as transport:
         with pytest.raises(ConnectionFailed, match="key provider") as caught:
-            await transport.send(post())
+            await trip(transport, post())
     assert server.connections == 0
     assert "Injected" not in str(caught.value)
 
@@ -221,7 +221,7 @@ async def test_a_key_provider_that_fails_means_nothing_was_sent() -> None:
 
     async with RudeServer(OK) as server, opened(server.url, key=provider) as transport:
         with pytest.raises(ConnectionFailed, match="the key provider failed: OSError: vault") as caught:
-            await transport.send(post())
+            await trip(transport, post())
     assert server.connections == 0
     assert not caught.value.fatal
     assert "CANARY" not in str(caught.value)
@@ -235,7 +235,7 @@ async def test_a_key_provider_that_hangs_is_given_up() -> None:
 
     async with RudeServer(OK) as server, opened(server.url, key=provider, request=0.1) as transport:
         with pytest.raises(ConnectionFailed, match="key provider"):
-            await transport.send(post())
+            await trip(transport, post())
     assert server.connections == 0
 
 
@@ -248,7 +248,7 @@ async def test_a_key_provider_that_waits_for_something_cancelled_cancels_nobody(
 
     async with RudeServer(OK) as server, opened(server.url, key=provider) as transport:
         with pytest.raises(ConnectionFailed, match="the key provider was cancelled"):
-            await transport.send(post())
+            await trip(transport, post())
     assert server.connections == 0
 
 

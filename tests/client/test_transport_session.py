@@ -14,14 +14,14 @@ import pytest
 from rig.leaks import no_leaks
 from rig.proxy import FaultProxy, black_hole
 from rig.rude import Drip, Late, RudeServer, Silence, json_answer, raw_answer, until
-from rig.trips import KEY, get, opened, post
+from rig.trips import KEY, get, opened, post, trip
 
 from seedance_avatar.client.transport import ResponseLost, Transport
 from seedance_avatar.errors import InvalidInput, SessionStateError
 from seedance_avatar.options import Timeouts
 from seedance_avatar.text import Secret
 
-pytestmark = pytest.mark.usefixtures("both_ways")
+pytestmark = pytest.mark.usefixtures("every_way")
 
 OK = json_answer({})
 
@@ -80,6 +80,7 @@ def test_another_loop_is_refused() -> None:
         first.run(transport.aclose())
 
 
+@pytest.mark.reuse
 @pytest.mark.asyncio
 async def test_another_process_is_refused() -> None:
     async with RudeServer(OK) as server, opened(server.url) as transport:
@@ -101,6 +102,7 @@ async def test_another_process_is_refused() -> None:
     assert server.connections == 1
 
 
+@pytest.mark.reuse
 @pytest.mark.asyncio
 async def test_closing_waits_until_connections_are_closed() -> None:
     async with RudeServer(OK) as server:
@@ -190,7 +192,7 @@ async def test_closing_tells_who_waits_for_a_key(*, borrowed: bool) -> None:
 
     async with RudeServer(OK) as server, no_leaks(), aiohttp.ClientSession() as http:
         async with opened(server.url, key=provider, http=http if borrowed else None) as transport:
-            waiting = asyncio.create_task(transport.send(post()))
+            waiting = asyncio.create_task(trip(transport, post()))
             await asked.wait()
             if borrowed:
                 await http.close()
@@ -308,7 +310,7 @@ async def test_cancelled_while_the_key_is_asked_for() -> None:
         return KEY
 
     async with RudeServer(OK) as server, opened(server.url, key=provider) as transport, no_leaks():
-        task = asyncio.create_task(transport.send(post()))
+        task = asyncio.create_task(trip(transport, post()))
         await asyncio.sleep(0.02)
         await cancel(task)
     assert server.connections == 0

@@ -10,8 +10,9 @@ from seedance_avatar.client.transport import Transport
 from seedance_avatar.options import Timeouts
 from seedance_avatar.text import KeyProvider, Secret
 from seedance_avatar.wire.request import Request
+from seedance_avatar.wire.response import Response
 
-__all__ = ["KEY", "get", "opened", "post"]
+__all__ = ["KEY", "get", "opened", "post", "trip"]
 
 KEY = "sk-canary-7f3a9c2e51"
 
@@ -40,3 +41,10 @@ def get(path: str = "/v1/thing") -> Request:
 
 def post(body: bytes = b'{"name": "x"}', path: str = "/v1/things") -> Request:
     return Request(lane="submit", method="POST", path=path, body=body, subject="a thing", repeatable=False)
+
+
+async def trip(transport: Transport, request: Request) -> Response:
+    """Send ``request`` as the client does: with the key that the provider gives for it, or not at all."""
+    if (error := await transport.authorize()) is not None:
+        raise error
+    return await transport.send(request)
