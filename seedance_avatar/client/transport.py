@@ -203,8 +203,8 @@ class Transport:
 
         :raises ConnectionFailed: the key provider gave none.
         """
-        session = self._bound()
-        if not isinstance(self.key, Secret) and (failure := await self._ask(self.key, session)) is not None:
+        self._bound()
+        if (failure := await self.authorize()) is not None:
             raise failure
         if self._secret is None:
             message = "closed while the key was asked for"
