@@ -158,11 +158,21 @@ class ProtocolError(AvatarError):
 
     :ivar status: its HTTP status, or None.
     :ivar body: the start of its body, cut and printable.
+    :ivar task: the finished task whose answer holds no URL of its video, or None; ``task.raw`` is the whole answer.
     """
 
-    def __init__(self, message: str, *, about: str | None = None, status: int | None = None, body: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        about: str | None = None,
+        status: int | None = None,
+        body: str = "",
+        task: VideoTask | None = None,
+    ) -> None:
         super().__init__(message, about=about)
         self.status = status
+        self.task = task
         self.body: str = safe_redacted(body)
 
 

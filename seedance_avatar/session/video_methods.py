@@ -160,6 +160,7 @@ class VideoMethods:
         :param video: the task, its id, or its ``client_business_id``.
         :param timeout: seconds from now. When they pass, the video may still be finished.
         :raises GenerationFailed: there will be no video; its ``task`` says why, and keeps what came.
+        :raises ProtocolError: it is finished, and its answer holds no URL; the error's ``task.raw`` is that answer.
         :raises WaitTimeout: it is not finished yet; the error carries the task as last seen.
         :raises NotFound: the service does not know the id (for a minute after its submission, a 404 is retried).
 
@@ -180,7 +181,7 @@ class VideoMethods:
         :param path: a file, which is replaced once the new one is whole; its folder must exist.
         :param progress: called with the bytes received so far, and in all where they are known.
         :raises InvalidInput: the task is not finished, or ``path`` cannot be a file.
-        :raises NotFound: the service no longer keeps the file: its 24 hours are over.
+        :raises NotFound: the host does not have the file: not yet (it was asked for a minute), or no longer.
         :raises ConnectionFailed: the host could not be reached, or the transfer kept breaking.
         :raises ProtocolError: the host sends something that is no video.
         :raises OSError: the file could not be written.

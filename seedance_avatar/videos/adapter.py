@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 import warnings
 from collections import Counter
@@ -13,7 +14,7 @@ import attrs
 
 from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
-from seedance_avatar.errors import AvatarError, AvatarWarning, GenerationFailed, InvalidInput
+from seedance_avatar.errors import AvatarError, AvatarWarning, GenerationFailed, InvalidInput, ProtocolError
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Entry
 from seedance_avatar.models import VideoTask
@@ -29,12 +30,20 @@ from .rules import check_request, parts_of
 __all__ = ["VideoAdapter", "failure_of"]
 
 
-def failure_of(task: VideoTask) -> GenerationFailed | None:
+def failure_of(task: VideoTask) -> GenerationFailed | ProtocolError | None:
     """Return why a finished task has no video, or None when it has one.
 
-    A completed task without a URL is a failure too; ``task.raw`` has the whole answer.
+    A completed task without a URL did not fail: its video exists and is paid for, and the answer may name it somewhere.
     """
-    return None if task.is_completed and task.url is not None else GenerationFailed(task)
+    if not task.is_completed:
+        return GenerationFailed(task)
+    if task.url is not None:
+        return None
+    message = (
+        f"video task {task.task_id} is {task.status}, but no URL of the video was found in its answer: look at "
+        "error.task.raw, or ask for the task again"
+    )
+    return ProtocolError(message, task=task, body=json.dumps(task.raw, ensure_ascii=False, default=repr))
 
 
 @attrs.define(eq=False, repr=False)

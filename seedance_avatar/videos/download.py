@@ -1,22 +1,25 @@
 """Downloads a finished video to a file, completely or not at all.
 
 The bytes go to a temporary file beside the target, which is renamed to the target once it is complete and synced to
-disk. A broken transfer is resumed with a range request if the host's ETag or date says that the file is the same (RFC
-9110, 13.1.5 and 14), and restarted otherwise. However else the download ends, cancelled included, the temporary file is
-removed.
+disk. A broken transfer is resumed with a range request if the host's ETag or date says that the file is the same, and
+restarted otherwise. However else the download ends, cancelled included, the temporary file is removed.
+
+What an answer means is decided in :mod:`.transfer`, what the bytes are in :mod:`.movie_file`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
+import ipaddress
 import os
 import random
-import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Final
 
@@ -34,38 +37,48 @@ from seedance_avatar.errors import (
     NotFound,
     ProtocolError,
     RateLimited,
-    ServerError,
 )
 from seedance_avatar.events import Progress
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Retry, Timeouts
 from seedance_avatar.text import redact_url, safe_text
+from seedance_avatar.wire.public_urls import judge_host, judge_url
+
+from .movie_file import Boxes, flaw_of, is_movie
+from .transfer import Answer, Decision, Version, judge, may_still_come, pause_until_there
 
 __all__ = ["Download"]
 
 _CHUNK: Final = 1 << 20
-_GONE: Final = frozenset({403, 404, 410})
-_PASSING: Final = frozenset({408, 425, 429})  # and every 5xx
-_TYPES: Final = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/mp4"})
-_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+_HEAD: Final = 512
+"""Bytes at the beginning of a file by which it is judged."""
 _RENEWALS: Final = 2
+_REDIRECTS: Final = 5
+_LONGEST_NAME: Final = 200
+"""Bytes of the target's name that the temporary file's name keeps: 255 are allowed for all of it."""
 
 
-class _Interrupted(Exception):  # noqa: N818 - it is never raised to the caller: it carries the error to the loop that retries
-    """The transfer failed in a way that another attempt may not."""
+def _target_of(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    """Return the file that ``path`` names, links followed, and the mode of the one that is there. It blocks.
 
-    def __init__(self, cause: AvatarError) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-@attrs.frozen(kw_only=True)
-class _Body:
-    """The part of the file that a response holds, by its headers."""
-
-    start: int
-    total: int | None
-    validator: str | None
+    :raises InvalidInput: no file can be there, or what is there is no regular file.
+    """
+    try:
+        target = Path(os.path.realpath(Path(path)))
+        folder = target.parent.is_dir()
+        found = os.lstat(target) if os.path.lexists(target) else None
+        # The longest names are refused by the system when they are used, so that is tried.
+        target.with_name(target.name).exists()
+    except (OSError, ValueError, TypeError) as error:
+        message = f"{safe_text(path)} cannot name a file ({safe_text(error, 80)})"
+        raise InvalidInput(message) from None
+    if not folder or target.is_dir():
+        message = f"{safe_text(path)} is not a place for a file: its folder must exist, and it must not be one"
+        raise InvalidInput(message)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        message = f"{safe_text(path)} is a device, a pipe or a link to one: only a regular file is replaced"
+        raise InvalidInput(message)
+    return target, None if found is None else stat.S_IMODE(found.st_mode)
 
 
 @attrs.define(eq=False, repr=False)
@@ -76,7 +89,10 @@ class _Part:
     """
 
     path: Path
+    mode: int | None = None
     size: int = 0
+    boxes: Boxes = attrs.field(factory=Boxes)
+    movie: bool = False
     _file: IO[bytes] | None = None
     _over: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -89,6 +105,10 @@ class _Part:
 
     def write(self, data: bytes) -> None:
         with self._lock:
+            if not self.size:
+                self.movie, self.boxes = is_movie(data), Boxes()
+            if self.movie:
+                self.boxes.feed(data)
             view = memoryview(data)
             while view and self._file is not None:
                 written = self._file.write(view)
@@ -102,19 +122,32 @@ class _Part:
                 self._file.truncate()
             self.size = 0
 
+    def judged(self, total: int | None, *, about: str, status: int) -> Decision:
+        """Return whether the file is whole, once an answer came to its end; ``total`` is its length, where known."""
+        if self.size and (self.size == total or (total is None and (self.boxes.whole or not self.movie))):
+            return Decision(what="take")
+        message = f"the file is not whole: {self.size} bytes came of {'some' if total is None else total}"
+        error = ProtocolError(message, about=about, status=status)
+        if not self.size:
+            return Decision(what="absent", error=error)
+        return Decision(what="again" if total is None or self.size < total else "anew", error=error)
+
     def become(self, target: Path) -> None:
         with self._lock:
             if self._file is None:
                 return
             os.fsync(self._file.fileno())
             self._file.close()
+            if self.mode is not None:
+                self.path.chmod(self.mode)
             self.path.replace(target)
-            # The new name is durable only when the directory is synced too.
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            # The new name is durable only when the directory is synced too; not every system opens directories.
+            with contextlib.suppress(OSError):
+                folder = os.open(target.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
 
     def clear(self) -> None:
         with self._lock:
@@ -144,28 +177,27 @@ class Download:
     rng: random.Random = attrs.field(factory=random.Random)
     sleep: Callable[[float], Awaitable[object]] = anyio.sleep
     wall_clock: Callable[[], float] = time.time
-    _validator: str | None = attrs.field(default=None, init=False)
+    _version: Version | None = attrs.field(default=None, init=False)
 
     async def run(self, video: VideoTask | str, path: str | os.PathLike[str]) -> Path:
         """Download the file of ``video``, a completed task or its id, to ``path``, and return the path.
 
-        An existing file is replaced once the new one is complete. Failed attempts are repeated as ``retry`` says, and
-        counted from zero whenever a transfer came further than before. ``timeouts.request`` is how long the host may
-        be silent; the whole download has no deadline of its own.
+        An existing file is replaced once the new one is complete; it keeps its mode, and a link to it stays a link.
+        What is no regular file (a device, a pipe) is refused, never replaced. Failed attempts are repeated as ``retry``
+        says, and counted from zero whenever a transfer came further than before; a file that is not there yet, just
+        after its task finished, is asked for again for a minute. ``timeouts.request`` is how long the host may be
+        silent; the whole download has no deadline of its own.
 
         :raises InvalidInput: the task is not completed, or ``path`` cannot be a file.
-        :raises NotFound: the service no longer keeps the file.
+        :raises NotFound: the host does not have the file: not yet, or no longer.
         :raises ConnectionFailed: the host could not be reached, or the transfer kept failing.
         :raises ApiError: the host refused.
-        :raises ProtocolError: what the host sends is not a video.
+        :raises ProtocolError: what the host sends is not a video, or the task's URL is none.
         :raises OSError: the disk refused (full, read-only).
 
         Cancelled, it leaves the target as it was, and no other file.
         """
-        target = Path(path)
-        if not await to_thread.run_sync(lambda: target.parent.is_dir() and not target.is_dir()):
-            message = f"{safe_text(target)} is not a place for a file: its folder must exist, and it must not be one"
-            raise InvalidInput(message)
+        target, mode = await to_thread.run_sync(_target_of, path)
         task = await self.ask(video) if isinstance(video, str) else video
         if not task.is_completed:
             message = (
@@ -174,7 +206,8 @@ class Download:
             raise InvalidInput(message, about=task.task_id)
         if task.url is None:
             task = await self.ask(task.task_id)
-        part = _Part(target.with_name(f".{target.name}.{secrets.token_hex(4)}.part"))
+        name = os.fsencode(target.name)[:_LONGEST_NAME].decode(errors="ignore")
+        part = _Part(target.with_name(f".{name}.{secrets.token_hex(4)}.part"), mode)
         try:
             await to_thread.run_sync(part.open)
             async with self._http() as http:
@@ -183,7 +216,7 @@ class Download:
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(part.clear)
-        return target
+        return Path(path)
 
     def _http(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -202,28 +235,33 @@ class Download:
         )
 
     async def _fetch(self, http: aiohttp.ClientSession, task: VideoTask, part: _Part) -> None:
-        furthest = failures = renewals = 0
+        furthest = failures = renewals = absent = 0
         while True:
             if task.url is None:
                 message = "it is completed, but its answer holds no URL of the video: look at the task's raw answer"
-                raise ProtocolError(message, about=task.task_id)
-            try:
-                await self._attempt(http, task.url, task.task_id, part)
-            except NotFound as gone:
-                # A signed URL may expire before the file does, so a new one is asked for, twice at most.
-                fresh = await self._renewed(task, gone) if renewals < _RENEWALS else task
-                if fresh.url in {None, task.url}:
-                    raise self._gone(fresh, gone) from None
-                renewals += 1
-                task = fresh
-            except _Interrupted as broken:
-                failures = 1 if part.size > furthest else failures + 1
-                furthest = max(furthest, part.size)
-                if failures >= self.retry.attempts:
-                    raise broken.cause from None
-                await self.sleep(self._pause(broken.cause, failures))
-            else:
+                raise ProtocolError(message, about=task.task_id, task=task)
+            decision = await self._attempt(http, task.url, task.task_id, part)
+            error = decision.error
+            if error is None:
                 return
+            if decision.what == "refused":
+                raise error
+            if decision.what == "absent":
+                # A signed URL may expire before the file does, so a new one is asked for, twice at most.
+                fresh = await self._renewed(task, error) if renewals < _RENEWALS else task
+                if fresh.url not in {None, task.url}:
+                    task, renewals = fresh, renewals + 1
+                else:
+                    absent += 1
+                    await self._wait_until_there(fresh, error, absent)
+                continue
+            if decision.what == "anew":
+                self._version = None
+            failures = 1 if part.size > furthest else failures + 1
+            furthest = max(furthest, part.size)
+            if failures >= self.retry.attempts:
+                raise error
+            await self.sleep(self._pause(error, failures))
 
     def _pause(self, cause: AvatarError, failures: int) -> float:
         throttled = isinstance(cause, RateLimited)
@@ -231,96 +269,149 @@ class Download:
         asked = cause.retry_after if isinstance(cause, ApiError) else None
         return (asked or 0.0) + self.rng.uniform(0, min(self.retry.cap, base * 2 ** (failures - 1)))
 
-    async def _attempt(self, http: aiohttp.ClientSession, url: str, about: str, part: _Part) -> None:
+    async def _attempt(self, http: aiohttp.ClientSession, url: str, about: str, part: _Part) -> Decision:
+        """Ask for the file, or the rest of it; return a decision without an error once it is whole."""
         headers = {"Accept-Encoding": "identity"}
-        if part.size and self._validator:
-            headers |= {"Range": f"bytes={part.size}-", "If-Range": self._validator}
+        if part.size and self._version is not None and (validator := self._version.validator) is not None:
+            headers |= {"Range": f"bytes={part.size}-", "If-Range": validator}
+        held = part.size if "Range" in headers else 0
         try:
-            # Unchanged: encoding a signed URL again would invalidate its signature.
-            async with http.get(URL(url, encoded=url.isascii()), headers=headers, max_redirects=5) as response:
-                body = self._judged(response, part.size, about)
-                if body.start != part.size:
+            async with await self._answered(http, url, headers, about) as response:
+                host = safe_text(response.url.host, 80)
+                answer = Answer(
+                    status=response.status, host=host, headers=response.headers, length=response.content_length
+                )
+                decision = judge(
+                    answer, held=held, first=self._version, about=about, longest_wait=self.retry.max_retry_after
+                )
+                if decision.what != "take":
+                    return decision
+                if decision.start != part.size:
                     await to_thread.run_sync(part.rewind)
-                self._validator = body.validator
-                await self._pour(response, body, part, about)
-        except (aiohttp.ClientError, TimeoutError) as error:
+                self._version = decision.version
+                return await self._pour(response, answer, part, about)
+        except (ProtocolError, ConnectionFailed) as error:
+            return Decision(what="refused", error=error.with_traceback(None))
+        except (aiohttp.ClientError, TimeoutError, UnicodeError) as error:
             # Only its type: the text of aiohttp's errors may contain the query of a signed URL.
             message = f"the transfer of {redact_url(url)} broke after {part.size} bytes ({type(error).__name__})"
-            raise _Interrupted(ConnectionFailed(message, about=about)) from None
+            return Decision(what="again", error=ConnectionFailed(message, about=about))
 
-    def _judged(self, response: aiohttp.ClientResponse, held: int, about: str) -> _Body:
-        """Return which part of the file ``response`` holds, with ``held`` bytes already there, or raise its refusal."""
-        status, host = response.status, safe_text(response.url.host, 80)
-        if status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-            raise self._refusal(response, held, about)
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        coding = response.headers.get("Content-Encoding", "identity").lower()
-        if (not media_type.startswith("video/") and media_type not in _TYPES) or coding != "identity":
-            message = f"{host} sends {safe_text(media_type, 60)} ({safe_text(coding, 20)}), not the video as it is"
-            raise ProtocolError(message, about=about, status=status)
-        # A weak ETag does not promise the same bytes (RFC 9110, 8.8.1).
-        etag = response.headers.get("ETag")
-        validator = response.headers.get("Last-Modified") if etag is None or etag.startswith("W/") else etag
-        if status == HTTPStatus.OK:
-            return _Body(start=0, total=response.content_length, validator=validator)
-        part = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if part is None or not held or int(part[1]) != held:
-            message = f"{host} sends another part of the file than the one asked for"
-            raise ProtocolError(message, about=about, status=status)
-        return _Body(start=held, total=None if part[2] == "*" else int(part[2]), validator=validator or self._validator)
+    async def _answered(
+        self, http: aiohttp.ClientSession, url: str, headers: dict[str, str], about: str
+    ) -> aiohttp.ClientResponse:
+        """Return the response to a request for ``url``, after redirects: none from a public host to a private one.
 
-    def _refusal(self, response: aiohttp.ClientResponse, held: int, about: str) -> Exception:
-        status, host = response.status, safe_text(response.url.host, 80)
-        if status in _GONE:
-            return NotFound(f"{host} does not give the file", status=status, about=about)
-        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and held:
-            self._validator = None
-            return _Interrupted(ServerError(f"{host} did not go on with the file", status=status, about=about))
-        said = response.headers.get("Retry-After", "")
-        wait = float(said) if re.fullmatch("[0-9]{1,6}", said) else None
-        passing = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        error = (RateLimited if status == HTTPStatus.TOO_MANY_REQUESTS else ServerError if passing else ApiError)(
-            f"{host} refused the download", status=status, about=about, retryable=passing, retry_after=wait
-        )
-        # A longer Retry-After is left to the caller.
-        return _Interrupted(error) if passing and (wait or 0.0) <= self.retry.max_retry_after else error
+        :raises ProtocolError: the URL, or the one of a redirect, cannot be asked.
+        """
+        if (why := judge_url(url, allow_private=True)) is not None:
+            message = f"the task's URL {redact_url(url)} cannot be fetched: {why}"
+            raise ProtocolError(message, about=about)
+        # Unchanged: encoding a signed URL again would invalidate its signature.
+        at = URL(url, encoded=url.isascii())
+        anywhere = judge_host(_bracketed(at)) is not None
+        for _ in range(_REDIRECTS + 1):
+            response = await http.get(at, headers=headers, allow_redirects=False)
+            target = response.headers.get("Location") if response.status in _REDIRECTED else None
+            if target is None:
+                return response
+            response.release()
+            try:
+                there = URL(target, encoded=target.isascii())
+                to = at.join(there) if there.host or not there.scheme else URL()
+            except ValueError:
+                to = URL()
+            why = judge_url(str(to), allow_private=anywhere)
+            if why is None and not anywhere and to.host != at.host:
+                why = await _private_address(to)
+            if why is not None:
+                message = f"{safe_text(at.host, 80)} redirects to {redact_url(target)}, which is not followed: {why}"
+                raise ProtocolError(message, about=about, status=response.status)
+            at = to
+        message = f"{safe_text(at.host, 80)} redirects more than {_REDIRECTS} times"
+        raise ProtocolError(message, about=about)
 
-    async def _pour(self, response: aiohttp.ClientResponse, body: _Body, part: _Part, about: str) -> None:
+    async def _pour(self, response: aiohttp.ClientResponse, answer: Answer, part: _Part, about: str) -> Decision:
+        version = self._version
+        total = None if version is None else version.total
         held = bytearray()
 
         async def flush() -> None:
+            if not part.size and (flaw := _flaw(answer, held)) is not None:
+                raise _NoVideoError(flaw)
             await to_thread.run_sync(part.write, bytes(held))
             held.clear()
             if self.progress is not None:
-                self.progress(part.size, body.total)
+                self.progress(part.size, total)
 
         try:
             async for piece in response.content.iter_any():
                 held += piece
                 if len(held) >= _CHUNK:
                     await flush()
-        except (aiohttp.ClientError, TimeoutError):
-            # What arrived before the failure is kept: the next attempt resumes after it.
             if held:
                 await flush()
+        except (aiohttp.ClientError, TimeoutError):
+            # What arrived before the failure is kept, if it can be judged: the next attempt resumes after it.
+            if part.size or _flaw(answer, held) is None:
+                await flush()
             raise
-        if held:
-            await flush()
-        if part.size == 0 or (body.total is not None and part.size != body.total):
-            self._validator = None
-            message = f"the file is not whole: {part.size} bytes came of {'some' if body.total is None else body.total}"
-            raise _Interrupted(ProtocolError(message, about=about, status=response.status))
+        except _NoVideoError as flaw:
+            message = f"{answer.host} sends {safe_text(flaw, 80)}, not a video"
+            return Decision(what="absent", error=ProtocolError(message, about=about, status=answer.status))
+        return part.judged(total, about=about, status=answer.status)
 
-    async def _renewed(self, task: VideoTask, gone: NotFound) -> VideoTask:
+    async def _wait_until_there(self, task: VideoTask, error: AvatarError, absent: int) -> None:
+        """Sleep before the file is asked for again; raise where it cannot be expected any more."""
+        pause = pause_until_there(absent) if may_still_come(task, self.wall_clock()) else None
+        if pause is None:
+            raise self._gone(task, error) if isinstance(error, NotFound) else error
+        await self.sleep(pause)
+
+    async def _renewed(self, task: VideoTask, gone: AvatarError) -> VideoTask:
+        """Return the task as the service has it now, with a new URL perhaps; only a file that is gone needs one."""
+        if not isinstance(gone, NotFound):
+            return task
         try:
             return await self.ask(task.task_id)
         except NotFound:
             raise self._gone(task, gone) from None
 
     def _gone(self, task: VideoTask, gone: NotFound) -> NotFound:
-        if task.expires_at is not None and self.wall_clock() >= task.expires_at:
-            moment = dt.datetime.fromtimestamp(task.expires_at, dt.UTC)
-            message = f"the service kept the video for 24 hours, until {moment:%Y-%m-%d %H:%M} UTC: generate it again"
-        else:
+        if task.expires_at is None:
             message = f"{gone.message}, and the service names no other URL: the 24 hours that it keeps one may be over"
+        else:
+            moment = f"{dt.datetime.fromtimestamp(task.expires_at, dt.UTC):%Y-%m-%d %H:%M} UTC"
+            if self.wall_clock() >= task.expires_at:
+                message = f"the service kept the video for 24 hours, until {moment}: generate it again"
+            else:
+                message = f"{gone.message}, though the service keeps the video until {moment}: download it again later"
         return NotFound(message, status=gone.status, about=task.task_id)
+
+
+_REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class _NoVideoError(Exception):
+    """The first bytes of a file are those of something else, which the text names."""
+
+
+def _flaw(answer: Answer, content: bytearray) -> str | None:
+    labels = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
+    return flaw_of(bytes(content[:_HEAD]), *labels)
+
+
+def _bracketed(url: URL) -> str:
+    host = url.host or ""
+    return f"[{host}]" if ":" in host else host
+
+
+async def _private_address(url: URL) -> str | None:
+    """Return why the addresses of the host of ``url`` are not public, or None, also where the name is not known."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port)
+    except (OSError, UnicodeError):
+        return None
+    if all(ipaddress.ip_address(entry[4][0]).is_global for entry in found):
+        return None
+    return "its name stands for a private address"

@@ -120,6 +120,27 @@ async def test_a_video_that_takes_too_long_can_be_fetched_later(
 
 
 @pytest.mark.asyncio
+async def test_a_finished_video_that_cannot_be_fetched_is_no_failed_one(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await journal()
+
+    async def gone(*_: object, **__: object) -> Path:
+        message = "the host does not have the file"
+        raise NotFound(message, status=404, about="vt_1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AvatarSession, "download", gone)
+        assert await generate("x", out="wave.mp4", journal=path) == 3
+    told = capsys.readouterr().err
+    (made,) = sandbox.ledger.generations
+    assert "vt_1: HTTP 404: the host does not have the file" in told
+    again = f"seedance-avatar generate --task {made.task_id} --out wave.mp4"
+    assert f"the video is finished and was not downloaded: get it with: {again}" in told
+    assert await generate(out="wave.mp4", task=made.task_id) == 0
+
+
+@pytest.mark.asyncio
 async def test_what_could_only_end_badly_is_refused_before_anything_is_sent(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

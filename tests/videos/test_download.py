@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import os
 import random
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,13 +16,23 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seedance_avatar.errors import ApiError, ConnectionFailed, InvalidInput, NotFound, ProtocolError, RateLimited
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Retry, Timeouts
 from seedance_avatar.videos.download import Download, _Part
+from seedance_avatar.videos.movie_file import Boxes
 
-VIDEO = random.Random(7).randbytes(3_000_000)
+
+def box(kind: bytes, content: bytes = b"") -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+HEAD = box(b"ftyp", b"mp42\0\0\0\0mp42isom") + box(b"moov", bytes(100))
+VIDEO = HEAD + box(b"mdat", random.Random(7).randbytes(3_000_000))
+OTHER = HEAD + box(b"mdat", random.Random(8).randbytes(3_000_000))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -147,11 +159,11 @@ async def test_a_broken_transfer_goes_on_where_it_broke(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("second", [file(VIDEO[::-1], etag='"v2"'), file(VIDEO[::-1], etag=None)])
+@pytest.mark.parametrize("second", [file(OTHER, etag='"v2"'), file(OTHER, etag=None)])
 async def test_another_file_under_the_same_url_is_fetched_anew(tmp_path: Path, second: Handler) -> None:
     async with host(broken(1_200_000, ETag='"v1"'), second) as (url, _):
         path = await download().run(task(url), tmp_path / "v.mp4")
-    assert path.read_bytes() == VIDEO[::-1]
+    assert path.read_bytes() == OTHER
 
 
 @pytest.mark.asyncio
@@ -249,16 +261,21 @@ async def test_a_wait_over_the_limit_is_the_callers_to_decide(tmp_path: Path) ->
     ("answer", "error", "text"),
     [
         (status(451), ApiError, "HTTP 451: 127.0.0.1 refused the download"),
-        (file(media_type="text/html"), ProtocolError, "sends text/html"),
-        (file(media_type="application/json"), ProtocolError, "sends application/json"),
-        (file(coding="br"), ProtocolError, "(br), not the video as it is"),
+        (file(b"<html>no such file</html>"), ProtocolError, "sends a page of text, not a video"),
+        (file(b'\n {"error": "expired"}'), ProtocolError, "sends JSON, not a video"),
+        (file(b"no such file, I am afraid"), ProtocolError, "sends text, not a video"),
+        (file(b"\x89PNG\r\n\x1a\n" + bytes(90)), ProtocolError, "sends a picture, not a video"),
+        (file(box(b"ftyp", b"heic\0\0\0\0") + bytes(90)), ProtocolError, "sends a picture, not a video"),
+        (file(bytes(90), media_type="image/heic"), ProtocolError, "sends image/heic, not a video"),
+        (file(gzip.compress(VIDEO), coding="gzip"), ProtocolError, "a file with the coding gzip, not a video"),
+        (file(b"\0\0\0"), ProtocolError, "sends 3 bytes, not a video"),
         (file(b"", etag=None), ProtocolError, "not whole: 0 bytes"),
     ],
 )
 async def test_what_is_no_video_is_no_file(tmp_path: Path, answer: Handler, error: type[Exception], text: str) -> None:
     async with host(answer) as (url, _):
         with pytest.raises(error) as caught:
-            await download(retry=Retry(attempts=2)).run(task(url), tmp_path / "v.mp4")
+            await download(retry=Retry(attempts=2)).run(task(url, completed_at=1.0), tmp_path / "v.mp4")
     assert text in str(caught.value)
     assert str(caught.value).startswith("tsk_1: ")
     assert list(tmp_path.iterdir()) == []
@@ -311,7 +328,7 @@ async def test_fresh_urls_are_not_asked_for_without_end(tmp_path: Path) -> None:
     async with host(status(403)) as (url, seen):
 
         async def ask(task_id: str) -> VideoTask:
-            return task(f"{url}{len(seen)}")
+            return task(f"{url}{len(seen)}", completed_at=1.0)
 
         with pytest.raises(NotFound):
             await download(ask).run(task(url), tmp_path / "v.mp4")
@@ -331,8 +348,9 @@ async def test_an_id_and_a_task_without_a_url_are_asked_for_first(tmp_path: Path
     async def ask_in_vain(task_id: str) -> VideoTask:
         return task(None)
 
-    with pytest.raises(ProtocolError, match="no URL of the video"):
+    with pytest.raises(ProtocolError, match="no URL of the video") as caught:
         await download(ask_in_vain).run(task(None), tmp_path / "c.mp4")
+    assert caught.value.task == task(None)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 
@@ -454,3 +472,206 @@ def test_a_file_that_is_opened_too_late_is_never_made(tmp_path: Path) -> None:
     part.write(b"x")
     part.become(tmp_path / "v.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "answer", [status(code) for code in (202, 204, 400, 403, 404, 409, 410, 425)] + [file(b"{}"), file(b"")]
+)
+@pytest.mark.parametrize("facts", [{}, {"completed_at": 995.0}, {"expires_at": 87_390.0}])
+async def test_a_file_that_is_not_there_yet_is_asked_for_again(
+    tmp_path: Path, answer: Handler, facts: dict[str, Any]
+) -> None:
+    slept = Slept()
+    async with host(answer, answer, file()) as (url, seen):
+
+        async def ask(task_id: str) -> VideoTask:
+            return task(url, **facts)
+
+        path = await download(ask, sleep=slept).run(task(url, **facts), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+    assert (len(seen), slept) == (3, [1.0, 2.0])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("facts", "text", "waited"),
+    [
+        (
+            {"completed_at": 995.0, "expires_at": 87_395.0},
+            "keeps the video until 1970-01-02 00:16 UTC: download it",
+            True,
+        ),
+        ({"completed_at": -9_000.0, "expires_at": 77_400.0}, "keeps the video until 1970-01-01 21:30 UTC", False),
+        ({"completed_at": -90_000.0, "expires_at": -3_600.0}, "kept the video for 24 hours", False),
+        ({}, "the 24 hours that it keeps one may be over", True),
+    ],
+)
+async def test_what_is_not_there_after_a_minute_is_told_as_what_it_is(
+    tmp_path: Path, facts: dict[str, Any], text: str, *, waited: bool
+) -> None:
+    slept = Slept()
+    async with host(status(404)) as (url, _):
+
+        async def ask(task_id: str) -> VideoTask:
+            return task(url, **facts)
+
+        with pytest.raises(NotFound, match=text):
+            await download(ask, sleep=slept).run(task(url, **facts), tmp_path / "v.mp4")
+    assert 55 <= sum(slept) <= 75 if waited else slept == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("media_type", ["text/html", "application/json", "image/jpeg", "", "garbage"])
+@pytest.mark.parametrize("coding", [None, "none", "aws-chunked", "utf-8", "gzip"])
+async def test_a_video_is_one_whatever_it_is_called(tmp_path: Path, media_type: str, coding: str | None) -> None:
+    async with host(file(media_type=media_type, coding=coding)) as (url, _):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [len(HEAD), len(HEAD) + 3, 900_000, len(VIDEO) - 1])
+async def test_where_no_length_is_told_the_boxes_tell_the_end(tmp_path: Path, size: int) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "video/mp4"})
+        answer.enable_chunked_encoding()
+        await answer.prepare(request)
+        await answer.write(VIDEO[:size])
+        return answer
+
+    async with host(cut) as (url, _):
+        with pytest.raises(ProtocolError, match="not whole"):
+            await download(retry=Retry(attempts=2)).run(task(url), tmp_path / "v.mp4")
+        size = len(VIDEO)
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == VIDEO
+
+
+def part_of(data: bytes, *, total: str | None = None, **headers: str) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        start = int(request.headers["Range"][6:-1])
+        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{total or len(data)}"
+        return web.Response(status=206, body=data[start:], headers=headers)
+
+    return handle
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "second",
+    [
+        part_of(OTHER, ETag='"v2"'),
+        part_of(OTHER[:-9], ETag='"v1"'),
+        part_of(OTHER, ETag='"v1"', total=str(len(OTHER) + 1)),
+        part_of(OTHER, **{"ETag": '"v1"', "Last-Modified": "Tue, 24 Nov 2026 10:00:00 GMT"}),
+        part_of(OTHER[:-9], total="*"),
+    ],
+)
+async def test_two_files_are_never_spliced(tmp_path: Path, second: Handler) -> None:
+    first = broken(1_200_000, **{"ETag": '"v1"', "Last-Modified": "Mon, 23 Nov 2026 10:00:00 GMT"})
+    async with host(first, second, file(OTHER)) as (url, seen):
+        path = await download().run(task(url), tmp_path / "v.mp4")
+    assert path.read_bytes() == OTHER
+    assert "Range" not in seen[2].headers
+
+
+@pytest.mark.asyncio
+async def test_a_replaced_file_keeps_its_mode_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "kept.mp4").write_bytes(b"old")
+    (tmp_path / "kept.mp4").chmod(0o640)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "kept.mp4")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "new.mp4")
+    async with host(file()) as (url, _):
+        for name in ("link.mp4", "dangling.mp4"):
+            assert await download().run(task(url), tmp_path / name) == tmp_path / name
+            assert (tmp_path / name).is_symlink()
+    assert stat.S_IMODE((tmp_path / "kept.mp4").stat().st_mode) == 0o640
+    assert (tmp_path / "kept.mp4").read_bytes() == (tmp_path / "new.mp4").read_bytes() == VIDEO
+
+
+@pytest.mark.asyncio
+async def test_what_is_no_regular_file_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "link", "null"):
+        with pytest.raises(InvalidInput, match="only a regular file is replaced"):
+            await download().run("tsk_1", tmp_path / name)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["a\0b", "v" * 256, "\ud800", None, 7, b"v.mp4"])
+async def test_a_path_that_names_no_file_is_refused(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(InvalidInput):
+        await download().run("tsk_1", f"{tmp_path}/{name}" if isinstance(name, str) else name)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["v" * 255, "é" * 127])
+async def test_a_name_of_255_bytes_is_a_name(tmp_path: Path, name: str) -> None:
+    async with host(file()) as (url, _):
+        path = await download().run(task(url), tmp_path / name)
+    assert path.read_bytes() == VIDEO
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "url",
+    ["http://[::1", "no url", "http://files.example.com:99999/v", "file:///etc/passwd", "", "http://x.example/\r\n"],
+)
+async def test_a_task_s_url_that_is_none_is_told(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ProtocolError, match="cannot be fetched"):
+        await download().run(task(url), tmp_path / "v.mp4")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.0.0.1:{port}/x",
+        "http://2130706433:{port}/x",
+        "http://[::1]:{port}/x",
+        "http://localhost:{port}/x",
+        "http://inside.example.net:{port}/x",
+        "http://169.254.169.254/x",
+        "file:///etc/passwd",
+        "http://",
+    ],
+)
+async def test_a_public_host_redirects_to_no_private_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def stand_in(name: str, *args: Any, **options: Any) -> Any:
+        if name == "inside.example.net":
+            return [(2, 1, 6, "", ("10.1.2.3", 80))]
+        return await resolve("127.0.0.1" if name == "files.example.com" else name, *args, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", stand_in)
+    async with host(file()) as (url, seen):
+        port = url.rpartition(":")[2].partition("/")[0]
+        moved, away = status(302, Location="/moved.mp4"), status(302, Location=target.format(port=port))
+        async with (
+            host(moved, away) as (start, hops),
+            aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver()) as connector,
+        ):
+            public = start.replace("127.0.0.1", "files.example.com")
+            with pytest.raises(ProtocolError, match=r"files.example.com redirects to .*, which is not followed"):
+                await download(connector=connector).run(task(public), tmp_path / "v.mp4")
+        assert len(hops) == 2
+    assert seen == []
+
+
+@given(cut=st.integers(0, 400), pieces=st.lists(st.integers(1, 50), max_size=20))
+def test_boxes_are_whole_only_at_their_end(cut: int, pieces: list[int]) -> None:
+    content = HEAD + b"\0\0\0\1mdat" + (16 + 90).to_bytes(8, "big") + bytes(90)
+    content = content[: max(0, len(content) - cut)]
+    boxes, at = Boxes(), 0
+    for size in [*pieces, len(content)]:
+        boxes.feed(content[at : at + size])
+        at += size
+    assert boxes.whole == (cut == 0)

@@ -27,6 +27,7 @@ from seedance_avatar import (
     InvalidInput,
     NotFound,
     Polling,
+    ProtocolError,
     QuotaExhausted,
     Reference,
     SessionStateError,
@@ -258,13 +259,15 @@ async def test_a_wait_ends_with_the_failure_and_its_reason() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_finished_task_without_a_url_is_a_failure_that_keeps_what_came() -> None:
+async def test_a_finished_task_without_a_url_is_no_failed_one_and_keeps_what_came() -> None:
     async with (
         studio(ending={"status": "completed", "result": {"oddly": "put"}}) as service,
         session(service) as avatars,
     ):
-        with pytest.raises(GenerationFailed, match="holds no URL") as caught:
+        with pytest.raises(ProtocolError, match="no URL of the video was found") as caught:
             await avatars.wait_for_video(await avatars.generate("She waves."))
+    assert caught.value.task is not None
+    assert "oddly" in caught.value.body
     assert caught.value.task.raw["result"] == {"oddly": "put"}
 
 

@@ -189,6 +189,7 @@ class _Film:
     session: AvatarSession | None = None
     call: asyncio.Task[VideoTask] | None = None
     task: VideoTask | None = None
+    finished: bool = False
     _ending: asyncio.Task[None] | None = None
 
     def interrupt(self) -> None:
@@ -213,6 +214,8 @@ class _Film:
                 f"command would generate another one{pointer('in-doubt')}"
             )
         command = shlex.join(["seedance-avatar", "generate", "--task", self.task.task_id, "--out", self.out])
+        if self.finished:
+            return f"get it with: {command}"
         return f"the generation continues at the service; get the video with: {command}"
 
     async def make(
@@ -235,9 +238,12 @@ class _Film:
             except AvatarError as error:
                 if isinstance(error, WaitTimeout):
                     _say(self.go_on())
-                if interrupts.exit is None:
+                if interrupts.exit is None and not self.finished:
                     raise
                 _say(str(error))
+                if interrupts.exit is None:
+                    _say(f"the video is finished and was not downloaded: {self.go_on()}")
+                    return Exit.UNFINISHED
             if interrupts.exit is not None:
                 _say(self.go_on())
             return interrupts.exit or Exit.DONE
@@ -246,6 +252,7 @@ class _Film:
         began = time.monotonic()
         self.task = await _shown("generating, one to five minutes", session.wait_for_video(task, timeout=timeout))
         _say(f"finished after {spoken(time.monotonic() - began)}")
+        self.finished = True
         path = await _shown("downloading", session.download(self.task, self.out))
         _say(f"downloaded {size(path.stat().st_size)}")
 
