@@ -7,24 +7,26 @@ A file that is not a journal, or one of a newer version, is recognised by readin
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import weakref
+import stat
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-
-import attrs
 
 from seedance_avatar.errors import JournalError
 from seedance_avatar.journal import records
 from seedance_avatar.text import safe_text
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Lock", "connect", "look", "prepare", "read_version"]
+from .lock import refused
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "check_neighbours", "connect", "locate", "look", "prepare", "read_version"]
 
 APPLICATION_ID: Final = 0x53644176
 _MAGIC: Final = b"SQLite format 3\0"
 _OLDEST_SQLITE: Final = (3, 38)  # json_each and ->> in every build
+_LONGEST_PID: Final = 20
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -76,15 +78,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 """The statements that take a journal from each version to the next; a new one goes through all of them."""
 
 
-def _refused(path: Path, what: str, advice: str) -> JournalError:
-    return JournalError(f"{what}; {advice}", about=f"journal {safe_text(path, 160)}")
+def locate(path: str | os.PathLike[str]) -> Path:
+    """Return where the journal at ``path`` lies, behind every symbolic link.
+
+    :raises JournalError: no file can have this name.
+    """
+    try:
+        return Path(os.fsdecode(path)).resolve()
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        message = f"{safe_text(path, 160)} cannot be the path of a journal: {error}; give the path of a file"
+        raise JournalError(message) from None
 
 
 def unusable(path: Path, error: Exception) -> JournalError:
     """Return the error for a journal that the system or SQLite would not let us use."""
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     advice = "it needs free space and a directory that can be written, on a local disk (not a network share)"
-    return _refused(path, f"cannot be used: {what}", advice)
+    return refused(path, f"cannot be used: {what}", advice)
 
 
 def read_version(path: Path) -> int | None:
@@ -93,23 +103,78 @@ def read_version(path: Path) -> int | None:
     :raises JournalError: it is not a journal, or it is one of a newer version; it was not touched.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(100)
+        # Before it is opened: opening a pipe would wait for its other end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise refused(
+                path, "is a folder, a device or a pipe and was not touched", "give the path of a regular file"
+            )
+        head = _beginning(path)
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unusable(path, error) from None
     if not head:
         return None
     if len(head) < 100 or not head.startswith(_MAGIC) or int.from_bytes(head[68:72], "big") != APPLICATION_ID:  # noqa: PLR2004 - the header's own length
-        raise _refused(path, "is not a journal of this library and was not touched", "give another path")
+        raise refused(path, "is not a journal of this library and was not touched", "give another path")
     return _not_newer(path, int.from_bytes(head[60:64], "big"))
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(100)
+
+
+_LOG_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+_INDEX_MAGIC: Final = (3007000).to_bytes(4, sys.byteorder)
+
+
+def _is_ours(suffix: str, head: bytes) -> bool:
+    """Return whether a file that begins with ``head`` and lies at a journal's name plus ``suffix`` is the journal's."""
+    match suffix:
+        case "-wal" | "-new-wal":
+            return not head or head[:4] in _LOG_MAGIC
+        case "-shm" | "-new-shm":
+            return not head or head[:4] in {_INDEX_MAGIC, bytes(4)}
+        case "-new":
+            return not head or (head.startswith(_MAGIC) and head[68:72] == APPLICATION_ID.to_bytes(4, "big"))
+        case "-lock":
+            return not head or (len(head) <= _LONGEST_PID and head.strip().isdigit())
+        case _:
+            return False
+
+
+_BESIDE: Final = ("-journal", "-wal", "-shm")
+_BESIDE_NEW: Final = (*_BESIDE, "-new", "-new-journal", "-new-wal", "-new-shm")
+
+
+def check_neighbours(path: Path, suffixes: Sequence[str], *, new: bool = False) -> None:
+    """Refuse the journal at ``path`` where a file of somebody else lies at its name plus one of ``suffixes``.
+
+    :param new: there is no journal yet.
+    :raises JournalError: it names the file, which was not touched.
+    """
+    for suffix in suffixes:
+        beside = Path(f"{path}{suffix}")
+        try:
+            facts = beside.lstat()
+        except FileNotFoundError:
+            continue
+        # A second name of a file is a name that we have not given it.
+        alone = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
+        if alone and _is_ours(suffix, _beginning(beside)):
+            if new and suffix == "-wal" and facts.st_size:
+                what = f"is not there, but its log {safe_text(beside.name)} is"
+                raise refused(path, what, "bring the journal back; to begin anew, remove the log")
+            continue
+        what = f"needs the name {safe_text(beside.name)} beside it, which something else has (it was not touched)"
+        raise refused(path, what, "give another path, or move that away")
 
 
 def _not_newer(path: Path, version: int) -> int:
     if version > len(MIGRATIONS):
         what = f"has version {version} and was not touched: this library knows versions up to {len(MIGRATIONS)}"
-        raise _refused(path, what, "use the library that wrote it, or a newer one")
+        raise refused(path, what, "use the library that wrote it, or a newer one")
     return version
 
 
@@ -138,8 +203,11 @@ def prepare(path: Path) -> None:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
         what = f"needs SQLite {oldest} or newer, and Python was built with {sqlite3.sqlite_version}"
-        raise _refused(path, what, "use a newer Python")
-    if read_version(path) is None:
+        raise refused(path, what, "use a newer Python")
+    log = Path(f"{path}-wal")
+    new = read_version(path) is None
+    check_neighbours(path, _BESIDE_NEW if new else _BESIDE, new=new)
+    if new:
         # Made beside its place and moved there whole: a kill leaves a journal or none, never half of one.
         fresh = Path(f"{path}-new")
         # What a killed creation or a removed journal left behind must not be taken for this one's log.
@@ -147,27 +215,36 @@ def prepare(path: Path) -> None:
             Path(f"{path}{leftover}").unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         with contextlib.closing(connect(fresh, readonly=False)) as connection:
+            # First of all it is made known as ours, in one write, so that a later run may clear it away.
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-                raise _refused(path, "lies on a file system without shared memory", "use a local disk")
+                raise refused(path, "lies on a file system without shared memory", "use a local disk")
             _migrate(connection, 0)
         fresh.replace(path)
         _sync_directory(path.parent)
-    version = look(path)
+    has_log = log.exists() and log.stat().st_size > 0  # before we open the file, for that makes one
+    version = look(path, has_log=new or has_log)
     if version < len(MIGRATIONS):
         with contextlib.closing(connect(path, readonly=False)) as connection:
             _migrate(connection, version)
 
 
-def look(path: Path, *, readonly: bool = False) -> int:
+def look(path: Path, *, readonly: bool = False, has_log: bool = True) -> int:
     """Return the version of the journal at ``path`` without changing anything in it.
 
-    :raises JournalError: it is one of a newer version, or (``readonly``) of an older one.
+    :param has_log: a log lies beside it.
+    :raises JournalError: it is one of a newer version, or (``readonly``) of an older one; or its log is missing.
     """
     # The header can be behind the log. A read-only look reads both, and merges nothing into the file.
     with contextlib.closing(connect(path, readonly=True)) as connection:
         version = _not_newer(path, connection.execute("PRAGMA user_version").fetchone()[0])
+        if not has_log and version > 1 and connection.execute("SELECT whole FROM head").fetchone() == (0,):
+            log = f"{safe_text(path.name)}-wal"
+            what = f"was not closed, and its log {log}, which holds the ids of its last run, is missing"
+            raise refused(path, what, "put the log beside it, or begin with a new journal")
     if readonly and version < len(MIGRATIONS):
-        raise _refused(path, f"has the older version {version}", "open it once for writing to bring it up to date")
+        raise refused(path, f"has the older version {version}", "open it once for writing to bring it up to date")
     return version
 
 
@@ -192,80 +269,11 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        number = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder, and has the name on the disk by itself
+        return
     try:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-@attrs.define(eq=False, repr=False)
-class Lock:
-    """One writer at a time: a lock of the system on a file beside the journal, which holds the writer's pid.
-
-    The system frees it when the process ends, however it ends, so it cannot be stale. The file goes away
-    with it.
-    """
-
-    _path: Path
-    _number: int
-
-    @classmethod
-    def acquire(cls, journal: Path) -> Lock:
-        """Take the lock.
-
-        :raises JournalError: another process, or another ``Journal`` of this one, holds it.
-        """
-        path = Path(f"{journal}-lock")
-        while True:
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                try:
-                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise _held(journal, os.pread(number, 20, 0)) from None
-                # Who held it before may have removed the file between our two calls: then we locked a ghost.
-                with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(number), path.stat()):
-                        os.ftruncate(number, 0)
-                        os.pwrite(number, b"%d\n" % os.getpid(), 0)
-                        lock = cls(path, number)
-                        _held_here.add(lock)
-                        return lock
-            except BaseException:
-                os.close(number)
-                raise
-            os.close(number)
-
-    def release(self) -> None:
-        """Give the lock back and remove its file; a second time does nothing."""
-        if self._number >= 0:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
-            self.forget()
-
-    def forget(self) -> None:
-        """Close our handle without touching the lock itself: what a forked child does with its copy."""
-        number, self._number = self._number, -1
-        if number >= 0:
-            os.close(number)
-
-
-def _held(path: Path, content: bytes) -> JournalError:
-    pid = content.strip().decode("ascii", "replace")
-    if pid == str(os.getpid()):
-        return _refused(path, "is already open in this process", "close it there first")
-    holder = f"process {pid}" if pid.isdigit() else "another process"
-    return _refused(path, f"is held by {holder}", "wait until it has ended, or open it with readonly=True")
-
-
-_held_here: weakref.WeakSet[Lock] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # A child's copy of the handle would keep the lock alive after its parent is dead.
-    for lock in list(_held_here):
-        lock.forget()
-
-
-os.register_at_fork(after_in_child=_after_fork)

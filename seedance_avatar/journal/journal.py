@@ -39,6 +39,7 @@ from seedance_avatar.journal import records
 
 from .batcher import CommitBatcher
 from .claims import Claims
+from .file import locate
 from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary
 from .store import Durability, Store
 from .writer import Writer
@@ -133,7 +134,7 @@ class Journal:
             died = records.error_line(SubmissionInDoubt(_DIED))
             return Store.open(where, durability=durability, readonly=readonly, now=now(), died=died)
 
-        where = Path(path)
+        where = locate(path)
         writer = Writer(open_store, now)
         writer.start()
         try:

@@ -1,5 +1,9 @@
 """The journal's statements, run on the one thread that owns the connection.
 
+What is committed goes to the log (``-wal``) beside the file, and from there into the file now and then. ``head.whole``
+is 0 in the file and 1 in the log for as long as there is a log: whoever merges all of the log leaves a 1, and a file
+with a 0 that has no log beside it has lost one.
+
 A batch goes to SQLite as one statement over one JSON array, not as a statement a row: the interpreter lock
 is given up once a batch, and the loop's thread does not fight for it over every row.
 """
@@ -9,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
@@ -16,8 +21,10 @@ from typing import Any, Final, Literal, Self, TypeAlias
 import attrs
 
 from seedance_avatar.errors import InvalidInput, JournalError
+from seedance_avatar.text import safe_text
 
-from .file import Lock, connect, look, prepare, read_version, unusable
+from .file import check_neighbours, connect, look, prepare, read_version, unusable
+from .lock import Lock, refused
 from .records import KINDS, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary, misuse
 
 __all__ = ["Durability", "Store"]
@@ -26,6 +33,12 @@ Durability: TypeAlias = Literal["power", "process"]
 """What a commit survives: the loss of power, or only the death of the process."""
 
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
+_EVERY: Final = 1.0
+"""Seconds between two looks at the files."""
+
+_LARGE_LOG: Final = 4 << 20
+"""Bytes in the log from which on it is merged into the file."""
+
 _PLANNED, _SENDING, _ACCEPTED, _ACTIVE, _FAILED, _REFUSED, _IN_DOUBT = range(len(STATES))
 
 # A move that is not allowed sets the state to NULL, which the table does not take: the statement as a whole
@@ -95,6 +108,11 @@ LEFT JOIN place ON place.id = item.place
 """  # noqa: S608 - our own column names, nothing from outside
 
 
+def _which(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino
+
+
 def _seconds(at: int | None) -> float | None:
     return None if at is None else at / 1000
 
@@ -117,6 +135,7 @@ class Store:
     :ivar secret: what the journal's fingerprints are keyed with.
     :ivar recovered: how many items were being sent when the last process died, and are in doubt since now.
     :ivar run: the number of the run that began with the opening; 0 where it is only read.
+    :ivar gone: the error of every write since the files on the disk are no longer the ones that were opened, or None.
     """
 
     path: Path
@@ -125,6 +144,11 @@ class Store:
     secret: bytes = b""
     recovered: int = 0
     run: int = 0
+    gone: JournalError | None = None
+    _merges: int = 0
+    _ours: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+    _merged: tuple[int, int] = (0, 0)
+    _looked_at: float = 0.0
     _places: dict[str, int] = attrs.field(factory=dict)
 
     @classmethod
@@ -137,13 +161,14 @@ class Store:
         if durability not in _SYNCHRONOUS:
             message = f"durability must be 'power' or 'process', not {durability!r}"
             raise InvalidInput(message)
-        path = path.resolve()
         try:
             # Looked at before a lock is made beside it: what is not ours is not touched in any way.
             version = read_version(path)
             if readonly and version is None:
                 message = "there is no journal to read; check the path"
                 raise JournalError(message, about=f"journal {path}")
+            if not readonly:
+                check_neighbours(path, ["-lock"])
             lock = None if readonly else Lock.acquire(path)
             try:
                 if readonly:
@@ -170,17 +195,31 @@ class Store:
         self.secret = execute("SELECT value FROM secret").fetchone()[0]
         if self._lock is None:
             return
+        execute("PRAGMA journal_mode = WAL")  # which a copy made by VACUUM has lost
         execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         with self.transaction():
             self.run = execute("INSERT INTO run (started_at) VALUES (?) RETURNING id", (now,)).fetchone()[0]
+            self._merges = execute("UPDATE head SET whole = 0, merges = merges + 1 RETURNING merges").fetchone()[0]
             doubt = f"UPDATE item SET state = {_IN_DOUBT}, doubted_at = ?, error = ?, run = ? WHERE state = {_SENDING}"  # noqa: S608 - our own numbers
             self.recovered = execute(doubt, (now, died, self.run)).rowcount
+        execute("PRAGMA wal_autocheckpoint = 0")
+        self._merge()
+        self._ours = {suffix: _which(Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")}
+
+    def abandon(self) -> None:
+        """Give the lock back, from whatever thread: the one that owned the connection is dead."""
+        if self._lock is not None:
+            self._lock.release()
 
     def close(self, now: int) -> None:
         """Note the end of this run, merge the log into the file, give the lock back. Fails silently."""
         try:
             if self._lock is not None:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    self.gone = self.gone or self._look(self._lock)
+                    if self.gone is not None:
+                        self._let_go()
+                        return
                     self._connection.execute("UPDATE run SET ended_at = ? WHERE id >= ?", (now, self.run))
                     # Without readers closing merges and removes the log by itself; with readers this merges it.
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -189,6 +228,73 @@ class Store:
                 self._connection.close()
             if self._lock is not None:
                 self._lock.release()
+
+    def _merge(self) -> None:
+        """Merge the log into the file, and note in the log that it is in use from here on."""
+        # A reader that is at an older commit leaves a part of it for the next time.
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        facts = self.path.stat()
+        self._merged = facts.st_mtime_ns, facts.st_size
+        self._connection.execute("UPDATE head SET whole = 1")
+
+    def look_after(self) -> None:
+        """Once a second see to it that the files are still the ones that were opened, and merge a large log.
+
+        :raises JournalError: they are not: nothing more can be written.
+        """
+        if self._lock is not None and time.monotonic() - self._looked_at >= _EVERY:
+            self._looked_at = time.monotonic()
+            self.gone = self.gone or self._look(self._lock)
+            if self.gone is None and Path(f"{self.path}-wal").stat().st_size > _LARGE_LOG:
+                query = "UPDATE head SET whole = 0, merges = merges + 1 RETURNING merges"
+                (self._merges,) = self._connection.execute(query).fetchone()
+                self._merge()
+        if self.gone is not None:
+            raise self.gone.with_traceback(None)
+
+    def _look(self, lock: Lock) -> JournalError | None:
+        what, name = "", safe_text(self.path.name)
+        for suffix, ours in self._ours.items():
+            try:
+                if _which(Path(f"{self.path}{suffix}")) != ours:
+                    what = f"{name}{suffix} was replaced by another file"
+            except OSError as error:
+                became = "was removed or moved away" if isinstance(error, FileNotFoundError) else "cannot be reached"
+                what = f"{name}{suffix} {became}"
+            if what:
+                break
+        else:
+            if not lock.in_place():
+                what = f"{name}-lock was removed or replaced, so that another process may write too"
+            elif self._is_overwritten():
+                what = f"{name} was overwritten, perhaps with an older copy of itself"
+        if not what:
+            return None
+        return refused(self.path, f"{what} while it was in use", "nothing more is sent; bring back what was there")
+
+    def _is_overwritten(self) -> bool:
+        """Return whether somebody else has written into the file: only a merge does, and only we merge."""
+        facts = self.path.stat()
+        if (facts.st_mtime_ns, facts.st_size) == self._merged:
+            return False
+        try:
+            uri = f"{self.path.as_uri()}?mode=ro&immutable=1"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as file_alone:
+                found = file_alone.execute("SELECT merges, value FROM head, secret").fetchall()
+        except sqlite3.Error:
+            return True
+        return found != [(self._merges, self.secret)]
+
+    def _let_go(self) -> None:
+        """Close without merging the log into what lies there now, which is not what it belongs to."""
+        if not self.path.is_file():
+            return  # the log belongs to what was moved away, and may follow it
+        # The last connection merges when it is closed; so this is not the last one.
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self.path, readonly=True)):
+            self._connection.close()
+        if _which(log := Path(f"{self.path}-wal")) == self._ours["-wal"]:
+            log.unlink()
+            Path(f"{self.path}-shm").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +33,9 @@ Op: TypeAlias = tuple[Work, "asyncio.Future[Any] | None"]
 _BATCH: Final = 4096
 _RETRY: Final = 1.0
 _NAMED: Final = 5
+_EVERY: Final = 0.5
+"""Seconds between two looks at whether the thread lives, while somebody waits for it."""
+
 _log = logging.getLogger("seedance_avatar.journal")
 
 
@@ -55,16 +60,32 @@ class Writer:
         self.opened: asyncio.Future[Store] = self._loop.create_future()
         self.unwritten: tuple[Change, ...] = ()
         self.dead: str | None = None
+        self._failure = ""
         self.took: float = 0.0
         self.settled: Callable[[int], None] | None = None
+        self._store: Store | None = None
+        self._handed: deque[Sequence[Op]] = deque()
+        self._taken = 0  # hand-overs that the thread has finished
+        self._forgotten = 0  # hand-overs that are no longer in ``_handed``
+        self._watching: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start the thread; :attr:`opened` gets the store, or the error that kept it shut."""
-        self._thread.start()
+        """Start the thread; :attr:`opened` gets the store, or the error that kept it shut.
+
+        :raises JournalError: no thread can be started.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            message = f"the journal needs a thread of its own, and the system gives none: {error}"
+            raise JournalError(message) from None
+        self._watch()
 
     def put(self, ops: Sequence[Op]) -> None:
         """Hand over ``ops``, to be done in this order and behind everything handed over before."""
+        self._handed.append(ops)
         self._queue.put(ops)
+        self._watch()
         if self.dead is not None:
             # It may have died between the caller's look and our put: nobody else will empty the queue.
             self._refuse_rest(self.dead)
@@ -73,6 +94,7 @@ class Writer:
         """Let everything handed over be done, then close the store; ``closed`` is set when it is."""
         self._closed = closed
         self._queue.put(None)
+        self._watch()
         if self.dead is not None:
             self._refuse_rest(self.dead)
 
@@ -95,8 +117,19 @@ class Writer:
 
     def _gone(self) -> None:
         """Answer, in the loop, whoever waits for a thread that ended before it could."""
+        self._forget()
+        left = [op for ops in self._handed for op in ops]
+        self._handed.clear()
+        if self.dead is None and (left or self._closed is not None or not self.opened.done()):
+            self.dead = "the journal's thread died without a word"
+        if self.dead is not None:
+            known = set(self.unwritten)
+            self.unwritten += tuple(change for change in _facts(left) if change not in known)
+            if self._store is not None:
+                self._store.abandon()
         why = self.dead or "the journal is closed"
         self._settle([(self.opened, None, JournalError(why))])
+        self._settle([(waiter, None, JournalError(why)) for _, waiter in left])
         self._refuse_rest(why)
 
     def _serve(self) -> None:
@@ -105,6 +138,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to who waits for the opening
             self._tell([(self.opened, None, error)])
             return
+        self._store = store
         self._tell([(self.opened, store, None)])
         try:
             while self._turn(store):
@@ -119,9 +153,11 @@ class Writer:
 
     def _turn(self, store: Store) -> bool:
         ops: list[Op] = []
+        taken = 0
         try:
             more = self._queue.get(timeout=_RETRY if self.unwritten else None)
             while more is not None:
+                taken += 1
                 ops.extend(more)
                 if len(ops) >= _BATCH:
                     break
@@ -134,11 +170,13 @@ class Writer:
         except BaseException:
             self._queue.put(ops)  # back to where those are refused that were not reached
             raise
+        self._taken += taken
         self.took = time.perf_counter() - began
         return more is not None
 
     def _write(self, store: Store, ops: Sequence[Op]) -> None:
         try:
+            store.look_after()
             if self.unwritten:
                 with store.transaction():
                     for part in _parts([(change, None) for change in self.unwritten]):
@@ -150,12 +188,13 @@ class Writer:
             else:
                 with store.transaction():
                     results = [result for part in parts for result in _do(store, part)]
-        except (sqlite3.Error, OSError) as error:
-            failure = unusable(store.path, error)
-            if not self.unwritten:
+        except (sqlite3.Error, OSError, JournalError) as error:
+            failure = error if isinstance(error, JournalError) else unusable(store.path, error)
+            if self._failure != str(failure):
+                self._failure = str(failure)
                 _log.error("%s", failure)
             self.unwritten += _facts(ops)
-            results = [None if waiter is None else unusable(store.path, error) for _, waiter in ops]
+            results = [None if waiter is None else copy.copy(failure) for _, waiter in ops]
         answers = [
             (waiter, result, None) if not isinstance(result, JournalError) else (waiter, None, result)
             for (_, waiter), result in zip(ops, results, strict=True)
@@ -173,15 +212,42 @@ class Writer:
             pass
         closed, self._closed = self._closed, None
         if closed is not None:
-            lost = None if self.dead is None else JournalError(self.dead)
-            if self.unwritten:
-                count = len(self.unwritten)
-                what = "1 change" if count == 1 else f"{count} changes"
-                first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
-                message = f"{what} could not be written to the journal before it was closed: {first}"
-                lost = JournalError(message, unwritten=self.unwritten)
-            answers.append((closed, None, lost))
+            answers.append((closed, None, self._lost()))
         self._tell(answers)
+
+    def _lost(self) -> JournalError | None:
+        """Return the error of closing: what could not be written, and what became of the file."""
+        gone = None if self._store is None else self._store.gone
+        if not self.unwritten:
+            return gone or (None if self.dead is None else JournalError(self.dead))
+        count = len(self.unwritten)
+        what = "1 change" if count == 1 else f"{count} changes"
+        first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
+        message = f"{what} could not be written to the journal before it was closed: {first}"
+        if gone is not None:
+            message = f"{gone.message}. {message}"
+        return JournalError(message, about=None if gone is None else gone.about, unwritten=self.unwritten)
+
+    # In the loop
+
+    def _watch(self) -> None:
+        """Look whether the thread lives, now and then, for as long as somebody waits for it."""
+        if self._watching is None and not self._loop.is_closed():
+            self._watching = self._loop.call_later(_EVERY, self._look)
+
+    def _forget(self) -> None:
+        while self._forgotten < self._taken:
+            self._handed.popleft()
+            self._forgotten += 1
+
+    def _look(self) -> None:
+        self._watching = None
+        self._forget()
+        if self._handed or self._closed is not None or not self.opened.done():
+            if self._thread.is_alive():
+                self._watch()
+            else:
+                self._loop.call_soon(self._gone)  # behind the answers that it has given
 
     def _tell(self, answers: Sequence[_Answer]) -> None:
         for waiter, _, error in answers:

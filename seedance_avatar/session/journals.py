@@ -90,7 +90,9 @@ class Journals:
 
         Cancelled, it is not held.
         """
-        where = Path(path).resolve()  # noqa: ASYNC240 - one look at the disk when an ingest begins
+        from seedance_avatar.journal.file import locate  # noqa: PLC0415 - a session without a journal goes without SQLite too
+
+        where = locate(path)
         shared = self._shared.get(where)
         if shared is None:
             shared = self._shared[where] = _Shared()

@@ -15,8 +15,8 @@ from rig.journals import child, entry_of, held_up, known, names_in, planned, pra
 
 from seedance_avatar.errors import JournalError
 from seedance_avatar.journal import writer as journal_thread
-from seedance_avatar.journal.file import Lock
 from seedance_avatar.journal.journal import Journal
+from seedance_avatar.journal.lock import Lock
 from seedance_avatar.journal.store import Store
 
 
