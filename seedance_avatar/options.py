@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
@@ -11,10 +12,12 @@ import attrs
 from .errors import InvalidInput
 
 __all__ = [
+    "Changed",
     "Doubt",
     "Limits",
     "Permits",
     "Polling",
+    "Rerun",
     "Retry",
     "SharedLimits",
     "Timeouts",
@@ -28,6 +31,59 @@ K = TypeVar("K")
 
 Doubt: TypeAlias = Literal["hold", "resend"]
 """What to do with submissions that an earlier run left in doubt: leave them so, or send them again."""
+
+Changed: TypeAlias = Literal["refuse", "replace"]
+"""What to do with a source whose key an earlier run used for another one: refuse it, or send it in its place."""
+
+
+@attrs.frozen(kw_only=True)
+class Rerun:
+    """What a run sends although its journal knows it from an earlier run.
+
+    :ivar resend: what is in doubt.
+    :ivar retry_refused: what was refused.
+    :ivar retry_failed: what failed after acceptance: all of it, or what one of these texts in lower case names.
+    :ivar replace: another source under a key whose source exists, or may exist.
+    """
+
+    resend: bool = False
+    retry_refused: bool = False
+    retry_failed: bool | tuple[str, ...] = False
+    replace: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        on_in_doubt: Doubt = "hold",
+        retry_refused: bool = False,
+        retry_failed: bool | str | Iterable[str] = False,
+        on_changed: Changed = "refuse",
+    ) -> Self:
+        """Return what the options of an ingest ask for.
+
+        :raises InvalidInput: one of them cannot be used.
+        """
+        for name, value, words in (
+            ("on_in_doubt", on_in_doubt, ("hold", "resend")),
+            ("on_changed", on_changed, ("refuse", "replace")),
+        ):
+            if value not in words:
+                message = f"{name} must be '{words[0]}' or '{words[1]}', not {value!r}"
+                raise InvalidInput(message)
+        if not isinstance(retry_failed, bool):
+            given: Any = retry_failed
+            texts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+            if not all(isinstance(text, str) and text.strip() for text in texts):
+                message = f"retry_failed must be True, False or texts of reasons, not {retry_failed!r}"
+                raise InvalidInput(message)
+            retry_failed = tuple(text.strip().lower() for text in texts)
+        return cls(
+            resend=on_in_doubt == "resend",
+            retry_refused=retry_refused,
+            retry_failed=retry_failed,
+            replace=on_changed == "replace",
+        )
 
 
 def given(name: str, value: K, kind: type[Any] | UnionType) -> K:

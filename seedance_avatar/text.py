@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Awaitable, Callable
-from typing import AnyStr, Generic, NoReturn
+from typing import AnyStr, Final, Generic, NoReturn
 
 __all__ = [
     "KeyProvider",
@@ -20,6 +20,7 @@ __all__ = [
     "redact_url",
     "safe_redacted",
     "safe_text",
+    "url_path",
 ]
 
 
@@ -42,6 +43,24 @@ def redact_url(url: object) -> str:
         # Not a URL as it stands, but perhaps one that lost a slash: what comes before the @ may be a password.
         head = f"…@{head.rpartition('@')[2]}"
     return safe_text(head + ("?…" if question_mark else "#…" if fragment else ""), 160)
+
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def url_path(url: str) -> str:
+    """Return ``url`` up to its query, with scheme and host in lower case and no default port.
+
+    Two URLs for which it is equal name one thing: the query may be a signature that was renewed. It holds no secret
+    but a user and password, which no source may have.
+    """
+    head = url.partition("#")[0].partition("?")[0]
+    scheme, colon, rest = head.partition("://")
+    if not colon:
+        return head
+    authority, _, path = rest.partition("/")
+    scheme = scheme.lower()
+    return f"{scheme}://{authority.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ''))}/{path}"
 
 
 KeyProvider = Callable[[], str | Awaitable[str]]

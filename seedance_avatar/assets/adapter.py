@@ -13,7 +13,7 @@ from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
 from seedance_avatar.errors import AssetFailed, AvatarError, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
-from seedance_avatar.text import safe_text
+from seedance_avatar.text import redact_url, safe_text, url_path
 from seedance_avatar.wire.refusals import is_id
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
@@ -75,8 +75,7 @@ class AssetAdapter:
             message = f"a source must be an AssetSource, not {type(source).__name__}: use AssetSource.image(url)"
             raise InvalidSource(message)
         check_source(source, allow_private=self.allow_private)
-        if (facts := await judge(source)) is not None:
-            self._facts[source] = facts
+        await self.examine(source)
         group = self.group
         if callable(group):
             found = group(source)
@@ -84,8 +83,30 @@ class AssetAdapter:
         return group_id_of(group)
 
     def identity(self, source: AssetSource, target_id: str) -> Hashable:
-        """Return the source's key, else its group, type and URL: sources of equal identity are one upload."""
-        return source.key if source.key is not None else (target_id, source.asset_type, source.source_url)
+        """Return group and key of the source, else its group, type and URL: what is equal is one upload.
+
+        A local file without a key is known by its content.
+        """
+        if source.key is not None:
+            return target_id, source.key
+        return target_id, source.asset_type, self._file_content(source) or source.source_url
+
+    def content(self, source: AssetSource) -> Hashable:
+        """Return the source's type, and its URL up to the query; of a local file its content."""
+        return source.asset_type, self._file_content(source) or url_path(source.source_url)
+
+    async def examine(self, source: AssetSource) -> None:
+        """Check the local file of the source, if it has one, and remember its content.
+
+        :raises InvalidSource: it cannot become an asset.
+        """
+        if (facts := await judge(source)) is not None:
+            self._facts.pop(source, None)  # the key lives as long as the source that brought it, an equal one maybe
+            self._facts[source] = facts
+
+    def _file_content(self, source: AssetSource) -> str | None:
+        facts = None if source.path is None else self._facts.get(source)
+        return None if facts is None else f"{source.asset_type} {facts.digest}"
 
     async def submit(
         self, source: AssetSource, target_id: str, *, client: Client, flow: Flow, passage: Passage
@@ -96,7 +117,7 @@ class AssetAdapter:
             return read_asset(answer, source=source)
 
         # Without facts where an equal source took them with it: then the file is checked once more.
-        facts = self._facts.pop(source, None) or await judge(source)
+        facts = self._facts.get(source) or await judge(source)
         sent = await published(source, facts, client=client, flow=flow, patient=True)
         request = asset_request(sent, target_id)
         return await client.call(request, read, flow=flow, patient=True, passage=passage)
@@ -111,7 +132,15 @@ class AssetAdapter:
 
     def entry(self, journal: Journal, source: AssetSource, target_id: str) -> Entry:
         """Return the journal entry of the source."""
-        return journal.entry(kind=source.asset_type, group_id=target_id, url=source.source_url, key=source.key)
+        kind, url, content = source.asset_type, source.source_url, self._file_content(source)
+        if content is None:
+            return journal.entry(kind=kind, group_id=target_id, url=url, key=source.key)
+        key = content if source.key is None else source.key
+        entry = journal.entry(kind=kind, group_id=target_id, url=content, key=key, shown=redact_url(url))
+        if source.key is not None:
+            return entry
+        # A journal of version 1 knows the file by its path.
+        return attrs.evolve(entry, former=journal.fingerprint(kind=kind, group_id=target_id, url=url))
 
     def item_id(self, item: Asset) -> str:
         """Return the asset's id."""

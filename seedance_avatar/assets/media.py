@@ -37,6 +37,7 @@ class MediaFacts:
     :ivar width: pixels, for images, or None when it cannot be read.
     :ivar height: pixels, for images, or None when it cannot be read.
     :ivar duration: seconds, for video and audio, or None when it cannot be read.
+    :ivar digest: names its content, where that was read.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class MediaFacts:
     width: int | None = None
     height: int | None = None
     duration: float | None = None
+    digest: str = ""
 
     @property
     def ratio(self) -> float | None:

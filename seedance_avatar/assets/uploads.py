@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import threading
@@ -55,9 +56,22 @@ def check_file(source: AssetSource) -> MediaFacts:
 async def judge(source: AssetSource) -> MediaFacts | None:
     """Check the local file of ``source`` in a thread and return its facts, or None for the source of a URL.
 
+    They hold a digest of the whole content: a file that was renamed or moved is the same source.
+
     :raises InvalidSource: see :func:`check_file`.
     """
-    return None if source.path is None else await to_thread.run_sync(check_file, source)
+    return None if source.path is None else await to_thread.run_sync(_examine, source)
+
+
+def _examine(source: AssetSource) -> MediaFacts:
+    facts = check_file(source)
+    try:
+        with facts.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        message = f"it cannot be read: {error.strerror or type(error).__name__}"
+        raise InvalidSource(message, about=source.label) from error
+    return attrs.evolve(facts, digest=digest)
 
 
 async def published(

@@ -44,6 +44,9 @@ class Adapter(Protocol[S_contra, A]):
     def identity(self, source: S_contra, target_id: str) -> Hashable:
         """Return what is equal for two sources that are one upload, or None when each stands alone."""
 
+    def content(self, source: S_contra) -> Hashable:
+        """Return what is equal, too, for two sources of one identity that may share an upload."""
+
     def entry(self, journal: Journal, source: S_contra, target_id: str) -> Entry:
         """Return what a journal knows it by."""
 

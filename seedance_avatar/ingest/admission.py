@@ -14,7 +14,7 @@ from seedance_avatar.errors import AvatarError, JournalError
 from seedance_avatar.outcomes import AnyOutcome, Failed, InDoubt, Unsent
 
 from .adapter import Adapter
-from .classify import NotAccepted, outcome_of_error, outcome_of_record
+from .classify import NotAccepted, key_conflict, outcome_of_error, outcome_of_record, shown_of
 from .job import Job
 from .recorder import Recorder
 
@@ -124,10 +124,15 @@ class Admission:
                 if halts:
                     break
             else:
-                if self._joins(job):
-                    self._decide(job, Joined(job))
-                else:
+                job.content = hash(self.adapter.content(job.source))
+                first = self._first_like(job)
+                if first is None:
                     admitted.append(job)
+                elif first.content != job.content:
+                    self._decide(job, Refused(job, Failed, key_conflict(job.source, shown_of(first.source))))
+                else:
+                    first.share(job.source)
+                    self._decide(job, Joined(job))
         await self._recognise(admitted)
 
     def take(self) -> tuple[list[Decision], list[Job]]:
@@ -146,18 +151,16 @@ class Admission:
         del self._undecided[job]
         self._decided.append(decision)
 
-    def _joins(self, job: Job) -> bool:
+    def _first_like(self, job: Job) -> Job | None:
+        """Return the job under way whose source has the identity of that of ``job``, or None."""
         identity = self.adapter.identity(job.source, job.target_id)
         if identity is None:
-            return False
+            return None
         first = self._first.setdefault(identity, job)
         if first is job:
             job.identity = identity
-            return False
-        if first.sharing is None:
-            first.sharing = []
-        first.sharing.append(job.source)
-        return True
+            return None
+        return first
 
     async def _recognise(self, jobs: Sequence[Job]) -> None:
         claimed = self.recorder.claim(jobs)
@@ -175,6 +178,9 @@ class Admission:
         for job, plan, record in plans:
             if plan == "follow":
                 self._decide(job, Follow(job, None if record is None else record.accepted_at))
+            elif plan == "conflict" and record is not None:
+                conflict = key_conflict(job.source, f"{record.kind} {record.shown}", earlier=True)
+                self._decide(job, Refused(job, Failed, conflict))
             elif plan == "known" and record is not None:
                 self._decide(job, Known(job, outcome_of_record(record, job.source, self.adapter)))
             else:

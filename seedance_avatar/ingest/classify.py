@@ -15,6 +15,7 @@ from seedance_avatar.errors import (
     ConnectionFailed,
     GenerationFailed,
     InvalidInput,
+    InvalidSource,
     JournalError,
     QuotaExhausted,
     RateLimited,
@@ -22,7 +23,9 @@ from seedance_avatar.errors import (
     SubmissionInDoubt,
     WaitTimeout,
 )
+from seedance_avatar.models import AssetSource
 from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, Pending, Unsent
+from seedance_avatar.text import redact_url
 
 from .adapter import Adapter
 
@@ -33,11 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "UNRECORDED",
     "NotAccepted",
+    "key_conflict",
     "outcome_for",
     "outcome_of_error",
     "outcome_of_record",
     "record_end",
     "record_not_accepted",
+    "shown_of",
 ]
 
 NotAccepted = type[Failed[Any, Any]] | type[InDoubt[Any, Any]] | type[Unsent[Any, Any]]
@@ -65,6 +70,24 @@ def outcome_of_error(error: AvatarError) -> tuple[NotAccepted, bool]:
             return Failed, False
         case _:
             return Unsent, False
+
+
+def key_conflict(source: AssetSource, other: str, *, earlier: bool = False) -> InvalidSource:
+    """Return the refusal of ``source``, whose key stands for another source of its group.
+
+    :param other: the type of that one, and what may be shown of its URL.
+    :param earlier: it is known from an earlier run.
+    """
+    advice = "give each source a key of its own"
+    if earlier:
+        advice += ", or replace what the key stood for in an earlier run (on_changed='replace')"
+    message = f"this {source.asset_type} has the key of another source of its group, {other}: {advice}"
+    return InvalidSource(message, about=source.label)
+
+
+def shown_of(source: AssetSource) -> str:
+    """Return the type of ``source`` and what may be shown of its URL."""
+    return f"{source.asset_type} {redact_url(source.source_url)}"
 
 
 def outcome_of_record(

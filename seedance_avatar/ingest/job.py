@@ -49,6 +49,7 @@ class Job:
     ``Claimant`` (what the journal's register of claims calls).
 
     :ivar target_id: what it is submitted under; see :meth:`Adapter.prepare`.
+    :ivar content: a hash of what its source is, which other sources of its identity must share.
     :ivar fingerprint: its fingerprint in the journal, empty without one.
     :ivar resend: True when it goes out although an earlier run left it in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
@@ -62,6 +63,7 @@ class Job:
     taken_at: float
     target_id: str = ""
     identity: Hashable = None
+    content: int = 0
     fingerprint: bytes = b""
     resend: bool = False
     on_wire: bool = False
@@ -73,6 +75,12 @@ class Job:
     pending: PendingItem | None = None
     sharing: list[Any] | None = None
     holder: Claimant | None = None
+
+    def share(self, source: Any) -> None:  # noqa: ANN401 - whatever the adapter deals in
+        """Let another ``source`` of the same identity have the outcome, too."""
+        if self.sharing is None:
+            self.sharing = []
+        self.sharing.append(source)
 
     # As a Passage
 

@@ -35,7 +35,7 @@ from seedance_avatar.text import safe_text
 
 from .adapter import Adapter
 from .admission import Admission, Decision, Follow, Joined, Known, Refused, Send, room, worth_reading
-from .classify import NotAccepted, outcome_for, outcome_of_error
+from .classify import NotAccepted, key_conflict, outcome_for, outcome_of_error, shown_of
 from .job import Job
 from .recorder import Recorder
 from .run import Run
@@ -232,6 +232,9 @@ class Pipeline(Run):
         What that one did not send, or does not follow any more, is ours now, unless somebody else was faster.
         """
         if job not in self.alive:
+            return
+        if isinstance(holder, Job) and holder.content != job.content:
+            self._settle(job, Failed, key_conflict(job.source, shown_of(holder.source)))
             return
         job.item_id, job.target_id = holder.item_id, holder.target_id
         match outcome:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import attrs
 
 from seedance_avatar.errors import AvatarError, SubmissionInDoubt
-from seedance_avatar.options import Doubt
+from seedance_avatar.options import Rerun
 from seedance_avatar.outcomes import AnyOutcome, SessionStats
 
 from .adapter import Adapter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JournalRecorder", "Plan", "Recorder", "plan_for"]
 
-Plan: TypeAlias = Literal["send", "follow", "known"]
+Plan: TypeAlias = Literal["send", "follow", "known", "renew", "conflict"]
 
 _EVERY: Final = 1.0
 """Seconds between two samples of the session's figures, at first."""
@@ -34,23 +34,34 @@ _SAMPLES: Final = 600
 """Samples after which they are taken half as often."""
 
 
-def plan_for(record: Record | None, *, resend: bool, retry_refused: bool) -> Plan:
-    """Return what is to be done with a source of which the journal holds ``record``.
+def plan_for(record: Record | None, *, same: bool, earlier: bool, rerun: Rerun) -> Plan:
+    """Return what is to be done with a source whose name has ``record`` in the journal.
 
-    :param resend: send again what is in doubt.
-    :param retry_refused: send again what was refused (what failed after acceptance stays failed).
+    ``"renew"`` means: send it as if it were new, and keep the record beside.
+
+    :param same: the record is of this very source; else its key stands for another one.
+    :param earlier: an earlier run left the record so. What this run was refused is not tried again by it.
+    :param rerun: what is sent all the same.
     """
-    match None if record is None else record.state:
-        case None | "planned":
-            return "send"
-        case "accepted":
-            return "follow"
-        case "refused":
-            return "send" if retry_refused else "known"
-        case "in_doubt":
-            return "send" if resend else "known"
-        case _:
-            return "known"
+    if record is None or (same and record.state == "planned"):
+        return "send"
+    if not same:
+        free = record.state == "planned" or (earlier and (record.state in {"refused", "failed"} or rerun.replace))
+        return "renew" if free else "conflict"
+    if earlier and record.state == "failed" and _names(rerun.retry_failed, record):
+        return "renew"
+    again = (
+        rerun.resend if record.state == "in_doubt" else record.state == "refused" and earlier and rerun.retry_refused
+    )
+    return "send" if again else "follow" if record.state == "accepted" else "known"
+
+
+def _names(reasons: bool | tuple[str, ...], record: Record) -> bool:  # noqa: FBT001 - an option as it was given
+    """Return whether one of ``reasons`` is the code of the record's error, or is contained in its reason."""
+    if isinstance(reasons, bool):
+        return reasons
+    code, reason = str((record.facts or {}).get("code", "")).lower(), (record.reason or "").lower()
+    return any(text == code or text in reason for text in reasons)
 
 
 class Recorder:
@@ -108,23 +119,23 @@ class JournalRecorder(Recorder):
 
     :ivar release: gives the journal back.
     :ivar stats: returns the session's figures, of which a sample a second is kept for the report.
-    :ivar on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it at the risk of a duplicate.
-    :ivar retry_refused: send again what an earlier run was refused; what failed after acceptance stays failed.
+    :ivar rerun: what is sent although the journal knows it.
     """
 
     journal: Journal
     adapter: Adapter[Any, Any]
     release: Callable[[Journal], Awaitable[None]]
     stats: Callable[[], SessionStats]
-    on_in_doubt: Doubt = "hold"
-    retry_refused: bool = False
+    rerun: Rerun = attrs.field(factory=Rerun)
     _run: int = attrs.field(init=False)
     _samples: int = 0
     _timer: asyncio.TimerHandle | None = None
     _given_up: list[Awaitable[None]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        self.resends: bool = self.on_in_doubt == "resend" or self.adapter.idempotent
+        if self.adapter.idempotent:
+            self.rerun = attrs.evolve(self.rerun, resend=True)
+        self.resends: bool = self.rerun.resend
         self._run = self.journal.begin_run()
 
     def claim(self, jobs: Sequence[Job]) -> list[tuple[Job, Entry | None]]:
@@ -145,13 +156,17 @@ class JournalRecorder(Recorder):
     async def recognise(self, claimed: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Plan, Record | None]]:
         """Return for each job what is to be done with it; those that are new are planned from here on."""
         found = await self.journal.claim([entry for _, entry in claimed])
-        return [self._planned(job, record) for (job, _), record in zip(claimed, found, strict=True)]
+        plans = [self._planned(job, entry, record) for (job, entry), record in zip(claimed, found, strict=True)]
+        renewed = [entry for (_, entry), (_, plan, _) in zip(claimed, plans, strict=True) if plan == "renew"]
+        if renewed:
+            await self.journal.renew(renewed)
+        return plans
 
-    def _planned(self, job: Job, record: Record | None) -> tuple[Job, Plan, Record | None]:
-        # What this very run was refused is not tried again by it: one upload, an outcome for each.
+    def _planned(self, job: Job, entry: Entry, record: Record | None) -> tuple[Job, Plan, Record | None]:
+        same = record is None or record.is_of(entry)
         earlier = record is not None and (record.run or 0) < self._run
-        plan = plan_for(record, resend=self.resends, retry_refused=self.retry_refused and earlier)
-        if record is not None:
+        plan = plan_for(record, same=same, earlier=earlier, rerun=self.rerun)
+        if record is not None and plan not in {"renew", "conflict"}:
             job.resend = plan == "send" and record.state == "in_doubt"
             job.target_id = record.business_id or job.target_id
             job.item_id = record.remote_id or ""

@@ -228,6 +228,12 @@ class Journal:
         now, run = self._now(), self.run
         return await self._ask(lambda store: store.claim(entries, now, run))
 
+    async def renew(self, entries: Sequence[Entry]) -> None:
+        """Plan entries that :meth:`claim` knew as if they were new; what was known of them stays, with its ids."""
+        self._check_writable()
+        now, run = self._now(), self.run
+        await self._ask(lambda store: store.renew(entries, now, run))
+
     async def known(self, fingerprints: Sequence[bytes]) -> list[Record | None]:
         """Return what is known of each fingerprint, and None of what is not; unlike :meth:`claim` it plans nothing."""
         return await self._ask(lambda store: store.known([records.sixteen(it) for it in fingerprints]))

@@ -16,7 +16,7 @@ import attrs
 from seedance_avatar import errors
 from seedance_avatar.errors import ApiError, AvatarError, JournalError, ProtocolError, SubmissionInDoubt
 from seedance_avatar.models import ASSET_TYPES
-from seedance_avatar.text import redact_url, safe_redacted, safe_text
+from seedance_avatar.text import redact_url, safe_redacted, safe_text, url_path
 
 __all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Origin", "Record", "Run", "Sample", "State", "Summary"]
 
@@ -119,8 +119,7 @@ def key_in_group(hasher: hashlib.blake2b, name: bytes, group_id: str | None) -> 
 
 def url_hash(hasher: hashlib.blake2b, url: str) -> int:
     """Return 64 bits that tell ``url`` from others; its query, which may be a renewed signature, has no part in it."""
-    path = url.partition("#")[0].partition("?")[0]
-    return int.from_bytes(_digest(hasher, "url", path)[:8], "big", signed=True)
+    return int.from_bytes(_digest(hasher, "url", url_path(url))[:8], "big", signed=True)
 
 
 def sixteen(name: bytes) -> bytes:
@@ -150,6 +149,7 @@ class Entry:
     :ivar key: the caller's own name for it, made safe to show, or None.
     :ivar business_id: the ``client_business_id`` that a generation will carry, or None.
     :ivar url_hash: the :func:`url_hash` of an asset's URL, or None.
+    :ivar former: the fingerprint under which version 1 of the file had it, where that was made of other facts.
     """
 
     fingerprint: bytes
@@ -159,6 +159,7 @@ class Entry:
     key: str | None = None
     business_id: str | None = None
     url_hash: int | None = None
+    former: bytes | None = None
 
 
 def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
@@ -237,6 +238,17 @@ class Record:
     def may_be_duplicate(self) -> bool:
         """True when it was sent again after an attempt of which nobody knows what came."""
         return self.doubted_at is not None and self.attempts > 1
+
+    def is_of(self, entry: Entry) -> bool:
+        """Return whether it is of the source of ``entry``, which has its fingerprint: by type and URL up to the query.
+
+        Version 1 of the file kept no hash of the URL, but what may be shown of it.
+        """
+        if entry.url_hash is None:
+            return True
+        if self.url_hash is None:
+            return (self.kind, url_path(self.shown)) == (entry.kind, url_path(entry.shown))
+        return (self.kind, self.url_hash) == (entry.kind, entry.url_hash)
 
     def error(self) -> AvatarError:
         """Return the error it came to, of its own type where that can be made from what was kept."""

@@ -369,6 +369,10 @@ class Store:
             [(KINDS.index(it.kind), self._place(it), it.shown, it.key, it.business_id, it.url_hash) for it in entries]
         )
         execute = self._connection.execute
+        for it in entries:
+            if it.former is not None:
+                adopt = "UPDATE OR IGNORE item SET fingerprint = ?, key = ? WHERE fingerprint = ? AND url_hash IS NULL"
+                execute(adopt, (it.fingerprint, it.key, it.former))
         (last,) = execute("SELECT max(id) FROM item").fetchone()
         # Planned first and asked after: most batches are new as a whole, and then there is nothing to ask.
         if execute(_INSERT, {"names": names, "rows": rows, "now": now, "run": run}).rowcount == len(entries):
@@ -381,6 +385,19 @@ class Store:
                 del known[number]
             seen.add(entry.fingerprint)
         return [known.get(number) for number in range(len(entries))]
+
+    def renew(self, entries: Sequence[Entry], now: int, run: int) -> None:
+        """Plan ``entries``, of which each has a row: that row stays, under a fingerprint which nothing else has."""
+        for it in entries:
+            # Of what was only planned there is nothing to keep.
+            self._connection.execute(
+                f"DELETE FROM item WHERE fingerprint = ? AND state = {_PLANNED}",  # noqa: S608 - our own number
+                (it.fingerprint,),
+            )
+            self._connection.execute(
+                "UPDATE item SET fingerprint = randomblob(16) WHERE fingerprint = ?", (it.fingerprint,)
+            )
+        self.claim(entries, now, run)
 
     def known(self, names: Sequence[bytes]) -> list[Record | None]:
         """Return the record of each fingerprint, or None where there is none; nothing is planned."""

@@ -20,7 +20,7 @@ from seedance_avatar.errors import InvalidInput, JournalError, SessionStateError
 from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
-from seedance_avatar.options import Doubt, Limits, SharedLimits, check_positive
+from seedance_avatar.options import Changed, Doubt, Limits, Rerun, SharedLimits, check_positive
 from seedance_avatar.session.session import AvatarSession
 from seedance_avatar.text import KeyProvider, Secret, safe_text
 
@@ -171,7 +171,9 @@ class AccountPool:
         on_failure: Literal["continue", "stop"] = "continue",
         journal: str | os.PathLike[str] | None = None,
         on_in_doubt: Doubt = "hold",
+        on_changed: Changed = "refuse",
         retry_refused: bool = False,
+        retry_failed: bool | str | Iterable[str] = False,
     ) -> Ingest[AssetSource, Asset]:
         """Return a stream that uploads every source into one of the accounts and follows it until it is active.
 
@@ -188,6 +190,7 @@ class AccountPool:
         :param max_pending: sources at most that are taken and not yet delivered as outcomes.
         :param on_failure: ``"stop"`` to take and send nothing more after the first ``Failed``.
         :param on_in_doubt: ``"hold"`` what an earlier run left in doubt, or ``"resend"`` it, which may make duplicates.
+        :param on_changed: see :meth:`AvatarSession.ingest`; so for ``retry_failed``.
         :param retry_refused: send again what an earlier run was refused.
         :param journal: a directory, with a journal for each account in it, named after the account. A source that
             one of them knows goes to that account in every later run.
@@ -198,9 +201,12 @@ class AccountPool:
         """
         check_positive("asset_timeout", asset_timeout)
         check_positive("max_pending", max_pending)
-        if on_in_doubt not in {"hold", "resend"} or on_failure not in {"continue", "stop"}:
-            message = "on_in_doubt must be 'hold' or 'resend', and on_failure 'continue' or 'stop'"
+        if on_failure not in {"continue", "stop"}:
+            message = f"on_failure must be 'continue' or 'stop', not {on_failure!r}"
             raise InvalidInput(message)
+        rerun = Rerun.of(
+            on_in_doubt=on_in_doubt, retry_refused=retry_refused, retry_failed=retry_failed, on_changed=on_changed
+        )
         if not callable(group_name):
             group_request(group_name, None)
         SourceReader.of(sources)
@@ -217,8 +223,7 @@ class AccountPool:
                         asset_timeout=asset_timeout,
                         max_pending=max_pending,
                         stop_on_failure=False,
-                        on_in_doubt=on_in_doubt,
-                        retry_refused=retry_refused,
+                        rerun=rerun,
                     )
                     for name in self._sessions
                 ]
@@ -268,7 +273,7 @@ class AccountPool:
             stack.push_async_callback(engine.journals.release, journal)
 
         async def group(source: AssetSource) -> AssetGroup:
-            return await self._group(name, group_of(source), path, options["on_in_doubt"])
+            return await self._group(name, group_of(source), path, resend=options["rerun"].resend)
 
         adapter = AssetAdapter(group, self._allow_private)
 
@@ -277,10 +282,12 @@ class AccountPool:
 
         return PoolMember(name=name, adapter=adapter, begin=begin, journal=journal)
 
-    async def _group(self, account: str, name: str, path: Path | None, on_in_doubt: Doubt) -> AssetGroup:
+    async def _group(self, account: str, name: str, path: Path | None, *, resend: bool) -> AssetGroup:
         async with self._creating[account]:
             known = self._groups.get((account, name, path))
             if known is None:
-                known = await self._sessions[account].create_group(name, journal=path, on_in_doubt=on_in_doubt)
+                known = await self._sessions[account].create_group(
+                    name, journal=path, on_in_doubt="resend" if resend else "hold"
+                )
                 self._groups[account, name, path] = known
             return known

@@ -187,7 +187,7 @@ class PooledRun(Run):
     def _identity(self, source: Any) -> Hashable:  # noqa: ANN401 - whatever the caller's iterable held
         if not isinstance(source, AssetSource):
             return None
-        return source.key if source.key is not None else (self.group_of(source), source.asset_type, source.source_url)
+        return self.members[0].adapter.identity(source, self.group_of(source))
 
     def _given(self, member: PoolMember, source: Any, record: Record | None = None) -> Any:  # noqa: ANN401 - whatever the caller's iterable held
         identity = self._identity(source)

@@ -24,7 +24,7 @@ from seedance_avatar.ingest.adapter import Adapter
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.ingest.recorder import JournalRecorder, Recorder
 from seedance_avatar.ingest.sources import SourceReader
-from seedance_avatar.options import Doubt, Limits, Permits, Polling, Retry, SharedLimits, Timeouts
+from seedance_avatar.options import Limits, Permits, Polling, Rerun, Retry, SharedLimits, Timeouts
 from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.polling.schedule import Schedule
 
@@ -143,8 +143,7 @@ class Engine:
         max_pending: int,
         stop_on_failure: bool,
         journal: str | os.PathLike[str] | None = None,
-        on_in_doubt: Doubt = "hold",
-        retry_refused: bool = False,
+        rerun: Rerun | None = None,
         recorder: Recorder | None = None,
     ) -> Pipeline:
         """Start a pipeline over ``sources``.
@@ -163,8 +162,7 @@ class Engine:
                 adapter=adapter,
                 release=self.journals.release,
                 stats=self.stats,
-                on_in_doubt=on_in_doubt,
-                retry_refused=retry_refused,
+                rerun=rerun or Rerun(),
             )
         self._begun += 1
         pipeline = Pipeline(

@@ -19,9 +19,11 @@ from seedance_avatar.events import Observer, callable_observer
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import (
+    Changed,
     Doubt,
     Limits,
     Polling,
+    Rerun,
     Retry,
     SharedLimits,
     Timeouts,
@@ -317,7 +319,9 @@ class AvatarSession(VideoMethods):
         on_failure: Literal["continue", "stop"] = "continue",
         journal: str | os.PathLike[str] | None = None,
         on_in_doubt: Doubt = "hold",
+        on_changed: Changed = "refuse",
         retry_refused: bool = False,
+        retry_failed: bool | str | Iterable[str] = False,
     ) -> Ingest[AssetSource, Asset]:
         """Return a stream that uploads every source and follows it until it is active.
 
@@ -333,7 +337,12 @@ class AvatarSession(VideoMethods):
             what was being sent is in doubt.
         :param on_in_doubt: ``"hold"`` what an earlier run left in doubt (it is reported as such), or ``"resend"`` it,
             which may make duplicates that cannot be deleted.
+        :param on_changed: what to do with a source whose key an earlier run used for another one of the group (another
+            type, or URL up to its query) that exists or may exist: ``"refuse"`` it as :class:`InvalidSource`, or
+            ``"replace"`` that one, which the service keeps, too. What failed or was refused is replaced in any case.
         :param retry_refused: send again what an earlier run was refused.
+        :param retry_failed: submit again, as a new asset, what failed in an earlier run after it was accepted: True for
+            all of it, or texts of which one is the error's code or is contained in the reason, in any case.
         :raises InvalidInput: an argument cannot be used.
 
         Entering the stream raises :class:`JournalError` when the journal is held by another process, is not a
@@ -341,9 +350,9 @@ class AvatarSession(VideoMethods):
         """
         check_positive("asset_timeout", asset_timeout)
         check_count("max_pending", max_pending)
-        if on_in_doubt not in {"hold", "resend"}:
-            message = f"on_in_doubt must be 'hold' or 'resend', not {on_in_doubt!r}"
-            raise InvalidInput(message)
+        rerun = Rerun.of(
+            on_in_doubt=on_in_doubt, retry_refused=retry_refused, retry_failed=retry_failed, on_changed=on_changed
+        )
         if not callable(group):
             group_id_of(group)
         return self._calls.stream(
@@ -353,6 +362,5 @@ class AvatarSession(VideoMethods):
             max_pending=max_pending,
             on_failure=on_failure,
             journal=journal,
-            on_in_doubt=on_in_doubt,
-            retry_refused=retry_refused,
+            rerun=rerun,
         )

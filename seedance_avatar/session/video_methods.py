@@ -12,7 +12,7 @@ import attrs
 from seedance_avatar.events import Progress
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.models import Asset, AssetGroup, AssetSource, VideoTask
-from seedance_avatar.options import check_count, check_positive
+from seedance_avatar.options import Rerun, check_count, check_positive
 from seedance_avatar.videos.request import GenerationRequest, Reference
 
 from .calls import Calls
@@ -139,7 +139,7 @@ class VideoMethods:
             max_pending=max_pending,
             on_failure=on_failure,
             journal=journal,
-            retry_refused=retry_refused,
+            rerun=Rerun.of(retry_refused=retry_refused),
         )
 
     async def get_video(self, video: VideoTask | str) -> VideoTask:

@@ -90,6 +90,9 @@ class VideoAdapter:
         """Return the key or ``client_business_id``, or None: equal requests without either are separate videos."""
         return source.key or source.client_business_id
 
+    def content(self, source: GenerationRequest) -> Hashable:
+        """Return None: requests of one key are one video."""
+
     def entry(self, journal: Journal, source: GenerationRequest, target_id: str) -> Entry:
         """Return the journal entry of the request: by its key or id, else by its content and a count of equal ones.
 

@@ -13,7 +13,7 @@ from rig.canaries import SECRET_TEXTS, sings
 from seedance_avatar import errors
 from seedance_avatar.errors import AvatarError
 from seedance_avatar.models import Asset, VideoTask
-from seedance_avatar.text import Secret, redact, safe_redacted, safe_text
+from seedance_avatar.text import Secret, redact, safe_redacted, safe_text, url_path
 
 anything = st.text(st.characters(exclude_categories=[]))
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -186,3 +186,18 @@ def test_secrets_compare_by_what_they_hide() -> None:
     assert Secret("a") != Secret("b")
     assert Secret("\ud800") != Secret("b")
     assert Secret("a") != "a"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("HTTPS://CDN.Example.com:443/A.jpg?x=1#y", "https://cdn.example.com/A.jpg"),
+        ("http://h:80", "http://h/"),
+        ("http://h:443/a", "http://h:443/a"),
+        ("http://h/a#b?c", "http://h/a"),
+        ("no url", "no url"),
+        ("", ""),
+    ],
+)
+def test_the_path_of_a_url_is_the_same_for_every_signature_and_spelling_of_its_host(url: str, path: str) -> None:
+    assert url_path(url) == path

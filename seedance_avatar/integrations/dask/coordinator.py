@@ -14,11 +14,19 @@ from distributed import Client, Event, Queue, Semaphore
 
 from seedance_avatar.assets.adapter import AssetAdapter, group_id_of
 from seedance_avatar.errors import AvatarError, InvalidSource, SessionStateError, SubmissionInDoubt
-from seedance_avatar.ingest.classify import outcome_for, outcome_of_record, record_end, record_not_accepted
+from seedance_avatar.ingest.classify import (
+    key_conflict,
+    outcome_for,
+    outcome_of_record,
+    record_end,
+    record_not_accepted,
+    shown_of,
+)
 from seedance_avatar.ingest.recorder import plan_for
 from seedance_avatar.ingest.run import Run
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.models import AssetSource
+from seedance_avatar.options import Rerun
 from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, Pending, Unsent
 from seedance_avatar.text import safe_text
 
@@ -38,6 +46,7 @@ class _Item:
 
     source: AssetSource
     identity: Hashable
+    content: Hashable
     fingerprint: bytes = b""
     asset_id: str | None = None
     resend: bool = False
@@ -53,7 +62,7 @@ class ClusterRun(Run):
     :ivar name: unique; the queue, the events, the semaphore and the tasks of the run are named after it.
     :ivar worker_drain: seconds that a worker gives what is on the wire when the run is left.
     :ivar leases: uploads on the wire at one time, over all workers.
-    :ivar resend: send again what an earlier run left in doubt.
+    :ivar rerun: what is sent although the journal knows it.
     """
 
     client: Client
@@ -64,7 +73,7 @@ class ClusterRun(Run):
     worker_drain: float
     leases: int
     journal: Journal | None
-    resend: bool
+    rerun: Rerun
     drain: float = 2 * _GRACE
     _first: dict[Hashable, _Item] = attrs.field(factory=dict)
     _shards: dict[int, list[_Item]] = attrs.field(factory=dict)
@@ -215,22 +224,36 @@ class ClusterRun(Run):
                 message = "a cluster takes URLs only: the file may not be where the worker is"
                 raise InvalidSource(message)
             identity = self.adapter.identity(source, await self.adapter.prepare(source))
+            content = self.adapter.content(source)
+            first = self._first.get(identity)
+            if first is not None and first.content != content:
+                raise key_conflict(source, shown_of(first.source))
         except AvatarError as error:
             self.book(Failed(source=source, error=error.concerning(self.adapter.label(source))))
             return None
-        if (first := self._first.get(identity)) is not None:
+        if first is not None:
             first.sharing.append(source)
             return None
-        item = self._first[identity] = _Item(source, identity)
+        item = self._first[identity] = _Item(source, identity, content)
         return item
 
     async def _recognise(self, items: list[_Item], journal: Journal) -> list[_Item]:
         group_id = group_id_of(self.adapter.group)
         entries = [self.adapter.entry(journal, item.source, group_id) for item in items]
         wanted: list[_Item] = []
-        for item, entry, record in zip(items, entries, await journal.claim(entries), strict=True):
+        for item, entry, found in zip(items, entries, await journal.claim(entries), strict=True):
+            record = found
             item.fingerprint = entry.fingerprint
-            plan = plan_for(record, resend=self.resend, retry_refused=False)
+            same = record is None or record.is_of(entry)
+            earlier = record is not None and (record.run or 0) < journal.run
+            plan = plan_for(record, same=same, earlier=earlier, rerun=self.rerun)
+            if plan == "conflict" and record is not None:
+                error = key_conflict(item.source, f"{record.kind} {record.shown}", earlier=True)
+                self._settle(item, Failed(source=item.source, error=error))
+                continue
+            if plan == "renew":
+                await journal.renew([entry])
+                record = None
             item.asset_id = None if record is None else record.remote_id
             item.resend = plan == "send" and record is not None and record.state == "in_doubt"
             if plan != "known":

@@ -34,7 +34,7 @@ from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
-from seedance_avatar.options import Doubt, check_positive
+from seedance_avatar.options import Changed, Doubt, Rerun, check_positive
 
 from .coordinator import ClusterRun
 from .worker import Key, Order
@@ -57,6 +57,9 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     max_submitting_total: int = 64,
     asset_timeout: float = 1800.0,
     on_in_doubt: Doubt = "hold",
+    on_changed: Changed = "refuse",
+    retry_refused: bool = False,
+    retry_failed: bool | str | Iterable[str] = False,
     **options: Any,  # noqa: ANN401 - of AvatarSession, which judges them
 ) -> Ingest[AssetSource, Asset]:
     """Return a stream that uploads every source on the workers of ``client``'s cluster and follows it until active.
@@ -75,6 +78,7 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
         for that give ``limits=RedisLimits(...)``, or limits divided by the number of workers.
     :param asset_timeout: seconds from acceptance after which an asset that is not finished is ``Pending``.
     :param on_in_doubt: ``"hold"`` what is in doubt, or ``"resend"`` what an earlier run left so.
+    :param on_changed: see :meth:`AvatarSession.ingest`; so for ``retry_refused`` and ``retry_failed``.
     :param options: every other option of :class:`AvatarSession`; they are pickled.
     :raises InvalidInput: an argument cannot be used.
 
@@ -87,9 +91,9 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     for word, number in (("shard", shard), ("max_submitting_total", max_submitting_total)):
         check_positive(word, number)
     check_positive("asset_timeout", asset_timeout)
-    if on_in_doubt not in {"hold", "resend"}:
-        message = f"on_in_doubt must be 'hold' or 'resend', not {on_in_doubt!r}"
-        raise InvalidInput(message)
+    rerun = Rerun.of(
+        on_in_doubt=on_in_doubt, retry_refused=retry_refused, retry_failed=retry_failed, on_changed=on_changed
+    )
     if not client.asynchronous:
         message = "ingest_on_cluster needs distributed.Client(..., asynchronous=True)"
         raise InvalidInput(message)
@@ -127,7 +131,7 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
             worker_drain=options["timeouts"].drain if "timeouts" in options else 10.0,
             leases=max_submitting_total,
             journal=None if journal is None else await Journal.open(journal),
-            resend=on_in_doubt == "resend",
+            rerun=rerun,
         )
         run.task = asyncio.get_running_loop().create_task(run.run(), name="seedance-avatar: ingest on a cluster")
         return run
