@@ -149,7 +149,7 @@ async def perform(
             if stream._pipeline is not None:
                 check_accounts(stream, service, events, in_doubt=how == "twice")
         check_ids(play, events, log(), in_doubt=how == "twice")
-    await check_journal(play, events)
+        await check_journal(play, events, server.url)
     return total
 
 
@@ -177,7 +177,7 @@ def check_ids(play: Play, events: list[Event], log: str, *, in_doubt: bool) -> N
         assert asset_id in known or asset_id in log or url in doubtful or (in_doubt and "may exist" in log)
 
 
-async def check_journal(play: Play, events: list[Event]) -> None:
+async def check_journal(play: Play, events: list[Event], url: str) -> None:
     """Nothing in it is still being sent, what was told is in it, and what is left (once each) can be taken up."""
     if not play.journal.exists():
         return
@@ -191,7 +191,7 @@ async def check_journal(play: Play, events: list[Event]) -> None:
         return
     play.seen.append(left)
     sent_before = list(play.service.posts)
-    async with RudeServer(play.service) as server, quick(server.url, **NARROW) as session:
+    async with quick(url, **NARROW) as session:  # the same service: a journal belongs to one
         if not play.streams:
             with_doubt = any(record.state == "in_doubt" for record in records)
             try:
