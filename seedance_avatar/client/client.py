@@ -18,7 +18,7 @@ from seedance_avatar.wire.response import Response
 
 from .circuit_breaker import CircuitBreaker
 from .gate import Flow, Gate
-from .retry import FailedPoll, RetryBudget, after_failed_poll, as_in_doubt, backoff, retry_delay
+from .retry import FailedPoll, RetryBudget, after_failed_poll, as_in_doubt, pause_before_poll, retry_delay
 from .transport import ResponseLost, Transport
 
 __all__ = ["Client", "Passage", "Turn"]
@@ -240,7 +240,7 @@ class Client:
         meaning = after_failed_poll(
             error, age=age, late=late, misses=misses, attempts=retry.attempts, out_of_patience=out_of_patience
         )
-        return meaning, backoff(misses + 1, base=max(retry.base, 0.01), cap=retry.cap, rng=self.rng)
+        return meaning, pause_before_poll(error, misses=misses, retry=retry, rng=self.rng)
 
     def _note_response(
         self, turn: Turn, request: Request, response: Response, *, left_at: float, throttled: bool

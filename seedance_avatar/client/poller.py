@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import attrs
 
 from seedance_avatar.errors import AvatarError, WaitTimeout
+from seedance_avatar.polling.expiry import Expiry
 from seedance_avatar.polling.schedule import PendingItem, Schedule
 from seedance_avatar.text import safe_text
 from seedance_avatar.wire.request import Request
@@ -48,6 +49,8 @@ class Pollable(Protocol):
 class Poller:
     """Polls items until they are finished, their deadline has passed, or polling is refused.
 
+    A deadline is a timer: the wait ends within two seconds of it, whatever becomes of the polls.
+
     *When* to look is decided by the schedule, *how fast* by the client's limits. The turn is taken before an item is
     chosen, so that it goes to the item whose status request is worth most at that moment.
     """
@@ -56,7 +59,8 @@ class Poller:
     schedule: Schedule
     tasks: TaskSet
     flow: Flow = attrs.field(factory=lambda: Flow("polling"))
-    _items: set[PendingItem] = attrs.field(factory=set)
+    _items: Expiry = attrs.field(factory=Expiry)
+    _timer: asyncio.TimerHandle | None = None
     _stir: asyncio.Event = attrs.field(factory=asyncio.Event)
     _dispatcher: asyncio.Task[None] | None = None
     _asleep_until: float = float("inf")
@@ -73,6 +77,7 @@ class Poller:
             pending.payload.ended(None, self.flow.halted)
             return
         self._items.add(pending)
+        self._arm()
         self.schedule.add(pending, self.client.clock())
         if self._dispatcher is None:
             self._dispatcher = self.tasks.spawn(self._dispatch(), name="seedance-avatar: polling")
@@ -86,9 +91,29 @@ class Poller:
 
     def discard(self, pending: PendingItem) -> None:
         """Stop polling ``pending``; its ``ended`` is not called any more."""
-        if pending in self._items:
-            self._items.discard(pending)
+        if self._items.discard(pending):
             self.schedule.discard(pending)
+            self._disarm()
+
+    def _arm(self) -> None:
+        """Have a timer for the next deadline: it passes whether polls are answered, refused, or wait for a turn."""
+        at = self._items.next_at()
+        if at is not None and (self._timer is None or at < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(at, self._expire)
+
+    def _disarm(self) -> None:
+        if not self._items and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        for pending in self._items.expired(self.client.clock()):
+            self.schedule.discard(pending)
+            pending.payload.ended(None, self._late(pending))
+        self._arm()
 
     def halt(self, error: AvatarError) -> None:
         """End everything that is pending, and whatever is added later, with ``error``."""
@@ -209,10 +234,13 @@ class Poller:
 
     def _end(self, pending: PendingItem, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - an Asset or a VideoTask
         self._items.discard(pending)
+        self._disarm()
         pending.payload.ended(item, error)
 
     def _end_all(self, error: AvatarError) -> None:
-        items, self._items = self._items, set()
-        for pending in items:
+        items, self._items = self._items, Expiry()
+        self._disarm()
+        for pending in list(items):
+            items.discard(pending)
             self.schedule.discard(pending)
             pending.payload.ended(None, error)

@@ -34,6 +34,7 @@ __all__ = [
     "after_failed_poll",
     "as_in_doubt",
     "backoff",
+    "pause_before_poll",
     "retry_delay",
 ]
 
@@ -78,6 +79,17 @@ def backoff(attempt: int, *, base: float, cap: float, rng: random.Random) -> flo
     """Return seconds to wait after the ``attempt``-th try (from 1) failed: full jitter under ``cap``."""
     # The exponent is bounded because 2.0 ** 1024 overflows, and a long outage counts that far.
     return rng.random() * min(cap, base * 2.0 ** min(attempt - 1, 60))
+
+
+def pause_before_poll(error: AvatarError, *, misses: int, retry: Retry, rng: random.Random) -> float:
+    """Return the seconds after which an item is polled again, whose last ``misses`` polls and then this one failed.
+
+    Where the service asks to wait with every poll of one item, it is polled ever more seldom, up to eight times what
+    was asked: the lane rests for what was asked after each of them, and the other items have their turns in between.
+    """
+    asked = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
+    pause = backoff(misses + 1, base=max(retry.base, 0.01), cap=retry.cap, rng=rng)
+    return asked * 2.0 ** min(misses, 3) + pause
 
 
 def as_in_doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:

@@ -66,7 +66,7 @@ class PendingItem:
     payload: Any = None
     """The caller's own object; never looked into."""
     deadline: float | None = None
-    """It is due by then, once; giving up is the caller's decision. None: no deadline."""
+    """It is due by then, once; :class:`~.expiry.Expiry` gives it up after that. None: no deadline."""
     teaches: bool = attrs.field(default=True, kw_only=True)
     """Whether ``accepted_at`` is known well enough to learn from."""
     looks: int = attrs.field(default=0, kw_only=True)
@@ -77,6 +77,8 @@ class PendingItem:
     """When it is polled next; NaN while it is not in the schedule."""
     taken_at: float = attrs.field(default=-math.inf, init=False)
     """When it was last taken out for a poll."""
+    group: Any = attrs.field(default=None, init=False)
+    """The group of items whose waits end together; it belongs to :class:`~.expiry.Expiry`."""
 
     def __lt__(self, other: PendingItem) -> bool:
         """Order items that are due at the same time: the older first."""

@@ -11,6 +11,7 @@ import attrs
 
 from seedance_avatar.errors import AvatarError, WaitTimeout
 from seedance_avatar.models import Asset, VideoTask
+from seedance_avatar.polling.expiry import GRACE, STALLED
 from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
@@ -77,6 +78,29 @@ class _Waiter(Generic[A]):
         self.result.set_exception(own)
 
 
+async def _first_look(
+    engine: Engine, question: Request, read: Callable[[Response], A], deadline: float, seen: A | None
+) -> A:
+    """Return the item as it is now; the deadline of the wait bounds this too.
+
+    Where the loop stalled over the deadline, what arrived meanwhile was not read: so there is one look more.
+    """
+    clock = engine.client.clock
+    until = deadline
+    while True:
+        scope = asyncio.timeout_at(until)
+        try:
+            async with scope:
+                return await engine.client.call(question, read, flow=engine.asking)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            if until > deadline or clock() - deadline < STALLED:
+                message = "no answer came before the timeout"
+                raise WaitTimeout(message, last=seen, about=question.about) from None
+            until = clock() + GRACE
+
+
 async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyword
     engine: Engine,
     seen: A | None,
@@ -92,7 +116,7 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
 
     :param seen: what the caller last saw of it, or None.
     :param accepted_at: when it was accepted, by the loop's clock, or None when that is not known.
-    :param timeout: seconds from now after which to give up; there is at least one look past them.
+    :param timeout: seconds from now after which to give up, within two seconds, whatever becomes of the looks.
     :param kind: given what was last seen, the kind of item whose completion times apply, or None.
     :param failure: the error to raise for an item that is finished, or None when it succeeded.
     :raises WaitTimeout: the timeout passed; it carries the item as last seen.
@@ -103,7 +127,7 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
     now = engine.client.clock()
     if accepted_at is None and (seen is None or not seen.is_terminal):
         # It may have been finished for days, so look before the schedule does, which would take it for new.
-        seen = await engine.client.call(question, read, flow=engine.asking)
+        seen = await _first_look(engine, question, read, now + timeout, seen)
     if seen is None or not seen.is_terminal:
         known = kind(seen)
         teaches = accepted_at is not None and known is not None

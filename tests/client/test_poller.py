@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from rig.leaks import no_leaks
-from rig.rude import Act, Late, RudeServer, Seen, Silence, json_answer, raw_answer, until
+from rig.rude import Act, Close, Late, RudeServer, Seen, Silence, json_answer, raw_answer, until
 from rig.trips import opened
 
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
@@ -23,6 +23,7 @@ from seedance_avatar.errors import AuthError, AvatarError, ConnectionFailed, Not
 from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Pacer
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Polling, Retry
+from seedance_avatar.polling import expiry
 from seedance_avatar.polling.schedule import PendingItem, Schedule
 from seedance_avatar.videos.messages import read_video, video_query
 from seedance_avatar.wire.request import Request
@@ -214,6 +215,45 @@ async def test_discarded_on_the_wire_it_is_not_told() -> None:
         release.set()
         await until(lambda: not it.poller.client.query.inside)
         assert (item.results, len(it.poller)) == ([], 0)
+
+
+REFUSALS = {
+    "hangs": Silence(),
+    "is closed": Close(),
+    "is braked": raw_answer(b"{}", 429),
+    "is braked for an hour": raw_answer(b"{}", 429, {"Retry-After": "3600"}),
+    "waits for a turn": json_answer(QUEUED),
+    "waits for an outage to end": json_answer(QUEUED),
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("look", REFUSALS)
+async def test_a_deadline_passes_whatever_becomes_of_the_looks(look: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "GRACE", 0.2)
+    monkeypatch.setattr(expiry, "_STEP", 0.05)
+    async with polling(REFUSALS[look], width=1) as it:
+        client, turn = it.poller.client, None
+        if look == "waits for a turn":
+            turn = await client.take_turn(it.poller.flow)
+        elif look == "waits for an outage to end":
+            await it.server.__aexit__(None, None, None)
+        items = [it.add(number, timeout=0.1) for number in range(3)]
+        unbounded = it.add(4)
+        await until(lambda: all(item.results for item in items))
+        assert [type(item.results[0]) for item in items] == [WaitTimeout] * 3
+        assert (len(it.poller), unbounded.results) == (1, [])
+        if turn is not None:
+            client.give_back(turn)
+
+
+@pytest.mark.asyncio
+async def test_with_nothing_pending_no_timer_keeps_the_poller() -> None:
+    async with polling(json_answer(DONE)) as it:
+        items = [it.add(number, timeout=3600) for number in range(3)]
+        assert it.poller._timer is not None
+        await until(lambda: all(item.results for item in items))
+        assert it.poller._timer is None
 
 
 @pytest.mark.asyncio

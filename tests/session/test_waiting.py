@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from rig.leaks import no_leaks
-from rig.rude import RudeServer, Silence, json_answer, until
+from rig.rude import Late, RudeServer, Silence, json_answer, until
 from rig.world import quick, sources
 
 from seedance_avatar import Asset, AssetFailed, AvatarSession, GenerationFailed, Polling, VideoTask, WaitTimeout
@@ -124,3 +125,29 @@ def test_the_oldest_times_are_forgotten_and_each_is_given_once() -> None:
     assert recent.take("pa_0") is None
     assert recent.take("pa_1") == 1.0
     assert recent.take("pa_1") is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("item", ["pa_1", "t_1"])
+async def test_the_timeout_bounds_the_first_look_too(item: str) -> None:
+    async with no_leaks(), RudeServer(Silence()) as server, quick(server.url) as session:
+        with pytest.raises(WaitTimeout) as caught:
+            await asyncio.wait_for(wait(session, item, timeout=0.1), 5)
+        assert caught.value.last is None
+        assert item in str(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_after_a_stall_over_the_timeout_there_is_one_look() -> None:
+    release = asyncio.Event()
+    async with (
+        RudeServer(Late(json_answer(asset("active")), release), json_answer(asset("active"))) as server,
+        quick(server.url) as session,
+    ):
+        waiting = asyncio.create_task(wait(session, "pa_1", timeout=0.2))
+        await until(lambda: server.requests)
+        time.sleep(0.6)  # noqa: ASYNC251 - the stall
+        found = await waiting
+        release.set()
+        assert isinstance(found, Asset)
+        assert found.is_active
