@@ -53,12 +53,15 @@ class Failed(Generic[S, A]):
     :ivar error: why.
     :ivar asset: the asset as last seen, or None when none was accepted.
     :ivar account: the account of the pool that it belongs to, or None.
+    :ivar earlier: True when ``session.ingest`` found it in its journal: an earlier run came to it, and this one did
+        not send the source again.
     """
 
     source: S
     error: AvatarError
     asset: A | None = None
     account: str | None = None
+    earlier: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -36,7 +36,7 @@ class Exit(IntEnum):
 EXIT_CODES: Final = """Exit codes (the last one that applies):
 
     0    all active, or the video downloaded (demo: only the expected failures)
-    2    some failed or were rejected
+    2    some failed or were rejected, in this run (not in an earlier one)
     3    some are in doubt, pending or not sent
     4    the service refused the key, or the account has no quota
     64   the command, the manifest or the journal cannot be used

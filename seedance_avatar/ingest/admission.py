@@ -182,6 +182,7 @@ class Admission:
                 conflict = key_conflict(job.source, f"{record.kind} {record.shown}", earlier=True)
                 self._decide(job, Refused(job, Failed, conflict))
             elif plan == "known" and record is not None:
-                self._decide(job, Known(job, outcome_of_record(record, job.source, self.adapter)))
+                earlier = self.recorder.is_earlier(record)
+                self._decide(job, Known(job, outcome_of_record(record, job.source, self.adapter, earlier=earlier)))
             else:
                 self._decide(job, Send(job))

@@ -96,16 +96,20 @@ def outcome_of_record(
     adapter: Adapter[Any, Any],
     *,
     unfinished: AvatarError | None = None,
+    earlier: bool = False,
 ) -> AnyOutcome:
     """Return what a journal's ``record`` of ``source`` means as an outcome, with nothing more sent or asked.
 
     :param unfinished: why it is not looked at again, where it was accepted and is not finished.
+    :param earlier: whether an earlier run came to it.
     """
     label = adapter.label(source)
     item_id = record.remote_id
     if item_id is None:
         error = SubmissionInDoubt(UNRECORDED) if record.state in {"planned", "sending"} else record.error()
-        return (Failed if record.state == "refused" else InDoubt)(source=source, error=error.concerning(label))
+        if record.state == "refused":
+            return Failed(source=source, error=error.concerning(label), earlier=earlier)
+        return InDoubt(source=source, error=error.concerning(label))
     status = record.state if record.state in {"active", "failed"} else "processing"
     item = adapter.from_record(source, record.target_id, item_id, status)
     match record.state:
@@ -114,7 +118,7 @@ def outcome_of_record(
         case "failed":
             item = attrs.evolve(item, reason=record.reason)
             error = adapter.failure(item) or record.error()
-            return Failed(source=source, asset=item, error=error.concerning(label))
+            return Failed(source=source, asset=item, error=error.concerning(label), earlier=earlier)
         case _:
             error = unfinished or AvatarError("the ingest ended before it was looked at again")
             return Pending(source=source, asset=item, error=concerning_pending(error, label, item_id))

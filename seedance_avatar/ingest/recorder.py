@@ -82,6 +82,10 @@ class Recorder:
         """Return for each of what :meth:`claim` returned what is to be done with it."""
         return [(job, "send", None) for job, _ in claimed]
 
+    def is_earlier(self, record: Record) -> bool:  # noqa: ARG002 - what keeps nothing knows no earlier run
+        """Return whether an earlier run changed ``record`` last."""
+        return False
+
     async def before_send(self, job: Job) -> None:
         """Record that it is about to leave: nothing is sent before this returns, nor when it raises."""
 
@@ -162,9 +166,13 @@ class JournalRecorder(Recorder):
             await self.journal.renew(renewed)
         return plans
 
+    def is_earlier(self, record: Record) -> bool:
+        """Return whether an earlier run changed ``record`` last."""
+        return (record.run or 0) < self._run
+
     def _planned(self, job: Job, entry: Entry, record: Record | None) -> tuple[Job, Plan, Record | None]:
         same = record is None or record.is_of(entry)
-        earlier = record is not None and (record.run or 0) < self._run
+        earlier = record is not None and self.is_earlier(record)
         plan = plan_for(record, same=same, earlier=earlier, rerun=self.rerun)
         if record is not None and plan not in {"renew", "conflict"}:
             job.resend = plan == "send" and record.state == "in_doubt"

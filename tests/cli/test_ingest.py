@@ -185,8 +185,8 @@ async def test_the_same_command_again_with_a_journal_sends_nothing_twice(
 ) -> None:
     sandbox.fail("https://cdn.example.com/3.jpg?sig=CANARY3", reason="no subject", after=0)
     told_first: list[dict[str, Any]] = []
-    for _ in range(2):
-        assert await ingest(manifest(30), group_name="hero", journal="run.db", out="r.jsonl") == 2
+    for code, failed in ((2, "failed"), (0, "earlier"), (0, "earlier")):  # exit code and summary count this run
+        assert await ingest(manifest(30), group_name="hero", journal="run.db", out="r.jsonl") == code
         assert len(sandbox.ledger) == 30
         assert len(sandbox.ledger.groups) == 1
         by_line = sorted(results(), key=lambda result: int(result["line"]))
@@ -194,7 +194,9 @@ async def test_the_same_command_again_with_a_journal_sends_nothing_twice(
         told_first = told_first or by_line
         assert [result["error"] for result in by_line] == [result["error"] for result in told_first]
         told = capsys.readouterr().err
-        assert "1 failed: no subject" in told
+        assert f"1 {failed}: no subject" in told
+        assert f"\n  {failed:<9}        1" in told
+        assert ("--retry-refused" in told) == (failed == "earlier")
         assert "the journal: keep it to resume the run" in told
 
 
@@ -403,3 +405,26 @@ async def test_rejects_that_cannot_be_written_do_not_stop_the_good_rows(sandbox:
     with pytest.raises(Unwritable, match="the rejected rows cannot be written to /dev/full: No space left on device"):
         await ingest(manifest(5, ",bad"), group_name="hero", out="r.jsonl", rejects="/dev/full")
     assert len(results()) == len(sandbox.ledger) == 5
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_earlier_is_told_apart_from_what_fails_now(
+    sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2):
+        sandbox.decide(f"https://cdn.example.com/{number}.jpg?sig=CANARY{number}", Fate.refused("not this one"))
+    options: dict[str, Any] = {"group_name": "hero", "journal": "run.db", "out": "r.jsonl"}
+    assert await ingest(manifest(2), **options) == 2
+    capsys.readouterr()
+    assert (
+        await ingest(manifest(4, "https://cdn.example.com/1.jpg?sig=CANARY1,k1"), **options) == 2
+    )  # k2 is refused now
+    told = capsys.readouterr().err
+    assert "active           2" in told
+    assert "failed           1" in told
+    assert "earlier          2" in told  # k1 stands in the list twice
+    assert await ingest(manifest(4), **options) == 0
+    assert await ingest(manifest(4), **options, retry_refused=True) == 2
+    told = capsys.readouterr().err
+    assert "failed           2" in told.rpartition("sources in")[2]
+    assert sum(line["outcome"] == "failed" for line in results()) == 2

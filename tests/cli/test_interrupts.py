@@ -201,3 +201,19 @@ def test_a_hangup_that_is_ignored_stays_ignored() -> None:
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.asyncio
+async def test_a_second_signal_while_the_interpreter_ends_changes_no_code() -> None:
+    # What is deleted as the interpreter ends is deleted after it took back all handlers of signals.
+    program = (
+        "import os, signal, sys, time\nfrom seedance_avatar.cli import main\nfrom seedance_avatar.cli import run\n"
+        "class Late:\n    def __del__(self, kill=os.kill, pid=os.getpid(), sleep=time.sleep):\n"
+        "        kill(pid, 2)\n        sleep(0.05)\n"
+        "run.late = Late()\nsys.argv[1:] = ['--version']\nsys.exit(main())"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environment(), stdout=subprocess.PIPE
+    )
+    await process.communicate()
+    assert process.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
@@ -18,6 +19,8 @@ __all__ = ["DRAIN", "Interrupts", "bring_home", "end_on_signals"]
 
 DRAIN: Final = 10.0
 """Seconds to wait, after the first signal, for requests that were already sent."""
+_SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Those that end a run; Windows has no SIGHUP."""
 _GIVING_UP: Final = 0.1
 """Seconds for an answer to pass through, and between the two cancellations that a call needs which has none."""
 
@@ -54,9 +57,8 @@ class Interrupts:
             finally:
                 os._exit(exit_for_signal(signum))
 
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            signum = getattr(signal, name, None)  # Windows has no SIGHUP
-            if signum is not None and not (name == "SIGHUP" and signal.getsignal(signum) is signal.SIG_IGN):
+        for signum in _SIGNALS:
+            if signum in {signal.SIGINT, signal.SIGTERM} or signal.getsignal(signum) is not signal.SIG_IGN:
                 self._before[signum] = signal.signal(signum, handle)
         return self
 
@@ -71,7 +73,12 @@ class Interrupts:
 
 
 def end_on_signals() -> None:
-    """Let a signal end the process at once from here on, wherever no :class:`Interrupts` says otherwise."""
+    """Let a signal end the process at once from here on, wherever no :class:`Interrupts` says otherwise.
+
+    Once the work is over and its exit code stands, signals are ignored: the interpreter, as it ends, would take back
+    the handlers, and a second Ctrl-C would kill it.
+    """
+    atexit.register(lambda: [signal.signal(signum, signal.SIG_IGN) for signum in _SIGNALS])
     Interrupts(None, lambda: "seedance-avatar: interrupted\n").__enter__()
 
 

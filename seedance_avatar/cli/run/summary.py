@@ -29,11 +29,12 @@ INVOCATION: ContextVar[Sequence[str]] = ContextVar("INVOCATION", default=())
 _ROWS: Final = (
     ("active", "green", ""),
     ("failed", "red", ""),
+    ("earlier", "yellow", "failed or refused in an earlier run, and not sent again"),
     ("pending", "yellow", "accepted, not finished yet"),
     ("in_doubt", "yellow", "sent, but the answer was lost: they may exist, and are not sent again"),
     ("unsent", "yellow", "not sent, or not applied: they do not exist"),
 )
-_NAMED: Final = ("failed", "in_doubt")
+_NAMED: Final = ("failed", "earlier", "in_doubt")
 """Outcomes whose reasons are listed with the sources that have them."""
 
 
@@ -198,6 +199,8 @@ def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
         lines.append(
             f"what is in doubt may exist at the service and is not sent again by itself{how}{pointer('in-doubt')}"
         )
+    if tally.counts["earlier"]:
+        lines.append("what was refused in an earlier run is sent again with --retry-refused, once the causes are fixed")
     if tally.rejected:
         lines.append(f"correct the rejected rows ({rejects}) and ingest them as a manifest of their own")
     return lines

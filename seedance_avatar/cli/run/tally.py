@@ -97,6 +97,8 @@ def _brief(source: AssetSource) -> str:
 class Tally:
     """Counts outcomes as they come; its memory does not grow with them.
 
+    :ivar counts: the outcomes by name; ``earlier`` are those that failed or were refused in an earlier run, which are
+        neither ``failed`` nor a reason for an exit code.
     :ivar rejected: rows of the manifest that never became a source.
     :ivar unread: rows of the manifest that were not read before the run ended.
     :ivar refused: the first error about the API key or the quota, or None.
@@ -112,15 +114,17 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         """Count ``outcome``."""
-        name = outcome_name(outcome)
+        earlier = isinstance(outcome, Failed) and outcome.earlier
+        name = "earlier" if earlier else outcome_name(outcome)
         self.counts[name] += 1
         if isinstance(outcome, Active):
             return
         error = outcome.error
-        if self.refused is None and isinstance(error, AuthError | QuotaExhausted):
+        if not earlier and self.refused is None and isinstance(error, AuthError | QuotaExhausted):
             self.refused = error
         text = safe_text(reason_of(error), 160)
-        self.last_error = f"{_brief(outcome.source)}: {text}"
+        if not earlier:
+            self.last_error = f"{_brief(outcome.source)}: {text}"
         self.reasons.add(name, text, outcome.source.label)
 
     @property
