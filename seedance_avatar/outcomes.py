@@ -156,6 +156,8 @@ class IngestReport:
     :ivar exhausted: True when the iterable of sources was read to its end, False when the ingest stopped before.
     :ivar unfinished: the outcomes that are not ``Active``, in the order in which they became known. Of those that
         ``outcomes()`` has returned the first 1,000 are kept, of the others all.
+    :ivar dropped: sources that had been read ahead from the iterable when the caller left the stream early: they have
+        no outcome, and are not among ``taken``.
     :ivar omitted: how many that ``outcomes()`` has returned are not in ``unfinished``.
     :ivar elapsed: seconds from the beginning to the end (or to now, while it runs).
     """
@@ -168,6 +170,7 @@ class IngestReport:
     unsent: int = 0
     exhausted: bool = False
     unfinished: tuple[Outcome, ...] = attrs.field(default=(), repr=lambda it: f"<{len(it)} outcomes>")
+    dropped: int = 0
     omitted: int = 0
     elapsed: float = 0.0
 

@@ -22,6 +22,7 @@ class OutcomeQueue:
 
     :ivar taken: sources taken so far.
     :ivar settled: sources that have their outcome.
+    :ivar dropped: sources that were read ahead and have no outcome, since the caller left.
     :ivar omitted: outcomes that the consumer was handed and the report has no room for.
 
     Outcomes wait on a deque and are popped synchronously: a channel that hands an item to a waiting task
@@ -30,6 +31,7 @@ class OutcomeQueue:
 
     taken: int = 0
     settled: int = 0
+    dropped: int = 0
     omitted: int = 0
     _ends: Counter[type[AnyOutcome]] = attrs.field(factory=Counter)
     _waiting: deque[AnyOutcome] = attrs.field(factory=deque)
@@ -108,6 +110,7 @@ class OutcomeQueue:
         return IngestReport(
             exhausted=exhausted,
             unfinished=self.unfinished(),
+            dropped=self.dropped,
             omitted=self.omitted,
             elapsed=elapsed,
             **self._counts(),

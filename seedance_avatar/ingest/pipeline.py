@@ -127,6 +127,11 @@ class Pipeline(Run):
         for job in list(self.alive):
             self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
 
+    def _settle_unsent(self, source: Any) -> None:  # noqa: ANN401 - whatever the caller's iterable held
+        job = Job(self, source, self.clock())
+        self.alive[job] = None
+        self._settle(job, Unsent, self.stopped())
+
     def _give_up(self, job: Job, lost: SubmissionInDoubt) -> None:
         """End a job wherever it is: with an id it is pending, on the wire in doubt, else unsent."""
         holder = job.holder or job
@@ -155,6 +160,7 @@ class Pipeline(Run):
                     break
                 self.accounts.taken += len(sources)
                 await self._admit([Job(self, source, self.clock()) for source in sources])
+        await self._stop_reading()
         self.all_read = True
 
     async def _admit(self, jobs: list[Job]) -> None:

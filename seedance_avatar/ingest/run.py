@@ -24,6 +24,9 @@ __all__ = ["Run"]
 
 _log = logging.getLogger("seedance_avatar")
 
+_HALTED, _ABANDONED = 1.0, 0.1
+"""Seconds that the caller's iterator may take to give the item that it is at, when the run was halted or left."""
+
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Run(abc.ABC):
@@ -38,6 +41,7 @@ class Run(abc.ABC):
     :ivar ended: True when there will be no more outcomes.
     :ivar halted: why it takes no more sources and sends nothing more, or None while it does.
     :ivar left: why it follows nothing any more, or None while it does.
+    :ivar abandoned: True when the caller left it early: what was read ahead then is counted, and has no outcome.
     :ivar all_read: True once the sources were read to their end.
     :ivar task: the task in which :meth:`run` runs.
     """
@@ -51,6 +55,7 @@ class Run(abc.ABC):
     ended: bool = False
     halted: AvatarError | None = None
     left: AvatarError | None = None
+    abandoned: bool = False
     all_read: bool = False
     task: asyncio.Task[Any] | None = None
     _reading: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
@@ -75,6 +80,10 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def _settle_rest(self) -> None:
         """Give an outcome to all that was taken and has none."""
+
+    @abc.abstractmethod
+    def _settle_unsent(self, source: Any) -> None:  # noqa: ANN401 - whatever the caller's iterable held
+        """Give its outcome to a source that was read after the run had been halted."""
 
     @abc.abstractmethod
     def _under_way(self) -> tuple[int, int]:
@@ -118,6 +127,20 @@ class Run(abc.ABC):
             self.halt(error)
             self._on_leave(error)
 
+    async def _stop_reading(self) -> None:
+        """Give an outcome to what was read ahead when the run was halted, since nobody else has it any more."""
+        if self.halted is not None:
+            await self.reader.stop(_ABANDONED if self.abandoned else _HALTED)
+            self._settle_left_over()
+
+    def _settle_left_over(self) -> None:
+        for source in self.reader.left_over():
+            if self.abandoned:
+                self.accounts.dropped += 1
+            else:
+                self.accounts.taken += 1
+                self._settle_unsent(source)
+
     def _end_within(self, seconds: float) -> None:
         if self.task is not None:
             timer = asyncio.get_running_loop().call_later(seconds, self.task.cancel)
@@ -151,6 +174,7 @@ class Run(abc.ABC):
         except Exception as error:  # noqa: BLE001 - a failure of ours: raised to the consumer, after the outcomes
             self._broke(error)
         finally:
+            self._settle_left_over()
             self._settle_rest()
             try:
                 with anyio.move_on_after(self.drain, shield=True):

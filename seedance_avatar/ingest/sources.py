@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -84,7 +85,7 @@ class _ThreadedReader:
                     read += 1
                     if self._stopped:
                         break
-                if read < allowed:
+                if read < allowed or self._stopped:
                     break
         except BaseException as error:  # noqa: BLE001 - the caller's own, an exit too: raised to them, after what was taken
             self.error = _raisable(error)
@@ -111,13 +112,21 @@ class _ThreadedReader:
             if not self._thread.is_alive() and not self.ended:
                 self.error = self.error or RuntimeError("the thread that reads the sources died")
                 self.ended = True
-        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        taken = self.read(most)
         self._ahead -= len(taken)
         return taken
+
+    def read(self, most: int) -> list[Any]:
+        return [self._items.popleft() for _ in range(min(most, len(self._items)))]
 
     def stop(self) -> None:
         self._stopped = True
         self._allowances.put(None)
+
+    async def stopped(self) -> None:
+        while not self.ended and self._thread.is_alive():
+            waiter = self._waiter = self._loop.create_future()
+            await asyncio.wait([waiter], timeout=_ALIVE / 10)
 
 
 @attrs.define(eq=False, repr=False)
@@ -195,6 +204,18 @@ class SourceReader(Generic[S]):
                 raise
             self.error = _raisable(error)
         return []
+
+    async def stop(self, seconds: float) -> None:
+        """Read no more, and wait ``seconds`` at most for the item that the thread is at: it may block for ever."""
+        if self._reader is not None:
+            self._reader.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._reader.stopped()
+
+    def left_over(self) -> list[S]:
+        """Return what the thread has read and nobody has taken."""
+        return [] if self._reader is None else self._reader.read(sys.maxsize)
 
     async def aclose(self) -> None:
         """Let the reading thread go, and close an async generator that was not read to its end.

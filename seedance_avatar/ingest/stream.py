@@ -68,6 +68,7 @@ class Ingest(Generic[S, A]):
     async def aclose(self) -> None:
         """Stop the run as leaving the block early does, and wait until it is over. Safe to call twice."""
         pipeline = self._running()
+        pipeline.abandoned = True
         pipeline.leave(SessionStateError("the ingest was left before it was finished"))
         await pipeline.gone()
 

@@ -97,6 +97,7 @@ class PooledRun(Run):
                 await self._read_all()
             except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
                 self._broke(error)
+            await self._stop_reading()
             self.all_read = True
             self._wake_all()
 
@@ -292,6 +293,9 @@ class PooledRun(Run):
         routing, self._routing = self._routing, []
         for source in routing:
             self._unsent(source, error)
+
+    def _settle_unsent(self, source: Any) -> None:  # noqa: ANN401 - whatever the caller's iterable held
+        self._unsent(source, self.stopped())
 
     def _unsent(self, source: Any, error: AvatarError) -> None:  # noqa: ANN401 - whatever the caller's iterable held
         label = self.members[0].adapter.label(source)

@@ -326,8 +326,8 @@ class AvatarSession(VideoMethods):
         """Return a stream that uploads every source and follows it until it is active.
 
         :param sources: any iterable or async iterable; it is read lazily, as fast as uploads can be handled. One
-            that may block (a file, a cursor) is read in a thread of its own. A few are read ahead: what was read
-            and not yet taken when the stream is left is dropped, unsent.
+            that may block (a file, a cursor) is read in a thread of its own. A few are read ahead: when the
+            run halts by itself they are ``Unsent``; when the stream is left early, ``report.dropped`` counts them.
         :param group: the group or its id; or a callable (sync or async) that returns it for a source.
         :param asset_timeout: seconds from acceptance after which an asset that is not finished is ``Pending``.
         :param max_pending: sources at most that are taken and not yet delivered as outcomes.

@@ -13,8 +13,9 @@ import pytest
 from rig.leaks import no_leaks
 from rig.world import sources, world
 
-from seedance_avatar import AssetSource, AvatarSession, InvalidInput, SessionStateError
+from seedance_avatar import AssetSource, AvatarSession, InvalidInput, Limits, SessionStateError, Unsent
 from seedance_avatar.ingest.sources import _ThreadedReader
+from seedance_avatar.sandbox.fates import Fate
 
 pytestmark = pytest.mark.asyncio
 
@@ -232,3 +233,83 @@ async def test_a_source_that_would_end_its_own_session_is_told(end: str) -> None
                 async for _ in stream:
                     pass
         assert stream.report.active == 1
+
+
+class Counted:
+    """Sources of a generator, and how many of them were pulled."""
+
+    def __init__(self, blocks_at: int = -1) -> None:
+        self.pulled = 0
+        self.blocks_at = blocks_at
+        self.go = threading.Event()
+
+    def __iter__(self) -> Iterator[AssetSource]:
+        for source in sources(400):
+            if self.pulled == self.blocks_at:
+                self.go.wait(20)
+            self.pulled += 1
+            yield source
+
+
+@pytest.mark.parametrize("how", ["unauthorized", "no_money", "on_failure", "stop()", "drain"])
+async def test_what_was_pulled_has_its_outcome_when_a_run_halts(how: Any) -> None:
+    async with no_leaks(), world({"limits": Limits(submits_per_second=1e9, max_submitting=16)}) as it:
+        counted = Counted()
+        draining = None
+        if how == "on_failure":
+            it.sandbox.decide(sources(400)[20].source_url, Fate.refused("no"))
+        options: Any = {"on_failure": "stop"} if how == "on_failure" else {}
+        outcomes = []
+        async with it.session.ingest(counted, group=it.group, **options) as stream:
+            async for outcome in stream.outcomes():
+                outcomes.append(outcome)
+                match how if len(outcomes) == 20 else None:
+                    case "unauthorized" | "no_money":
+                        it.sandbox.faults.add(how, method="POST", path="assets")
+                    case "stop()":
+                        stream.stop()
+                    case "drain":
+                        draining = asyncio.get_running_loop().create_task(it.session.drain())
+        if draining is not None:
+            await draining
+        assert len(outcomes) == counted.pulled == stream.report.taken < 400
+        assert stream.report.dropped == 0
+        assert any(isinstance(outcome, Unsent) for outcome in outcomes)
+
+
+async def test_who_leaves_early_is_told_how_many_were_read_ahead() -> None:
+    async with no_leaks(), world({"limits": Limits(submits_per_second=1e9, max_submitting=16)}) as it:
+        counted = Counted()
+        async with it.session.ingest(counted, group=it.group, max_pending=30) as stream:
+            async for _ in stream.outcomes():
+                break
+        assert stream.report.taken + stream.report.dropped == counted.pulled < 400
+
+
+async def test_a_source_that_blocks_does_not_keep_a_halted_run_from_ending() -> None:
+    async with world() as it:
+        counted = Counted(blocks_at=3)
+        try:
+            async with asyncio.timeout(5), it.session.ingest(counted, group=it.group) as stream:
+                seen = [await anext(stream) for _ in range(3)]
+                stream.stop()
+                seen += [asset async for asset in stream]
+            assert len(seen) == stream.report.taken == counted.pulled == 3
+        finally:
+            counted.go.set()
+
+
+async def test_a_wait_for_the_reading_thread_can_be_cancelled() -> None:
+    async with world() as it:
+        counted = Counted(blocks_at=3)
+        try:
+            async with asyncio.timeout(5), it.session.ingest(counted, group=it.group) as stream:
+                [await anext(stream) for _ in range(3)]
+                stream.stop()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await anext(stream)
+                await it.session.aclose()
+            assert stream.report.taken == 3
+        finally:
+            counted.go.set()

@@ -112,6 +112,7 @@ class ClusterRun(Run):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen, queue)
             await self._hand_out_all(queue)
+            await self._stop_reading()
             self.all_read = True
             while self._shards:
                 await self._movement()
@@ -322,6 +323,10 @@ class ClusterRun(Run):
                 self._to_follow.append(item)
             else:
                 self._pending(item, self.halted)
+
+    def _settle_unsent(self, source: Any) -> None:  # noqa: ANN401 - whatever the caller's iterable held
+        error = self.stopped().concerning(self.adapter.label(source))
+        self.book(Unsent(source=source, error=error))
 
     def _pending(self, item: _Item, error: AvatarError) -> None:
         group_id = group_id_of(self.adapter.group)
