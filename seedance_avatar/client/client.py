@@ -13,6 +13,7 @@ from seedance_avatar.events import LimitChanged, Observer, RequestFinished, Retr
 from seedance_avatar.events import Outage as OutageEvent
 from seedance_avatar.options import Retry
 from seedance_avatar.outcomes import SessionStats
+from seedance_avatar.text import Secret
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
@@ -185,7 +186,7 @@ class Client:
     ) -> T:
         """Send ``request`` once, and end ``turn``. It raises as :meth:`call` does."""
         try:
-            refusal = await self.transport.authorize()
+            refusal = None if isinstance(self.transport.key, Secret) else await self.transport.authorize()
             if passage is not None and refusal is None:
                 await passage.before_send()
         except BaseException:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 import attrs
@@ -176,35 +176,30 @@ class FastPath:
             self._internals.give_up(error, fast=True)
             raise InternalsChangedError from error
         try:
-            write, read = self._prepare(connection)
-            return await self._exchange(connection, write, read, head, body)
+            return await self._exchange(connection, head, body)
         except BaseException as error:
             _abort(connection)
             if isinstance(error, HTTP_ERROR):
                 raise ConnectionBrokenError(words_for(error)) from error
             raise
 
-    def _prepare(self, connection: Connection) -> tuple[Callable[[bytes], None], Callable[[], Any]]:
-        """Return what writes to the connection, and what reads a response."""
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> FastResponse:
         try:
             protocol, transport = connection.protocol, connection.transport
-            dirty = has_unread_input(protocol) or protocol is None or transport is None or transport.is_closing()
-            if not (dirty or protocol is None or transport is None):
-                protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER)
-                return transport.write, protocol.read
+            if (
+                protocol is None
+                or transport is None
+                or transport.is_closing()
+                or (protocol.should_close is not False and has_unread_input(protocol))
+            ):
+                raise DirtyConnectionError  # noqa: TRY301 - within the clauses that catch what aiohttp raises here
+            protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER)
+            write, read = transport.write, protocol.read
+        except DirtyConnectionError:
+            raise
         except Exception as error:
             self._internals.give_up(error, fast=True)
             raise InternalsChangedError from error
-        raise DirtyConnectionError
-
-    async def _exchange(
-        self,
-        connection: Connection,
-        write: Callable[[bytes], None],
-        read: Callable[[], Any],
-        head: bytes,
-        body: bytes | None,
-    ) -> FastResponse:
         try:
             if body is None:
                 write(head + b"\r\n")
