@@ -203,8 +203,11 @@ class Asset:
         raise InvalidInput(message)
 
 
-_VIDEO_DONE: Final = frozenset({"completed", "succeeded", "success"})
-_VIDEO_FAILED: Final = frozenset({"failed", "failure", "error", "cancelled", "canceled", "expired"})
+_VIDEO_DONE: Final = frozenset({"completed", "complete", "succeeded", "success", "successful", "done", "finished"})
+_VIDEO_FAILED: Final = frozenset(
+    {"failed", "failure", "fail", "error", "cancelled", "canceled", "expired", "rejected", "refused", "denied"}
+    | {"timeout", "timed_out", "timedout", "aborted", "blocked", "terminated"}
+)
 
 
 @attrs.frozen(kw_only=True)

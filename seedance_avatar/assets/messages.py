@@ -7,7 +7,8 @@ documentation and what real clients recorded differ, the readers accept both.
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from seedance_avatar.errors import InvalidInput, InvalidSource, ProtocolError
 from seedance_avatar.models import ASSET_TYPES, Asset, AssetGroup, AssetSource
@@ -133,10 +134,16 @@ def asset_query(asset_id: str) -> Request:
     return Request(lane="query", method="GET", path=path, subject=asset_id, repeatable=True)
 
 
+def _id_in(found: Mapping[str, Any], name: str) -> str:
+    """Return the id of ``found``; some gateways call it only ``id``."""
+    value: str = found[name] if is_id(found.get(name)) else found["id"]
+    return value
+
+
 def read_group(answer: Response, *, about: About = None) -> AssetGroup:
     """Return the group in ``answer``; it raises what :func:`read_object` raises."""
-    found = read_object(answer, "group_id", about=about)
-    return structure(AssetGroup, {**found, "raw": found})
+    found = read_object(answer, "group_id", "id", about=about)
+    return structure(AssetGroup, {**found, "group_id": _id_in(found, "group_id"), "raw": found})
 
 
 def read_asset(
@@ -150,9 +157,10 @@ def read_asset(
     :param asked: the id that was asked for, or None. An answer about another asset (from a cache, or out of step on a
         kept-alive connection) is a :class:`ProtocolError`, or one asset would get the status of another.
     """
-    found = read_object(answer, "asset_id", about=about or source)
-    if asked is not None and found["asset_id"] != asked:
-        message = f"asked about {asked}, the answer is about {found['asset_id']}"
+    found = read_object(answer, "asset_id", "id", about=about or source)
+    asset_id = _id_in(found, "asset_id")
+    if asked is not None and asset_id != asked:
+        message = f"asked about {asked}, the answer is about {asset_id}"
         raise ProtocolError(message, about=asked, status=answer.status)
     status = found.get("status")
     status = status.strip().lower() if isinstance(status, str) else ""
@@ -160,7 +168,14 @@ def read_asset(
     if status == "failed":
         # The reason may be in the envelope, outside of the asset's object.
         reason = find_reason(found) or find_reason(answer.parsed)
-    fields = {**found, "status": status or "processing", "reason": reason, "source": source, "raw": found}
+    fields = {
+        **found,
+        "asset_id": asset_id,
+        "status": status or "processing",
+        "reason": reason,
+        "source": source,
+        "raw": found,
+    }
     asset: Asset = _structure_asset(fields, Asset)
     return asset
 

@@ -113,7 +113,7 @@ class Assets:
         data = {"group_id": group.group_id}
         if not self.vintage.bare:
             data |= {"name": group.name, "description": group.description or ""}
-        return as_json(self.vintage.dress(data))
+        return as_json(self.vintage.dress(data, "group_id"))
 
     def create(self, account: Account, body: bytes) -> Reply:
         """Answer ``POST …/assets``."""
@@ -180,7 +180,7 @@ class Assets:
             data["name"] = name or ""
         if status == "failed" and (reason := table.fates[table.fate[number]].reason) is not None:
             vintage.put_reason(data, reason, number)
-        return as_json(vintage.dress(data))
+        return as_json(vintage.dress(data, "asset_id"))
 
     def _between(self, number: int, now: float) -> str:
         words = self.vintage.between

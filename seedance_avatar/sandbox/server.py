@@ -141,6 +141,7 @@ class Sandbox:
             allow_private=allow_private,
             decide=videos,
             shows_real_person=real_person,
+            signs_webhooks=bool(webhook_secrets),
         )
         self.ledger.show_generations(generations.view)
         self._webhooks = Webhooks(

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import attrs
 
 from .replies import Refused, refusal
 
-__all__ = ["Medium", "media_of"]
+__all__ = ["Medium", "fails_later", "media_of"]
 
 MEDIA: Final = ("image", "video", "audio")
 _FRAMES: Final = ("first_frame", "last_frame")
 _RATIOS: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16", "adaptive")
-_RESOLUTIONS: Final = ("480p", "720p", "1080p", "4k")
 _SHORTEST: Final = 4
-_AUTO: Final = (0, -1)
 
 
 @attrs.frozen
 class _Model:
     longest: int = 15
-    auto: bool = True
+    auto: tuple[int, ...] = (0, -1)
     most: Mapping[str, int] = {"image": 9, "video": 3, "audio": 3}
     in_all: int | None = None
     audio_alone: bool = False
+    resolutions: tuple[str, ...] = ("480p", "720p", "1080p", "4k")
+    frames_adaptive: bool = False
 
 
 _MODELS: Final = {
     "seedance-2": _Model(),
-    "seedance-2-fast": _Model(),
-    "seedance-2-mini": _Model(auto=False),
-    "seedance-2-5": _Model(30, True, {"image": 30, "video": 10, "audio": 10}, 50, True),  # noqa: FBT003 - the columns are named in the class above
+    "seedance-2-fast": _Model(resolutions=("480p", "720p")),
+    "seedance-2-mini": _Model(auto=(), resolutions=("480p", "720p", "1080p")),
+    "seedance-2-5": _Model(
+        longest=30,
+        auto=(-1,),
+        most={"image": 30, "video": 10, "audio": 10},
+        in_all=50,
+        audio_alone=True,
+        resolutions=("480p", "720p", "1080p"),
+        frames_adaptive=True,
+    ),
     "doubao-seedance-2-0": _Model(),
-    "doubao-seedance-2-0-fast": _Model(),
+    "doubao-seedance-2-0-fast": _Model(resolutions=("480p", "720p")),
 }
 
 
@@ -72,17 +80,26 @@ def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> 
     if not media and not wanted.get("prompt", "").strip():
         _refuse("prompt is required")
     _check_roles(media, model)
+    if media and wanted.get("tools"):
+        _refuse("tools cannot be used with media")
     return media
+
+
+def fails_later(wanted: Mapping[str, Any], media: Iterable[Medium]) -> str | None:
+    """Return the code with which a request that was accepted fails all the same, or None."""
+    frames = any(medium.role in _FRAMES for medium in media)
+    wrong = _MODELS[wanted["model"]].frames_adaptive and wanted.get("aspect_ratio") != "adaptive"
+    return "InvalidParameter.TaskTypeConstraint" if frames and wrong else None
 
 
 def _check_scalars(wanted: Mapping[str, Any], model: _Model) -> None:
     duration = wanted.get("duration")
     if duration is not None:
         whole = isinstance(duration, int) and not isinstance(duration, bool)
-        if not whole or not (_SHORTEST <= duration <= model.longest or (duration in _AUTO and model.auto)):
-            auto = ", or 0 or -1 for auto" if model.auto else ""
+        if not whole or not (_SHORTEST <= duration <= model.longest or duration in model.auto):
+            auto = f", or {' or '.join(map(str, model.auto))} for auto" if model.auto else ""
             _refuse(f"duration must be {_SHORTEST} to {model.longest} seconds{auto}")
-    for field, allowed in (("aspect_ratio", _RATIOS), ("resolution", _RESOLUTIONS)):
+    for field, allowed in (("aspect_ratio", _RATIOS), ("resolution", model.resolutions)):
         if wanted.get(field) is not None and wanted[field] not in allowed:
             _refuse(f"{field} must be one of {', '.join(allowed)}")
     for field in ("generate_audio", "return_last_frame"):

@@ -22,7 +22,7 @@ from .files import Files
 from .ids import Ids
 from .records import Generation
 from .replies import Refused, Reply, as_json, refusal
-from .video_rules import Medium, media_of
+from .video_rules import Medium, fails_later, media_of
 
 __all__ = ["PREFIX", "Task", "Videos"]
 
@@ -72,6 +72,7 @@ class Videos:
 
     :ivar decide: called with the body of a generation, returns its fate or None for *completed*.
     :ivar shows_real_person: returns whether the image at a URL is refused because it shows a real person.
+    :ivar signs_webhooks: whether the account has a webhook secret; without one, a ``callback_url`` is refused.
     :ivar accepted: called with each new task that asks for a webhook.
     """
 
@@ -84,6 +85,7 @@ class Videos:
     allow_private: bool
     decide: Callable[[Mapping[str, Any]], Fate | None] | None
     shows_real_person: Callable[[str], bool]
+    signs_webhooks: bool = True
     accepted: Callable[[Task], None] = attrs.field(default=lambda _: None)
     _tasks: list[Task] = attrs.field(init=False, factory=list)
     _by_business_id: dict[tuple[int, str], Task] = attrs.field(init=False, factory=dict)
@@ -102,7 +104,15 @@ class Videos:
         media = media_of(wanted, may_fetch=self._may_fetch)
         for at, medium in enumerate(media, 1):
             self._check_medium(account, medium, at)
+        callback = wanted.get("callback_url")
+        if isinstance(callback, str) and not callback.startswith("https://") and is_public(callback):
+            raise Refused(refusal(400, "callback_url must be https (request id: {id})", code="InvalidParameter"))
+        if isinstance(callback, str) and not self.signs_webhooks:
+            message = "no webhook key is set up (request id: {id})"
+            raise Refused(refusal(400, message, code="webhook_not_configured"))
         fate = self.decide(wanted) if self.decide is not None else None
+        if fate is None and (code := fails_later(wanted, media)) is not None:
+            fate = Fate("failed", "the aspect ratio must be adaptive when frames are given", code=code)
         if fate is not None and fate.status == "refused":
             raise Refused(refusal(fate.http_status, fate.reason or "refused", code=fate.code))
         account.charge(PRICE, self.vintage.money)
@@ -201,9 +211,10 @@ class Videos:
         wall = self.clock.wall_at
         if task.fate.status == "failed":
             reason = task.fate.reason or "the generation failed"
-            if self.vintage.tasks == "older":
+            if self.vintage.tasks != "documented":
                 return {"fail_reason": reason}
-            return {"error": {"code": "generation_failed", "message": reason}}
+            code = task.fate.code if task.fate.code.startswith("InvalidParameter") else "generation_failed"
+            return {"error": {"code": code, "message": reason}}
         video = {"url": self.files.url(task.path), "format": "mp4"}
         if task.last_frame_path:
             video["last_frame_url"] = self.files.url(task.last_frame_path)
@@ -228,4 +239,4 @@ class Videos:
             data["client_business_id"] = task.business_id
         if status in {"completed", "failed"}:
             data |= self.outcome(task)
-        return as_json(data)
+        return as_json(self.vintage.dress_task(data))

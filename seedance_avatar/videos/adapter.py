@@ -25,7 +25,7 @@ from .exactly_once import LOOKS, ExactlyOnce
 from .messages import generation_request, read_video, video_query
 from .model_table import VIDEO_MODELS, VideoModel
 from .request import GenerationRequest
-from .rules import check_request, parts_of
+from .rules import as_sent, check_request, parts_of
 
 __all__ = ["VideoAdapter", "failure_of"]
 
@@ -115,7 +115,7 @@ class VideoAdapter:
 
     def request(self, source: GenerationRequest, target_id: str) -> Request:
         """Return the submission of ``source`` under the id ``target_id``."""
-        return generation_request(source, parts_of(source), target_id)
+        return generation_request(as_sent(source, self.models), parts_of(source), target_id)
 
     def question(self, item_id: str) -> Request:
         """Return the status request."""

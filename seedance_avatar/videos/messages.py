@@ -37,7 +37,15 @@ _WISHES: Final = (
     "return_last_frame",
     "callback_url",
 )
-_TIMES: Final = ("created_at", "completed_at", "expires_at")
+_TIMES: Final = {
+    "created_at": ("created_at", "submitted_at"),
+    "completed_at": ("completed_at", "finished_at"),
+    "expires_at": ("expires_at",),
+}
+"""The fields of a task's times; a webhook calls two of them otherwise."""
+_WRAPPINGS: Final = ("result", "data", "output", "content", "metadata", "video", "videos")
+"""The fields in which gateways and engines put a finished video, within one another."""
+_DEEPEST: Final = 5
 _LATEST: Final = 1e11  # seconds since the epoch: the year 5138; what is beyond is in milliseconds, or garbage
 
 
@@ -93,13 +101,13 @@ def read_task(found: Mapping[str, Any], *, around: object = None) -> VideoTask:
     status = found.get("status")
     status = status.strip().lower() if isinstance(status, str) else ""
     places = _places(found)
-    url = _first_url(places, "url", "video_url")
+    url = _video_url(places) or (_video_url(_places(around)) if isinstance(around, Mapping) else None)
     named = (place.get("client_business_id") for place in (found, found.get("metadata")) if isinstance(place, Mapping))
     task = structure(
         VideoTask,
         {
             **found,
-            **{name: _seconds(found.get(name)) for name in _TIMES},
+            **{name: next(filter(None, map(_seconds, map(found.get, names))), None) for name, names in _TIMES.items()},
             "task_id": found["task_id"] if is_id(found.get("task_id")) else found["id"],
             "status": status or "queued",
             "progress": _percent(found.get("progress")),
@@ -114,7 +122,8 @@ def read_task(found: Mapping[str, Any], *, around: object = None) -> VideoTask:
     if task.is_failed:
         return _with_reason(task, found, around)
     if task.is_completed and url is None:
-        return attrs.evolve(task, reason="it is finished, but the answer holds no URL of the video")
+        reason = "it is finished, but the answer holds no URL of the video"
+        return attrs.evolve(task, reason=reason, raw=around if isinstance(around, Mapping) else found)
     return task
 
 
@@ -128,13 +137,23 @@ def _with_reason(task: VideoTask, found: Mapping[str, Any], around: object) -> V
     return attrs.evolve(task, reason=reason, code=safe_text(code, 80) if known else None)
 
 
-def _places(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the objects that may hold the result: the documented one first, then those of engine and upstream."""
-    result = found.get("result")
-    inner = result.get("data") if isinstance(result, Mapping) else None
-    listed = inner if isinstance(inner, list) else []
-    candidates = (*listed[:1], result, found, found.get("content"), found.get("metadata"))
-    return [place for place in candidates if isinstance(place, Mapping)]
+def _places(found: Mapping[str, Any], depth: int = _DEEPEST) -> list[Mapping[str, Any]]:
+    """Return the objects that may hold the result, the documented one first: the innermost before those around it."""
+    inner: list[Mapping[str, Any]] = []
+    for name in _WRAPPINGS if depth else ():
+        value = found.get(name)
+        if isinstance(value, list):
+            value = next(iter(value), None)
+        if isinstance(value, str):
+            value = {"url": value}
+        if isinstance(value, Mapping):
+            inner += _places(value, depth - 1)
+    return [*inner, found]
+
+
+def _video_url(places: Sequence[Mapping[str, Any]]) -> str | None:
+    # Some engines put the URL of a finished video into the field that gives the reason of a failed one.
+    return _first_url(places, "url", "video_url", "result_url") or _first_url(places, "fail_reason")
 
 
 def _first_url(places: Sequence[Mapping[str, Any]], *names: str) -> str | None:

@@ -101,8 +101,8 @@ class GenerationRequest:
     :ivar generate_audio: whether the video has sound (the service's default: yes).
     :ivar seed: a whole number; the same seed makes similar videos.
     :ivar return_last_frame: whether the result includes the last frame as an image.
-    :ivar callback_url: a public URL that the service calls when the video is finished.
-    :ivar tools: the service's tools to use, as it documents them.
+    :ivar callback_url: a public ``https`` URL that the service calls when the video is finished.
+    :ivar tools: the service's tools to use, as it documents them; only without media.
     :ivar client_business_id: the caller's own id of this generation, which makes it safe to repeat; where it is None,
         one is made.
     :ivar key: the caller's own name for this request, or None. It is never sent; it comes back in the outcome, and two

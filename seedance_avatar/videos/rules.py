@@ -23,7 +23,7 @@ from seedance_avatar.wire.refusals import is_id
 from .model_table import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
 from .request import ROLE_TYPES, GenerationRequest, Reference, Role
 
-__all__ = ["Part", "check_request", "parts_of"]
+__all__ = ["Part", "as_sent", "check_request", "parts_of"]
 
 # Addresses of media: URLs, current ids (pa_<ULID>) and those of older pages (asset-<time>-<rand>). The end of an id is
 # matched too, so that ordinary words that begin like one are allowed.
@@ -85,7 +85,7 @@ def check_request(
         :class:`InvalidSource` where the service cannot fetch a URL.
     """
     _refuse(_wrong_types(request), request.label)
-    if request.callback_url is not None and (why := judge_url(request.callback_url, allow_private=allow_private)):
+    if request.callback_url is not None and (why := _callback_flaw(request.callback_url, allow_private=allow_private)):
         message = f"the service cannot call callback_url {redact_url(request.callback_url)}: {why}"
         raise InvalidInput(message, about=request.label)
     parts = parts_of(request)
@@ -96,9 +96,23 @@ def check_request(
     counts = Counter[str](part.role for part in parts)
     _refuse(_broken_anywhere(request, counts), request.label)
     if model := models.get(request.model):
-        _refuse(_broken_wishes(request, model), request.label)
+        _refuse(_broken_wishes(request, model, counts), request.label)
         _refuse(_broken_counts(counts, model), request.label)
     return tuple(_remarks(request, parts, models))
+
+
+def as_sent(request: GenerationRequest, models: Mapping[str, VideoModel] = VIDEO_MODELS) -> GenerationRequest:
+    """Return ``request`` with a duration of 0 written as -1 for a model that does not know 0."""
+    model = models.get(request.model)
+    zero = model is not None and not model.zero_is_auto and request.duration == 0
+    return attrs.evolve(request, duration=-1) if zero else request
+
+
+def _callback_flaw(url: str, *, allow_private: bool) -> str | None:
+    flaw = judge_url(url, allow_private=allow_private)
+    if flaw is None and url[:5].lower() == "http:" and judge_url(url) is None:
+        return "it must begin with https://"
+    return flaw
 
 
 def _refuse(problems: Iterator[str], about: str) -> None:
@@ -194,27 +208,29 @@ def _broken_anywhere(request: GenerationRequest, counts: Counts) -> Iterator[str
             yield f"{count} images have the role {role}: there can be only one"
     if last and not first:
         yield "there is a last frame without a first: pass first_frame too"
+    if total and request.tools:
+        yield "there are tools and media: the service takes tools only with a prompt alone"
 
 
-def _broken_wishes(request: GenerationRequest, model: VideoModel) -> Iterator[str]:
+def _broken_wishes(request: GenerationRequest, model: VideoModel, counts: Counts) -> Iterator[str]:
     seconds = f"{model.shortest} to {model.longest} seconds"
     if request.duration in {0, -1}:
         if not model.auto_duration:
             yield f"{model.name} does not choose the duration by itself: ask for {seconds}"
     elif request.duration is not None and not model.shortest <= request.duration <= model.longest:
-        auto = ", or 0 to let it choose" if model.auto_duration else ""
+        auto = f", or {0 if model.zero_is_auto else -1} to let it choose" if model.auto_duration else ""
         yield f"{model.name} makes no video of {request.duration} seconds: ask for {seconds}{auto}"
     if request.resolution is not None and request.resolution not in model.resolutions:
         offered = ", ".join(model.resolutions)
         yield f"{model.name} has no resolution {safe_text(request.resolution, 20)!r}: ask for one of {offered}"
-    if request.aspect_ratio is not None and request.aspect_ratio not in model.aspect_ratios:
+    if counts["first_frame"] and model.frames_adaptive and request.aspect_ratio != "adaptive":
+        yield f"{model.name} takes frames only with aspect_ratio='adaptive': with another the task would fail later"
+    elif request.aspect_ratio is not None and request.aspect_ratio not in model.aspect_ratios:
         offered = ", ".join(model.aspect_ratios)
         yield f"{model.name} has no aspect ratio {safe_text(request.aspect_ratio, 20)!r}: ask for one of {offered}"
 
 
 def _broken_counts(counts: Counts, model: VideoModel) -> Iterator[str]:
-    if counts["first_frame"] and not model.frames:
-        yield f"{model.name} takes no first or last frame: pass the image as a reference, or use another model"
     for role, most in (
         ("reference_image", model.images),
         ("reference_video", model.videos),
@@ -237,6 +253,9 @@ def _remarks(request: GenerationRequest, parts: Sequence[Part], models: Mapping[
         )
         if request.aspect_ratio is not None and request.aspect_ratio not in ASPECT_RATIOS:
             yield f"the aspect ratio {safe_text(request.aspect_ratio, 20)!r} is not known here"
+    model = models.get(request.model)
+    if model is not None and request.duration == 0 and not model.zero_is_auto:
+        yield f"{model.name} does not document a duration of 0: -1 is sent, with which it chooses the duration"
     styles = {found.group(1) or "another" for part in parts if (found := _ID_STYLE.match(part.url))}
     if len(styles) > 1:
         yield (

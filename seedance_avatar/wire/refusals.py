@@ -46,6 +46,8 @@ _TAG = re.compile(r"<[^<>]*>")
 _SAYS_NOTHING: Final = frozenset({"", "ok", "success", "succeeded", "null", "none"})
 _MESSAGE_KEYS: Final = ("reason", "fail_reason", "message", "msg", "error", "detail", "errors", "data")
 
+_WELL: Final = ("success", "ok", 0, 200, "0", "200")
+"""The codes of an envelope that reports success."""
 _NO_MONEY: Final = frozenset(
     {"insufficient_quota", "insufficient_user_quota", "quota_not_enough", "pre_consume_token_quota_failed"}
 )
@@ -77,7 +79,12 @@ def is_id(value: object) -> bool:
 
 
 def find_reason(obj: Mapping[str, Any]) -> str | None:
-    """Return why something failed, safe to show, from wherever ``obj`` has it, or None."""
+    """Return why something failed, safe to show, from wherever ``obj`` has it, or None.
+
+    The message of an envelope that reports success ("query ok") speaks of the request, and is no reason.
+    """
+    if obj.get("success") is True or (obj.get("code") in _WELL and "data" in obj):
+        obj = {key: value for key, value in obj.items() if key not in {"message", "msg"}}
     facts = find_error_facts(obj)
     code = next(iter(facts.codes), "")
     words = facts.message or code

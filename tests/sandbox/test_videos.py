@@ -91,6 +91,11 @@ GOOD: list[dict[str, Any]] = [
     {"duration": 0},
     {"duration": -1},
     {"model": "seedance-2-5", "duration": 30},
+    {"model": "seedance-2-5", "duration": -1},
+    {"model": "seedance-2-mini", "image_with_roles": ref(role="first_frame")},
+    {"model": "seedance-2-5", "image_with_roles": ref(role="first_frame"), "aspect_ratio": "adaptive"},
+    {"tools": [{"type": "web_search"}]},
+    {"callback_url": "https://example.com/hook"},
     {"resolution": "4k", "seed": 7, "generate_audio": False},
     {"ratio": "not looked at"},
     {"image_with_roles": ref(number=9), "video_with_roles": ref("video", 3), "audio_with_roles": ref("audio", 3)},
@@ -115,6 +120,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"duration": "5"}, "duration must be"),
     ({"model": "seedance-2-mini", "duration": -1}, "duration must be 4 to 15"),
     ({"model": "seedance-2-5", "duration": 31}, "duration must be 4 to 30"),
+    ({"model": "seedance-2-5", "duration": 0}, "duration must be 4 to 30 seconds, or -1 for auto"),
+    ({"model": "seedance-2-5", "resolution": "4k"}, "resolution must be one of 480p, 720p, 1080p"),
+    ({"model": "seedance-2-fast", "resolution": "1080p"}, "resolution must be one of 480p, 720p"),
+    ({"tools": [{"type": "web_search"}], "image_with_roles": ref()}, "tools cannot be used with media"),
+    ({"callback_url": "http://example.com/hook"}, "callback_url must be https"),
     ({"aspect_ratio": "2:1"}, "aspect_ratio must be one of"),
     ({"resolution": "8k"}, "resolution must be one of"),
     ({"generate_audio": "yes"}, "generate_audio must be a boolean"),
@@ -156,6 +166,21 @@ async def test_what_keeps_the_rules_is_accepted(fields: dict[str, Any]) -> None:
         status, answer = await generate(raw, **fields)
         assert status == 200, answer
         assert len(sandbox.ledger.generations) == 1
+
+
+@pytest.mark.asyncio
+async def test_frames_without_the_adaptive_ratio_are_accepted_and_fail_later() -> None:
+    async with sandbox_and_raw(time_scale=0) as (_, raw):
+        _, task = await generate(raw, model="seedance-2-5", image_with_roles=ref(role="first_frame"))
+        found = (await raw.call("GET", f"{GENERATIONS}/{task['id']}"))[2]
+    assert (found["status"], found["error"]["code"]) == ("failed", "InvalidParameter.TaskTypeConstraint")
+
+
+@pytest.mark.asyncio
+async def test_without_a_webhook_secret_a_callback_is_refused() -> None:
+    async with sandbox_and_raw(webhook_secrets=()) as (_, raw):
+        status, answer = await generate(raw, callback_url="https://example.com/hook")
+    assert (status, answer["error"]["code"]) == (400, "webhook_not_configured")
 
 
 @pytest.mark.parametrize(("fields", "why"), BAD, ids=[why for _, why in BAD])

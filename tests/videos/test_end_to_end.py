@@ -17,6 +17,7 @@ from tinytag import TinyTag
 
 from seedance_avatar import (
     Active,
+    AssetFailed,
     AssetSource,
     GenerationFailed,
     GenerationRequest,
@@ -69,7 +70,7 @@ async def test_whatever_becomes_of_an_answer_there_is_one_task_for_each_request(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("vintage", [Vintage(), Vintage(tasks="older")])
+@pytest.mark.parametrize("vintage", [Vintage(), Vintage(tasks="older"), Vintage(tasks="engine")])
 async def test_the_fates_of_videos_are_told_in_every_vintage(vintage: Vintage) -> None:
     def decide(wanted: Any) -> Fate | None:
         return Fate(status="failed", reason="too dark") if wanted["prompt"] == "dark" else None
@@ -196,3 +197,21 @@ async def test_a_generation_that_a_run_left_in_doubt_is_asked_for_and_not_made_t
         async with quick(sandbox.url) as session:
             task = await session.generate("She waves.", journal=journal)
         assert [generation.task_id for generation in sandbox.ledger.generations] == [task.task_id]
+
+
+@pytest.mark.asyncio
+async def test_the_engine_s_own_words_end_a_wait_with_the_video_s_url(tmp_path: Path) -> None:
+    vintage = Vintage(tasks="engine", id_only=True, extra=True)
+    async with Sandbox(time_scale=0.002, vintage=vintage) as sandbox, quick(sandbox.url) as session:
+        group = await session.create_group("brand")
+        async with session.ingest([AssetSource.image("https://x.example.com/1.jpg")], group=group) as stream:
+            (ready,) = [asset async for asset in stream]
+        video = await session.wait_for_video(await session.generate("She waves.", references=[ready]))
+        assert (video.status, video.is_completed) == ("success", True)
+        path = await session.download(video, tmp_path / "v.mp4")
+        assert path.read_bytes()[4:8] == b"ftyp"
+        sandbox.decide("https://x.example.com/2.jpg", Fate.failed())
+        with pytest.raises(AssetFailed, match="the service gave no reason"):
+            await session.wait_until_active(
+                await session.upload(AssetSource.image("https://x.example.com/2.jpg"), group=group)
+            )

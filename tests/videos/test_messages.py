@@ -161,6 +161,24 @@ VINTAGES: list[tuple[str, dict[str, Any]]] = [
         {"id": "tsk_1", "status": "Completed ", "metadata": {"url": URL, "client_business_id": "b-1"}},
     ),
     ("the upstream's content", {"id": "tsk_1", "status": "succeeded", "content": {"video_url": URL}}),
+    ("the reason's field", {"code": "success", "data": {"task_id": "tsk_1", "status": "SUCCESS", "fail_reason": URL}}),
+    (
+        "a result_url",
+        {"code": "success", "data": {"task_id": "tsk_1", "status": "SUCCESS", "fail_reason": "", "result_url": URL}},
+    ),
+    (
+        "two levels down",
+        {
+            "code": "success",
+            "data": {"task_id": "tsk_1", "status": "SUCCESS", "data": {"status": "ok", "content": {"video_url": URL}}},
+        },
+    ),
+    ("a list of data", {"id": "tsk_1", "status": "succeeded", "data": [{"url": URL}]}),
+    ("an output", {"id": "tsk_1", "status": "completed", "output": {"video_url": URL}}),
+    ("an output that is the URL", {"id": "tsk_1", "status": "completed", "output": URL}),
+    ("outside of the task", {"data": {"task_id": "tsk_1", "status": "SUCCESS"}, "result_url": URL}),
+    ("said to be an image", {**DONE, "result": {"type": "image", "data": [{"url": URL}]}}),
+    ("done", {**DONE, "status": "done"}),
     ("flat", {"task_id": "tsk_1", "status": "success", "video_url": URL}),
     ("many results", {**DONE, "result": {"data": [{"url": URL}, {"url": "https://files.example.com/2.mp4"}]}}),
 ]
@@ -187,7 +205,10 @@ def test_words_that_are_not_the_end(status: str) -> None:
     assert task.status == (status.lower() or "queued")
 
 
-@pytest.mark.parametrize("status", ["failed", "FAILURE", "error", "cancelled", "canceled", "expired"])
+@pytest.mark.parametrize(
+    "status",
+    ["failed", "FAILURE", "error", "cancelled", "canceled", "expired", "rejected", "timeout", "aborted", "BLOCKED"],
+)
 @pytest.mark.parametrize(
     ("fields", "reason", "code"),
     [
@@ -299,3 +320,14 @@ def test_whatever_json_comes_it_is_a_task_or_an_error_of_ours(told: dict[str, An
     assert isinstance(task.url, str | None)
     assert task.reason is None or task.reason.isprintable()
     repr(task)
+
+
+def test_what_a_request_is_made_from_is_never_taken_for_its_video() -> None:
+    told = {"id": "tsk_1", "status": "completed", "image_with_roles": [{"url": URL}], "callback_url": URL}
+    assert read(told).url is None
+    assert read({"code": "success", "data": told}).raw == {"code": "success", "data": told}
+
+
+def test_a_webhook_calls_its_times_otherwise() -> None:
+    task = read({"id": "tsk_1", "submitted_at": 1781577600, "finished_at": 1781577700})
+    assert (task.created_at, task.completed_at) == (1781577600.0, 1781577700.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from seedance_avatar.errors import AvatarError, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetSource
+from seedance_avatar.videos.adapter import VideoAdapter
 from seedance_avatar.videos.model_table import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
 from seedance_avatar.videos.request import GenerationRequest, Reference
-from seedance_avatar.videos.rules import check_request, parts_of
+from seedance_avatar.videos.rules import as_sent, check_request, parts_of
 
 ULID = "01JZ8Q4T2V6W8X0Y2Z4A6B8C0D"
 URL = "https://cdn.example.com/a.jpg"
@@ -94,7 +96,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "frames and references never mix": ({**FRAME, "references": images(1)}, "frames and references are mixed"),
     "frames and audio never mix": ({**FRAME, "references": audios(1)}, "frames and references are mixed"),
-    "mini takes no frames": ({"model": "seedance-2-mini", **FRAME}, "takes no first or last frame"),
+    "2-5: frames are adaptive": ({"model": "seedance-2-5", **FRAME}, "only with aspect_ratio='adaptive'"),
+    "2-5: no 4k": ({"model": "seedance-2-5", "resolution": "4k"}, "seedance-2-5 has no resolution '4k'"),
+    "tools: only without media": ({"tools": [{"type": "web_search"}], "references": images(1)}, "tools and media"),
+    "callback_url: https": ({"callback_url": "http://example.com/hook"}, "it must begin with https://"),
     "2-5: 30 images": ({"model": "seedance-2-5", "references": images(31)}, "seedance-2-5 takes 30 at most"),
     "2-5: 10 videos": ({"model": "seedance-2-5", "references": videos(11)}, "seedance-2-5 takes 10 at most"),
     "2-5: 10 audios": ({"model": "seedance-2-5", "references": audios(11)}, "seedance-2-5 takes 10 at most"),
@@ -155,6 +160,10 @@ TAKEN: dict[str, dict[str, Any]] = {
     "4k": {"resolution": "4k"},
     "mini with references": {"model": "seedance-2-mini", "resolution": "480p", "references": images(9) + videos(3)},
     "a first frame": FRAME,
+    "mini with frames": {"model": "seedance-2-mini", **FRAMES},
+    "2-5 with frames": {"model": "seedance-2-5", "aspect_ratio": "adaptive", **FRAMES},
+    "2-5 auto duration": {"model": "seedance-2-5", "duration": -1},
+    "tools with a prompt alone": {"tools": [{"type": "web_search"}]},
     "a first and a last frame": FRAMES,
     "frames by role": {"references": [Reference.last_frame(URL), Reference.first_frame(URL)]},
     "all a model takes": {"references": images(9) + videos(3) + audios(3)},
@@ -282,3 +291,15 @@ def test_a_request_shows_no_query_and_no_whole_prompt() -> None:
     assert secret.label.startswith("shot 1 (")
     assert "s3cret" not in repr(Reference.image(f"{URL}?sig=s3cret"))
     assert "s3cret" not in repr(parts_of(request(first_frame=f"{URL}?sig=s3cret")))
+
+
+def test_a_duration_of_0_is_sent_as_the_one_that_the_model_documents() -> None:
+    asked = request(model="seedance-2-5", duration=0)
+    (remark,) = check_request(asked)
+    assert "-1 is sent" in remark
+    assert as_sent(asked).duration == -1
+    for other in (request(duration=0), request(model="seedance-2-5", duration=4), request(model="new", duration=0)):
+        assert as_sent(other) is other
+    sent = VideoAdapter().request(asked, "b-1")
+    assert sent.body is not None
+    assert json.loads(sent.body)["duration"] == -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -172,8 +173,31 @@ def test_why_an_asset_failed(fields: dict[str, object], reason: str | None) -> N
 
 
 def test_the_reason_may_stand_in_the_envelope() -> None:
-    body = {"success": True, "message": "no face", "data": {"asset_id": "pa_1", "status": "failed", "message": ""}}
+    body = {"success": True, "fail_reason": "no face", "data": {"asset_id": "pa_1", "status": "failed", "message": ""}}
     assert read_asset(answer(body)).reason == "no face"
+
+
+@pytest.mark.parametrize("well", [{"success": True}, {"code": "success"}, {"code": 0}, {"code": 200}])
+def test_the_message_of_an_envelope_that_reports_success_is_no_reason(well: dict[str, Any]) -> None:
+    body = {**well, "message": "query ok", "data": {"asset_id": "pa_1", "status": "failed"}}
+    assert read_asset(answer(body)).reason is None
+    flat = {"success": True, "message": "query ok", "asset_id": "pa_1", "status": "failed"}
+    assert read_asset(answer(flat)).reason is None
+    own = {**well, "message": "query ok", "data": {"asset_id": "pa_1", "status": "failed", "message": "no face"}}
+    assert read_asset(answer(own)).reason == "no face"
+
+
+def test_an_id_may_be_called_only_id() -> None:
+    asset = read_asset(answer({"success": True, "data": {"id": "pa_1", "status": "Active"}}), asked="pa_1")
+    assert (asset.asset_id, asset.status) == ("pa_1", "active")
+    assert read_asset(answer({"id": "pa_1"})).asset_id == "pa_1"
+    assert read_asset(answer({"id": 7, "data": {"id": 8, "asset_id": "pa_1"}})).asset_id == "pa_1"
+    assert read_asset(answer({"id": "req_1", "data": {"asset_id": "pa_1"}})).asset_id == "pa_1"
+    assert read_group(answer({"success": True, "data": {"id": "pg_1", "name": "n"}})).group_id == "pg_1"
+    with pytest.raises(ProtocolError, match="the answer is about pa_2"):
+        read_asset(answer({"data": {"id": "pa_2"}}), asked="pa_1")
+    with pytest.raises(ProtocolError):
+        read_asset(answer({"data": {"id": 7}}))
 
 
 def test_find_reason_is_for_video_tasks_too() -> None:
