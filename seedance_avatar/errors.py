@@ -60,7 +60,9 @@ class AvatarError(Exception):
 
     hint: str = ""
 
-    def __init__(self, message: str, *, about: str | None = None) -> None:
+    def __init__(self, message: str, *, about: str | None = None, hint: str | None = None) -> None:
+        if hint is not None:
+            self.hint = hint
         self.message: str = safe_redacted(message, 600)
         self.about: str | None = None if about is None else safe_redacted(about)
         super().__init__(self.message)
@@ -124,9 +126,7 @@ class ConnectionFailed(AvatarError):
         answer_lost: bool = False,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, about=about)
-        if hint is not None:
-            self.hint = hint
+        super().__init__(message, about=about, hint=hint)
         self.fatal = fatal
         self.answer_lost = answer_lost
 
@@ -138,7 +138,10 @@ class SubmissionInDoubt(AvatarError):
     :ivar request_id: the service's id of the request, where the answer's headers were read, or None.
     """
 
-    hint = "it may exist at the service: it is not sent again by itself"
+    hint = (
+        "it may exist at the service, so it is not sent again by itself: find out, then resolve it in the journal or "
+        "send it again (on_in_doubt='resend')"
+    )
 
     def __init__(
         self,
@@ -154,12 +157,14 @@ class SubmissionInDoubt(AvatarError):
 
 
 class ProtocolError(AvatarError):
-    """The service's answer cannot be read.
+    """The answer cannot be read, or is a page of HTML: it says nothing about the key, the request or the account.
 
     :ivar status: its HTTP status, or None.
     :ivar body: the start of its body, cut and printable.
     :ivar task: the finished task whose answer holds no URL of its video, or None; ``task.raw`` is the whole answer.
     """
+
+    hint = "check the base URL, and what stands between (a proxy, a firewall), then try again"
 
     def __init__(
         self,
@@ -197,8 +202,9 @@ class ApiError(AvatarError):
         retryable: bool = False,
         retry_after: float | None = None,
         about: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message, about=about)
+        super().__init__(message, about=about, hint=hint)
         self.status = status
         self.code: str = safe_redacted(code, 80)
         self.request_id: str | None = None if request_id is None else safe_redacted(request_id, 128)
@@ -213,7 +219,7 @@ class ApiError(AvatarError):
 
 
 class AuthError(ApiError):
-    """The key was refused (401), or is not allowed to do this (403 that is not about money)."""
+    """The key was refused (401), or a code or a clear word says that the key or the account may not do this."""
 
     hint = "check the API key (TOAPIS_API_KEY) and what it may do"
 
@@ -233,13 +239,19 @@ class RateLimited(ApiError):
 class NotFound(ApiError):
     """The service does not know this id, or no longer has the file."""
 
+    hint = "check the id, and that the key is of the account that has it; what is gone has to be submitted again"
+
 
 class InvalidRequest(ApiError):
-    """The service refused the request for what is in it; the same request will be refused again."""
+    """The service refused the request for what is in it, at whatever status; the same will be refused again."""
+
+    hint = "correct what it names, then submit it again"
 
 
 class ContentRefused(ApiError):
     """The service's content policy refused the media or the prompt."""
+
+    hint = "use another picture, video, sound or prompt"
 
 
 class ServerError(ApiError):
@@ -254,6 +266,8 @@ class AssetFailed(AvatarError):
     :ivar asset: the asset as last seen, its ``reason`` included.
     """
 
+    hint = "change the material according to the reason, then submit it as another source"
+
     def __init__(self, asset: Asset, *, about: str | None = None) -> None:
         reason = asset.reason or "the service gave no reason"
         super().__init__(f"asset {asset.asset_id} failed: {reason}", about=about)
@@ -265,6 +279,8 @@ class GenerationFailed(AvatarError):
 
     :ivar task: the task as last seen, its ``reason`` included.
     """
+
+    hint = "change the request according to the reason, then submit it again"
 
     def __init__(self, task: VideoTask, *, about: str | None = None) -> None:
         reason = task.reason or "the service gave no reason"

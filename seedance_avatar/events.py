@@ -86,11 +86,16 @@ class LimitChanged:
 
 @attrs.frozen(kw_only=True)
 class Outage:
-    """The service cannot be reached (``down`` is True), or can be reached again (False)."""
+    """The service cannot be reached or is ill (``down`` is True), or answers again (False).
+
+    :ivar error: why, or None when it answers again.
+    :ivar ill: True when it is reached, but its answers are lost, cannot be read, are pages of HTML or 5xx.
+    """
 
     at: float
     down: bool
     error: AvatarError | None
+    ill: bool = False
 
 
 @attrs.frozen(kw_only=True)

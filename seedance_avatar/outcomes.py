@@ -188,7 +188,8 @@ class SessionStats:
     :ivar pending: assets and videos that are being polled.
     :ivar submit_limit: submissions a second that the session keeps to, or None when unlimited.
     :ivar submit_why: why it is that rate, in a few words; so is ``query_why`` for ``query_limit``.
-    :ivar down_for: seconds since the service could last be reached, or None while it answers.
+    :ivar down_for: seconds since the service cannot be reached or is ill, or None while it answers.
+    :ivar outages: how many times that began.
     :ivar ingests: running ingests.
     """
 
@@ -204,4 +205,5 @@ class SessionStats:
     query_limit: float | None = None
     query_why: str = ""
     down_for: float | None = None
+    outages: int = 0
     ingests: int = 0

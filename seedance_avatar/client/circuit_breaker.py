@@ -1,111 +1,246 @@
-"""Circuit breaker: while nothing can be reached, one probe at a time is sent, and all other callers wait for it."""
+"""Circuit breaker: while the service is not reached or is ill, one probe at a time is sent, and all others wait for it.
+
+*Ill* is a service whose answers are lost (closed, cut, timed out), cannot be read, are pages of HTML or 5xx. After such
+an answer a submission is in doubt, so no other is risked until a probe shows that the service answers again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import attrs
 
-from seedance_avatar.errors import ConnectionFailed
+from seedance_avatar.errors import AvatarError, ConnectionFailed, ProtocolError, ServerError, SubmissionInDoubt
 from seedance_avatar.options import Retry
 
 from .gate import Flow
 from .retry import backoff
 
-__all__ = ["CircuitBreaker"]
+__all__ = ["CircuitBreaker", "is_ill", "opens"]
+
+Lane = Literal["submit", "query"]
+
+_IN_A_ROW: Final = 3
+_WINDOW: Final = 20
+"""Submissions whose answers are looked back on; half of them ill is an outage too."""
+_SECONDS: Final = 30.0
+"""Answers older than this are not looked back on."""
+_RECONSIDER: Final = 0.25
+"""Seconds after which a submission looks again whether it has to be the probe."""
+
+
+def is_ill(error: AvatarError) -> bool:
+    """Return whether an answer that was read as ``error`` says that the service is ill, rather than what it refuses."""
+    lost = isinstance(error, ConnectionFailed) and error.answer_lost
+    return lost or isinstance(error, ProtocolError | ServerError | SubmissionInDoubt)
+
+
+def opens(submissions: Sequence[tuple[float, bool]], latest: Sequence[tuple[Lane, bool]], now: float) -> bool:
+    """Return whether the last answers mean an outage.
+
+    They do when the last three submissions were answered ill, or the last three answers of any kind with a submission
+    among them, or at least half of the last twenty submissions. Ill answers to status requests alone mean none: they
+    put nothing in doubt, and the service may well take submissions.
+
+    :param submissions: when submissions were answered, and whether ill, the oldest first; those of the last 30 s count.
+    :param latest: the latest answers of both lanes, and whether they were ill, the oldest first.
+    """
+    recent = [ill for at, ill in submissions if now - at <= _SECONDS][-_WINDOW:]
+    last = latest[-_IN_A_ROW:]
+    mixed = len(last) == _IN_A_ROW and all(ill for _, ill in last) and any(lane == "submit" for lane, _ in last)
+    in_a_row = len(recent) >= _IN_A_ROW and all(recent[-_IN_A_ROW:])
+    return in_a_row or mixed or sum(recent) * 2 >= _WINDOW
 
 
 @attrs.define(eq=False, repr=False)
 class CircuitBreaker:
-    """Whether the service can be reached, shared by all patient callers (ingests and waits).
+    """Whether requests may leave, shared by all callers of a session.
 
-    Single calls do not wait here: they fail after their few attempts. If all submitters and polls retried a dead
-    network on their own, they would flood the service on its return; so one of them tries, with backoff.
+    If all submitters and polls retried a dead network on their own, they would flood the service on its return; and
+    each submission to an ill service is one more in doubt. So one request at a time probes, ever more slowly (backoff
+    to ``retry.cap``): a status request wherever there is anything to ask, else one submission. After an outage that
+    submissions have met, the first one to leave is alone too, since the status requests may be answered elsewhere.
 
+    :ivar askable: returns whether anything is pending, whose status can be asked for as a probe.
     :ivar since: when the outage began, by the loop's clock, or None while the service is up. Time in which nothing was
         tried (a suspended machine, an idle session) does not count: the outage then begins with the next try.
-    :ivar error: the error of the last try.
+    :ivar error: why: the error of the last try, or that the service is ill.
     :ivar given_up: True when even a try that was sent ``retry.patience`` seconds after the beginning failed.
+    :ivar ill: True when the service is reached, and is ill.
+    :ivar outages: how many outages began.
     """
 
     retry: Retry
     clock: Callable[[], float]
     rng: random.Random
+    askable: Callable[[], bool] = attrs.field(default=lambda: False)
+    on_ill: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called when an outage begins in which the service is ill, so that status requests begin to probe."""
     since: float | None = None
     error: ConnectionFailed | None = None
     given_up: bool = False
+    ill: bool = False
+    outages: int = 0
+    _proving_since: float | None = None
+    """When the outage began that a status request has ended, and no submission yet."""
+    _opened_at: float = 0.0
     _failed_at: float = 0.0
     _failures: int = 0
-    _probing: bool = False
-    _news: set[asyncio.Future[None]] = attrs.field(factory=set)
+    _next_at: float = 0.0
+    _probe: object | None = None
+    _asking: int = 0
+    _submissions: deque[tuple[float, bool]] = attrs.field(factory=lambda: deque(maxlen=_WINDOW))
+    _latest: deque[tuple[Lane, bool]] = attrs.field(factory=lambda: deque(maxlen=_IN_A_ROW))
+    _news: set[asyncio.Future[bool]] = attrs.field(factory=set)
 
-    async def wait_until_up(self, flow: Flow) -> bool:
-        """Return at once while the service is up; else wait until it is, or until the caller is to be the probe.
+    def closed(self, lane: Lane) -> bool:
+        """Return whether a request of ``lane`` may leave at this moment without being a probe."""
+        return self.since is None and (lane == "query" or self._proving_since is None)
 
-        :returns: True when the caller is the probe. It then calls :meth:`record_failure` or :meth:`record_success`,
-            or :meth:`release_probe` when it sends nothing after all.
-        :raises ConnectionFailed: nothing was reached for ``retry.patience`` seconds, by a probe during this wait
-            too. The probe itself looks at :attr:`given_up` instead: it raises its own error.
+    async def wait_until_up(self, flow: Flow, lane: Lane = "query", *, patient: bool = True) -> bool:
+        """Return at once while requests may leave; else wait until they may, or until the caller is to be the probe.
+
+        :param patient: wait for ``retry.patience`` seconds; without it, for the next probe only.
+        :returns: True when the caller is the probe. It then calls one of the ``record_`` methods, or
+            :meth:`release_probe` when it sends nothing after all.
+        :raises ConnectionFailed: nothing was reached, or answered well, for ``retry.patience`` seconds, by a probe
+            during this wait too. The probe itself looks at :attr:`given_up` instead: it raises its own error.
 
         Cancelled, another caller becomes the probe.
         """
-        failures = self._failures
-        while self.since is not None:
-            if self.given_up and self._failures > failures and self.error is not None:
-                raise self.error.with_traceback(None)
-            if not self._probing:
-                self._probing = True
-                pause = backoff(self._failures + 1, base=self.retry.base, cap=self.retry.cap, rng=self.rng)
-                try:
-                    await flow.sleep(pause)
-                except BaseException:
+        failures, mine, waited = self._failures, object(), False
+        self._asking += lane == "query"
+        try:
+            while not self.closed(lane):
+                if (self.given_up or not patient) and self._failures > failures and self.error is not None:
+                    raise self.error.with_traceback(None)  # noqa: TRY301 - a probe that gives up is released below
+                # Nothing that is not sent is in doubt, so a connection may be tried by anybody.
+                harmless = lane == "query" or self.since is None or not self.ill
+                leads = harmless or not (self._asking or self.askable())
+                if leads and self._probe is None:
+                    self._probe = mine
+                if self._probe is not mine:
+                    # While nobody probes, something pending is about to be asked, unless it has ended.
+                    await self._change(flow, _RECONSIDER if self._probe is None else None)
+                elif not leads:
                     self.release_probe()
-                    raise
-                return True
-            turn = asyncio.get_running_loop().create_future()
-            self._news.add(turn)
-            try:
-                await flow.wait(turn)
-            finally:
-                self._news.discard(turn)
+                elif not waited and (pause := self._next_at - self.clock()) > 0:
+                    waited = await self._change(flow, pause)
+                else:
+                    return True
+        except BaseException:
+            if self._probe is mine:
+                self.release_probe()
+            raise
+        finally:
+            self._asking -= lane == "query"
+        if self._probe is mine:
+            self.release_probe()
         return False
+
+    async def _change(self, flow: Flow, seconds: float | None) -> bool:
+        """Wait for news, for ``seconds`` at most; return False when there were any."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[bool] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, _wake, turn, self)
+        self._news.add(turn)
+        try:
+            return await flow.wait(turn)
+        finally:
+            self._news.discard(turn)
+            if timer is not None:
+                timer.cancel()
 
     def record_failure(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
         """Record that a try reached nothing; return True when this begins an outage.
 
         :param left_at: when it was sent.
         """
+        return self._failed(error, ill=False, probe=probe, left_at=left_at)
+
+    def record_ill(self, error: AvatarError, lane: Lane, *, probe: bool, left_at: float) -> bool:
+        """Record that a request was answered ill (see :func:`is_ill`); return True when this begins an outage."""
+        now = self.clock()
+        if not probe or self.closed("submit"):
+            if self.since is not None or left_at < self._opened_at:
+                return False  # it was on the wire when the outage began
+            if probe:
+                self.release_probe()
+            self._note(lane, ill=True)
+            if self._proving_since is not None or not opens(self._submissions, tuple(self._latest), now):
+                return False
+        message = f"the service is ill: {error.describe()}"
+        hint = "nothing was sent since: run the same again when the service is well"
+        return self._failed(ConnectionFailed(message, hint=hint), ill=True, probe=probe, left_at=left_at)
+
+    def _note(self, lane: Lane, *, ill: bool) -> None:
+        self._latest.append((lane, ill))
+        if lane == "submit":
+            self._submissions.append((self.clock(), ill))
+
+    def _failed(self, error: ConnectionFailed, *, ill: bool, probe: bool, left_at: float) -> bool:
         now = self.clock()
         began = self.since is None
+        untried = left_at - self._failed_at > self.retry.patience + self.retry.cap
         if began:
-            self.since = now
-        elif probe and left_at - self._failed_at > self.retry.patience + self.retry.cap:
+            again = None if untried else self._proving_since
+            self.since = now if again is None else again
+            self.outages += again is None
+            self._opened_at = now
+        elif probe and untried:
             self.since = left_at
-        self.error = error
+        self.error, self.ill = error, ill
         if began or probe:
             self._failures += 1
             self._failed_at = now
+            pause = backoff(self._failures, base=self.retry.base, cap=self.retry.cap, rng=self.rng)
+            self._next_at = now + pause
         if probe:
             # Counted from when it was sent: a stalled loop may notice the failure an hour later.
             self.given_up = self.since is not None and left_at - self.since >= self.retry.patience
             self.release_probe()
+        if began and ill:
+            self.on_ill()
         return began
 
-    def record_success(self) -> bool:
-        """Record that the service responded, with whatever status; return True when this ends an outage."""
-        if self.since is None:
+    def record_success(self, lane: Lane = "submit", *, left_at: float | None = None, probe: bool = False) -> bool:
+        """Record that the service gave a clear answer, with whatever status; return True when this ends an outage.
+
+        :param left_at: when the request was sent: an ill service has to answer one that was sent since.
+        """
+        if self.closed("submit"):
+            self._note(lane, ill=False)
+            if probe:
+                self.release_probe()
             return False
+        if self.ill and not probe and left_at is not None and left_at < self._opened_at:
+            return False
+        ended = self.since is not None
+        if lane == "submit" or not self.ill:
+            self._proving_since = None
+            self._failures = 0
+            self._submissions.clear()
+            self._latest.clear()
+        elif ended:
+            # Submissions were answered ill: the next one leaves alone.
+            self._proving_since = self.since
         self.since = self.error = None
         self.given_up = False
-        self._failures = 0
-        self.release_probe()
-        return True
+        if ended or probe or self._proving_since is None:
+            self.release_probe()
+        return ended
 
     def release_probe(self) -> None:
         """Let another caller be the probe: wake all who wait, to look at the state again."""
-        self._probing = False
+        self._probe = None
         for turn in self._news:
-            if not turn.done():
-                turn.set_result(None)
+            _wake(turn)
+
+
+def _wake(turn: asyncio.Future[bool], timer: object = None) -> None:
+    if not turn.done():
+        turn.set_result(timer is not None)

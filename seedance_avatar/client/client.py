@@ -17,7 +17,7 @@ from seedance_avatar.text import Secret
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
-from .circuit_breaker import CircuitBreaker
+from .circuit_breaker import CircuitBreaker, is_ill
 from .gate import Flow, Gate
 from .retry import FailedPoll, RetryBudget, after_failed_poll, as_in_doubt, pause_before_poll, retry_delay
 from .transport import ResponseLost, Transport
@@ -103,26 +103,34 @@ class Client:
             query_limit=query.rate,
             query_why=query.why,
             down_for=None if down is None else self.clock() - down,
+            outages=self.breaker.outages,
         )
 
     async def take_turn(self, flow: Flow, *, lane: Literal["submit", "query"] = "query", patient: bool = True) -> Turn:
         """Wait until a request of ``lane`` may be sent.
 
-        :param patient: wait for the end of an outage as well, and for ``retry.patience`` seconds at most.
-        :raises ConnectionFailed: nothing was reached for as long as that.
+        :param patient: wait for the end of an outage as well, and for ``retry.patience`` seconds at most. Without it a
+            submission waits, while the service is ill, for the next probe only, or is that probe.
+        :raises ConnectionFailed: nothing was reached, or answered well, for as long as that.
         :raises AvatarError: what the flow was halted with.
 
         Cancelled while waiting, no turn is taken and none is lost.
         """
         gate = self.submit if lane == "submit" else self.query
-        probe = patient and self.breaker.since is not None and await self.breaker.wait_until_up(flow)
-        try:
-            await gate.acquire(flow)
-        except BaseException:
-            if probe:
-                self.breaker.release_probe()
-            raise
-        return Turn(gate, probe)
+        breaker = self.breaker
+        while True:
+            # To look, or to try a connection, risks nothing: a single call does so whatever the others have met.
+            waits = patient or (lane == "submit" and breaker.ill)
+            probe = waits and not breaker.closed(lane) and await breaker.wait_until_up(flow, lane, patient=patient)
+            try:
+                await gate.acquire(flow)
+            except BaseException:
+                if probe:
+                    breaker.release_probe()
+                raise
+            if probe or not waits or breaker.closed(lane):
+                return Turn(gate, probe)
+            gate.cancel()  # an outage began meanwhile
 
     def try_turn(self, flow: Flow) -> Turn | None:
         """Return a turn for a status request if one may be sent at this moment, else None: during an outage, always."""
@@ -161,13 +169,21 @@ class Client:
         """
         attempt = 0
         while True:
-            turn = await self.take_turn(flow, lane=request.lane, patient=patient)
+            try:
+                turn = await self.take_turn(flow, lane=request.lane, patient=patient)
+            except ConnectionFailed as error:
+                raise (error if request.about is None else error.concerning(request.about)) from None
             attempt += 1
             try:
                 return await self.send(turn, request, read, attempt=attempt, passage=passage)
             except AvatarError as error:
                 out_of_patience = turn.probe and self.breaker.given_up
-                pause = None if out_of_patience else self._pause(error, request, turn, attempt=attempt, patient=patient)
+                if out_of_patience:
+                    pause = None
+                elif patient and request.repeatable and is_ill(error) and not self.breaker.closed(request.lane):
+                    pause = 0.0  # the breaker says when it is asked again
+                else:
+                    pause = self._pause(error, request, turn, attempt=attempt, patient=patient)
                 if pause is None:
                     raise
             if passage is not None:
@@ -207,12 +223,13 @@ class Client:
             # The frames below hold what the service sent, signed URLs included, and tracebacks are shown with locals.
             error = _as_raised(caught.with_traceback(None), request)
             if response is None:
-                self._note_failure(turn, caught, left_at=left_at)
+                self._note_failure(turn, request, caught, left_at=left_at)
             else:
-                if isinstance(error, RateLimited) and error.retry_after is not None:
+                wait = response.hints.retry_after
+                if wait is not None and (isinstance(error, RateLimited) or is_ill(error)):
                     # For all tasks of the lane; no longer than a single call would wait, then one of them asks again.
-                    turn.gate.brake(min(error.retry_after, self.retry.max_retry_after))
-                self._note_response(turn, request, response, left_at=left_at, throttled=isinstance(error, RateLimited))
+                    turn.gate.brake(min(wait, self.retry.max_retry_after))
+                self._note_response(turn, request, response, error, left_at=left_at)
             self._report(request, response, error, left_at=left_at, attempt=attempt)
             raise error from None
         except BaseException:
@@ -220,9 +237,19 @@ class Client:
             if turn.probe:
                 self.breaker.release_probe()
             raise
-        self._note_response(turn, request, response, left_at=left_at, throttled=False)
+        self._note_response(turn, request, response, None, left_at=left_at)
         self._report(request, response, None, left_at=left_at, attempt=attempt)
         return value
+
+    @property
+    def probing(self) -> bool:
+        """Whether an ill service is being probed, by a status request of anything pending for one."""
+        return self.breaker.since is not None and self.breaker.ill
+
+    @property
+    def gave_up(self) -> ConnectionFailed | None:
+        """Why nothing more is to be sent: an outage longer than ``retry.patience``; None while there is none."""
+        return self.breaker.error if self.breaker.given_up else None
 
     def after_failed_poll(
         self, turn: Turn, error: AvatarError, *, age: float, late: bool, misses: int
@@ -234,7 +261,7 @@ class Client:
         :param misses: how many status requests for it failed in a row before this one.
         """
         retry = self.retry
-        if isinstance(error, ConnectionFailed):
+        if isinstance(error, ConnectionFailed) or is_ill(error):
             out_of_patience = turn.probe and self.breaker.given_up
         else:
             out_of_patience = self._blocked_for(turn.gate) > retry.patience
@@ -244,30 +271,40 @@ class Client:
         return meaning, pause_before_poll(error, misses=misses, retry=retry, rng=self.rng)
 
     def _note_response(
-        self, turn: Turn, request: Request, response: Response, *, left_at: float, throttled: bool
+        self, turn: Turn, request: Request, response: Response, error: AvatarError | None, *, left_at: float
     ) -> None:
-        now, pacer = self.clock(), turn.gate.pacer
+        now, pacer, throttled = self.clock(), turn.gate.pacer, isinstance(error, RateLimited)
         changed = pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=response.hints)
         if throttled:
             self.throttled += 1
         turn.gate.release()
-        self._note_reached(now)
+        if error is not None and is_ill(error):
+            self._note_ill(turn, request, error, left_at=left_at)
+        elif self.breaker.record_success(request.lane, left_at=left_at, probe=turn.probe):
+            self._note_outage(down=False)
         if changed and self.observer is not None:
             self.observer(LimitChanged(at=now, lane=request.lane, rate=pacer.rate, why=pacer.why))
 
-    def _note_failure(self, turn: Turn, error: AvatarError, *, left_at: float) -> None:
-        if not isinstance(error, ConnectionFailed):
-            # The connection was made, so the network is up, whether or not the response arrived.
-            turn.gate.release()
-            self._note_reached(self.clock())
+    def _note_failure(self, turn: Turn, request: Request, error: AvatarError, *, left_at: float) -> None:
+        if isinstance(error, ConnectionFailed):
+            turn.gate.cancel()
+            if self.breaker.record_failure(error, probe=turn.probe, left_at=left_at):
+                self._note_outage(down=True)
             return
-        turn.gate.cancel()
-        if self.breaker.record_failure(error, probe=turn.probe, left_at=left_at) and self.observer is not None:
-            self.observer(OutageEvent(at=self.clock(), down=True, error=error))
+        turn.gate.release()
+        if isinstance(error, ResponseLost):
+            self._note_ill(turn, request, error, left_at=left_at)
+        elif turn.probe:
+            self.breaker.release_probe()
 
-    def _note_reached(self, now: float) -> None:
-        if self.breaker.record_success() and self.observer is not None:
-            self.observer(OutageEvent(at=now, down=False, error=None))
+    def _note_ill(self, turn: Turn, request: Request, error: AvatarError, *, left_at: float) -> None:
+        if self.breaker.record_ill(error, request.lane, probe=turn.probe, left_at=left_at):
+            self._note_outage(down=True)
+
+    def _note_outage(self, *, down: bool) -> None:
+        if self.observer is not None:
+            error = self.breaker.error if down else None
+            self.observer(OutageEvent(at=self.clock(), down=down, error=error, ill=self.breaker.ill))
 
     def _report(
         self, request: Request, response: Response | None, error: AvatarError | None, *, left_at: float, attempt: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 
@@ -18,6 +18,8 @@ from seedance_avatar.errors import AvatarError
 from seedance_avatar.limits.pacer import Pacer
 
 __all__ = ["Flow", "Gate"]
+
+T = TypeVar("T")
 
 
 @attrs.define(eq=False, repr=False)
@@ -31,16 +33,16 @@ class Flow:
 
     name: str
     halted: AvatarError | None = None
-    _waiting: set[asyncio.Future[None]] = attrs.field(factory=set)
+    _waiting: set[asyncio.Future[Any]] = attrs.field(factory=set)
 
-    async def wait(self, turn: asyncio.Future[None]) -> None:
-        """Wait for ``turn``; raise the error that the flow was halted with as soon as it is."""
+    async def wait(self, turn: asyncio.Future[T]) -> T:
+        """Return the result of ``turn``; raise the error that the flow was halted with as soon as it is."""
         if self.halted is not None:
             turn.cancel()
             raise self.halted.with_traceback(None)  # raised in many tasks: it must not collect the frames of all
         self._waiting.add(turn)
         try:
-            await turn
+            return await turn
         finally:
             self._waiting.discard(turn)
 

@@ -84,8 +84,16 @@ class Poller:
             self._dispatcher.add_done_callback(self._gone)
         self._nudge()
 
-    def _nudge(self) -> None:
+    def wake(self) -> None:
+        """Look at the state again: an outage began, which something that is pending may probe before it is due."""
+        self._stir.set()
+
+    def _next_due(self) -> float | None:
         due = self.schedule.next_due()
+        return float("-inf") if due is not None and self.client.probing else due
+
+    def _nudge(self) -> None:
+        due = self._next_due()
         if due is not None and due < self._asleep_until:
             self._stir.set()
 
@@ -124,7 +132,7 @@ class Poller:
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
         while self.flow.halted is None:
-            due = self.schedule.next_due()
+            due = self._next_due()
             if due is None or due > self.client.clock():
                 self._asleep_until = float("inf") if due is None else due
                 timer = None if due is None else loop.call_at(due, self._stir.set)
@@ -161,7 +169,8 @@ class Poller:
     def _pop(self, turn: Turn) -> PendingItem | None:
         pending = None
         try:
-            pending = self.schedule.pop(self.client.clock())
+            now = self.client.clock()
+            pending = self.schedule.pop(max(now, self.schedule.next_due() or now) if turn.probe else now)
         finally:
             if pending is None:
                 self.client.give_back(turn)
@@ -230,7 +239,7 @@ class Poller:
             case "end":
                 self._end(pending, None, error)
             case "end all":
-                self._end_all(error)
+                self._end_all(self.client.gave_up or error)
 
     def _end(self, pending: PendingItem, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - an Asset or a VideoTask
         self._items.discard(pending)

@@ -53,7 +53,7 @@ def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with i
     :param late: whether its deadline has passed.
     :param misses: how many status requests for it failed in a row before this one.
     :param attempts: after how many failures in a row a refusal is believed.
-    :param out_of_patience: whether nothing has been let through, or reached, for as long as patience allows.
+    :param out_of_patience: whether nothing was let through, reached or answered well for as long as patience allows.
     :returns: ask ``again`` after a pause; it is too ``late``; ``end`` it with the error; ``end all`` that is pending.
     """
     match error:
@@ -66,6 +66,8 @@ def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with i
         case ConnectionFailed():
             # Past its deadline too: a network that is down for a moment must not expire everything.
             return "end all" if out_of_patience else "end" if error.fatal else "again"
+        case ProtocolError() | ServerError() if out_of_patience:
+            return "end all"
         case ProtocolError() | ServerError():
             return "late" if late and misses + 1 >= attempts else "again"
         case NotFound() | AuthError() | QuotaExhausted():

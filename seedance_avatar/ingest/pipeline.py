@@ -311,6 +311,8 @@ class Pipeline(Run):
         self._settle(job, end, error)
         if halts:
             self.halt(error)
+        elif (gave_up := self.client.gave_up) is not None:
+            self.halt(gave_up)
 
     def _outcome_of(self, error: AvatarError) -> tuple[NotAccepted, bool]:
         """Return how a submission that met ``error`` ends, and whether the next one would meet the same."""

@@ -211,4 +211,5 @@ class Run(abc.ABC):
         """Count ``outcome`` and queue it for the consumer."""
         self.accounts.settle(outcome)
         if isinstance(outcome, Failed) and self.stop_on_failure:
-            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks"))
+            hint = "correct or leave out what failed, then run the same again"
+            self.halt(SessionStateError("stopped at the first failure, as on_failure='stop' asks", hint=hint))

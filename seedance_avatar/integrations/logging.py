@@ -60,9 +60,10 @@ def _message(event: Event) -> tuple[int, str, tuple[Any, ...]]:  # noqa: C901, P
             rate = "unlimited" if event.rate is None else f"{event.rate:.3g} a second"
             return logging.INFO, "limit of the %s lane: %s (%s)", (event.lane, rate, event.why)
         case Outage(down=True):
-            return logging.WARNING, "the service cannot be reached: %s", (event.error,)
+            words = "an outage began, nothing more is sent until the service answers: %s"
+            return logging.WARNING, words, (event.error,)
         case Outage():
-            return logging.WARNING, "the service can be reached again", ()
+            return logging.WARNING, "the service answers again", ()
         case IngestStarted():
             return logging.INFO, "run %d of %s began", (event.ingest, event.kind)
         case Accepted():

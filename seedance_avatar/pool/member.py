@@ -41,6 +41,11 @@ class PoolMember:
     waiter: asyncio.Future[None] | None = None
     _group_ids: dict[str, str] = attrs.field(factory=dict)
 
+    @property
+    def is_down(self) -> bool:
+        """Whether no submission may leave now, because the service is not reached, or ill, for this account."""
+        return self.pipeline is not None and not self.pipeline.client.breaker.closed("submit")
+
     def wake(self) -> None:
         """Let it look again whether there is a source for it."""
         if self.waiter is not None and not self.waiter.done():

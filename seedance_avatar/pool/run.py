@@ -31,6 +31,9 @@ __all__ = ["PooledRun"]
 
 _log = logging.getLogger("seedance_avatar")
 
+_RECONSIDER: Final = 0.25
+"""Seconds after which an account that left sources to the others looks at them again."""
+
 _BATCH: Final = 64
 """Sources that are read, and looked up in the journals, at one time."""
 
@@ -166,7 +169,7 @@ class PooledRun(Run):
         while self.halted is None and member.lost is None:
             if member.own:
                 return self._given(member, *member.own.popleft())
-            while self._common:
+            while self._common and not self._passes(member):
                 source = self._common.popleft()
                 flight = self._in_flight.get(self._identity(source))
                 if flight is None or flight.member is member:
@@ -180,10 +183,15 @@ class PooledRun(Run):
             member.waiter = asyncio.get_running_loop().create_future()
             self._moved.set()
             try:
-                await member.waiter
+                # An account begins and ends to be ill without a word.
+                await asyncio.wait({member.waiter}, timeout=_RECONSIDER if self._common else None)
             finally:
                 member.waiter = None
         raise StopAsyncIteration
+
+    def _passes(self, member: PoolMember) -> bool:
+        """Return whether ``member`` leaves new sources to the others: its service is ill or away, and not theirs."""
+        return member.is_down and any(other.lost is None and not other.is_down for other in self.members)
 
     def _identity(self, source: Any) -> Hashable:  # noqa: ANN401 - whatever the caller's iterable held
         if not isinstance(source, AssetSource):

@@ -110,13 +110,14 @@ class Engine:
             observer=None if observer is None else guarded(observer),
         )
         tasks, asking = TaskSet(), Flow("single questions")
-        schedule = Schedule.build(polling, rng, {"generation": video_polling})
+        poller = Poller(client, Schedule.build(polling, rng, {"generation": video_polling}), tasks)
+        client.breaker.askable, client.breaker.on_ill = lambda: len(poller) > 0, poller.wake
         return cls(
             transport=transport,
             client=client,
-            poller=Poller(client, schedule, tasks),
+            poller=poller,
             tasks=tasks,
-            journals=Journals(schedule, client, asking),
+            journals=Journals(poller.schedule, client, asking),
             timeouts=timeouts,
             limits=limits,
             permits=permits,

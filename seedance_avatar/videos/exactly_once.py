@@ -13,7 +13,14 @@ import attrs
 
 from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
-from seedance_avatar.errors import AvatarError, NotFound, SubmissionInDoubt
+from seedance_avatar.errors import (
+    AvatarError,
+    ConnectionFailed,
+    NotFound,
+    ProtocolError,
+    ServerError,
+    SubmissionInDoubt,
+)
 from seedance_avatar.models import VideoTask
 from seedance_avatar.wire.request import Request
 
@@ -74,6 +81,7 @@ class ExactlyOnce:
 
     async def _find(self, business_id: str, pauses: Sequence[float], doubt: SubmissionInDoubt) -> VideoTask | None:
         """Return the task of this id, or None when the service does not know it after any of ``pauses``."""
+        unclear: AvatarError | None = None
         for pause in pauses:
             try:
                 await self.flow.sleep(pause)
@@ -81,8 +89,14 @@ class ExactlyOnce:
                     video_query(business_id), read_video, flow=self.flow, patient=self.patient
                 )
             except NotFound:
-                continue
+                unclear = None
+            except (ConnectionFailed, ProtocolError, ServerError) as error:
+                unclear = error
+                if self.client.gave_up is not None:
+                    break
             except AvatarError as error:
-                # Whatever prevented the look-up, the submission is still in doubt.
-                raise doubt from error
+                unclear = error
+                break
+        if unclear is not None:
+            raise doubt from unclear  # whatever prevented the look-up, the submission is still in doubt
         return None

@@ -52,13 +52,43 @@ _NO_MONEY: Final = frozenset(
     {"insufficient_quota", "insufficient_user_quota", "quota_not_enough", "pre_consume_token_quota_failed"}
 )
 _MONEY: Final = ("quota", "balance", "billing", "payment", "overdue")
-_NO_KEY: Final = frozenset({"authentication_error", "invalid_api_key", "access_denied", "permission_denied"})
+_NO_KEY: Final = frozenset(
+    {"authentication_error", "invalid_api_key", "access_denied", "accessdenied", "permission_denied"}
+    | {f"account_{how}" for how in ("disabled", "suspended", "deactivated", "banned", "not_active")}
+)
+_NO_PRODUCT: Final = ("subscriptionrequired", "subscription_required", "notsubscribed", "product_not_")
 _TOO_FAST: Final = frozenset({"rate_limit_exceeded", "rate_limit_unavailable", "rate_limit_error"})
 _UNKNOWN: Final = frozenset(
     f"{what}_{how}" for what in ("task", "asset", "group") for how in ("not_found", "not_exist")
 )
 _CONTENT: Final = ("content_policy", "privacyinformation", "sensitivecontent")
 _REAL_PERSON: Final = "may contain real person"
+_NO_MODEL: Final = re.compile(r"model_?not_?(?:found|exists?|supported|available|allowed|open)|unsupported_?model")
+_INVALID: Final = re.compile(
+    r"(?:invalid|missing|unsupported)_?(?:parameters?|params?|arguments?|input|request|request_?body|value|field|format"
+    r"|(?:source_?|image_?|video_?|audio_?)?url|image|video|audio|file|media|prompt)(?:\..*)?|validation_?error"
+)
+_URL: Final = re.compile(r"\w+://\S+")
+
+# Words that are about the account whatever the request was, for refusals without a code that says so. They are whole
+# phrases, since a message may quote a URL or a prompt in which single words of theirs occur.
+_WORDS_OF_MONEY: Final = re.compile(
+    r"\b(?:insufficient|not enough|exhausted) (?:\w+ ){0,2}(?:balance|quota|credits?|funds)\b"
+    r"|\b(?:balance|quota|credits?) (?:is |are |has been )?(?:insufficient|not enough|exhausted|used up)\b"
+    r"|(?:余额|额度)不足"
+)
+_WORDS_OF_KEY: Final = re.compile(
+    r"\b(?:invalid|incorrect|expired|disabled|revoked) api[ _-]?key\b"
+    r"|\bapi[ _-]?key (?:\w+ )?(?:is |has |been ){0,2}(?:invalid|incorrect|expired|disabled|revoked)\b"
+    r"|\baccount (?:is |has been )(?:disabled|suspended|deactivated|banned|frozen)\b"
+)
+
+_ASK_FOR_PRODUCT: Final = (
+    "activate or subscribe to the product that it names in the account's console, then run the same again"
+)
+_ASK_FOR_MODEL: Final = (
+    "nothing was done: choose a model that the key may use, or have this one enabled for it, then submit it again"
+)
 
 
 @attrs.frozen
@@ -167,30 +197,57 @@ def _page(body: bytes) -> str:
     return _shown(text, 200)
 
 
+def _is_page(response: Response) -> bool:
+    """Return whether a body that is not JSON is a page of HTML (or XML), whatever its label says."""
+    return "html" in response.content_type.lower() or response.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
+
+
 def _label(about: About) -> str | None:
     return about.label if isinstance(about, AssetSource) else about
 
 
-def _kind(status: int, codes: tuple[str, ...], message: str) -> type[ApiError]:  # noqa: PLR0911 - one return for each row of the documented table
-    """Return the error type. A code that is unambiguous counts more than the status it came with."""
+def _kind(status: int, codes: tuple[str, ...], message: str) -> tuple[type[ApiError], str | None]:  # noqa: C901, PLR0911, PLR0912 - one return for each row of the documented table
+    """Return the error type, and what to do next where the type alone does not say it.
+
+    The type says what the answer is about. :class:`AuthError` and :class:`QuotaExhausted` are about the account: each
+    submission would meet the same. :class:`RateLimited` is about the rate, and nothing was done. :class:`ServerError`
+    (and :class:`ProtocolError`, see :func:`_error_of`) says nothing about any of them: what came of the request is
+    unclear. All others are about the one request. A code that is unambiguous counts more than the status.
+    """
     known = {code.lower() for code in codes}
+    words = _URL.sub(" ", message.lower())
     if known & _NO_MONEY:
-        return QuotaExhausted
-    if status in {401, 402, 403}:
-        return QuotaExhausted if status == HTTPStatus.PAYMENT_REQUIRED or _any_in(_MONEY, known) else AuthError
+        return QuotaExhausted, None
+    if _any_in(_NO_PRODUCT, known):
+        return AuthError, _ASK_FOR_PRODUCT
+    if _any_in(_CONTENT, known) or _REAL_PERSON in words:
+        return ContentRefused, None
+    if status == HTTPStatus.PAYMENT_REQUIRED or (status in {401, 403} and _any_in(_MONEY, known)):
+        return QuotaExhausted, None
+    if status == HTTPStatus.UNAUTHORIZED or known & _NO_KEY:
+        return AuthError, None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimited
-    if status == HTTPStatus.UNPROCESSABLE_ENTITY or _any_in(_CONTENT, known) or _REAL_PERSON in message.lower():
-        return ContentRefused
+        return RateLimited, None
+    if any(map(_NO_MODEL.search, known)):
+        return InvalidRequest, _ASK_FOR_MODEL
+    if any(map(_INVALID.fullmatch, known)):
+        return InvalidRequest, None
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
         # Only this code with this status means that nothing was done; after any other 5xx something may have been.
         down = status == HTTPStatus.SERVICE_UNAVAILABLE and "rate_limit_unavailable" in known
-        return RateLimited if down else ServerError
+        return (RateLimited if down else ServerError), None
     if known & _TOO_FAST:
-        return RateLimited
-    if known & _NO_KEY:
-        return AuthError
-    return NotFound if status == HTTPStatus.NOT_FOUND or known & _UNKNOWN else InvalidRequest
+        return RateLimited, None
+    if status == HTTPStatus.NOT_FOUND or known & _UNKNOWN:
+        return NotFound, None
+    if _WORDS_OF_MONEY.search(words):
+        return QuotaExhausted, None
+    if _WORDS_OF_KEY.search(words):
+        return AuthError, None
+    if status in {HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS}:
+        return ContentRefused, None
+    # The gateway refuses a key that may not use the model of the request by a 403 without a code.
+    return InvalidRequest, _ASK_FOR_MODEL if status == HTTPStatus.FORBIDDEN else None
 
 
 def _any_in(words: tuple[str, ...], codes: set[str]) -> bool:
@@ -203,7 +260,7 @@ def _refusal(response: Response, facts: ErrorFacts, about: About) -> ApiError:
     if status < HTTPStatus.BAD_REQUEST:
         # Some gateways send 200 for everything and put the status into the code.
         status = next((int(code) for code in facts.codes if re.fullmatch("[45][0-9][0-9]", code)), 400)
-    kind = _kind(status, facts.codes, facts.message)
+    kind, hint = _kind(status, facts.codes, facts.message)
     named = _REQUEST_ID.search(facts.message)
     return kind(
         _shown(_REQUEST_ID.sub("", facts.message))
@@ -215,6 +272,7 @@ def _refusal(response: Response, facts: ErrorFacts, about: About) -> ApiError:
         retryable=issubclass(kind, RateLimited | ServerError),
         retry_after=response.hints.retry_after,
         about=_label(about),
+        hint=hint,
     )
 
 
@@ -225,13 +283,17 @@ def _protocol_error(response: Response, what: str, about: About) -> ProtocolErro
 
 
 def _error_of(response: Response, about: About) -> AvatarError:
-    """Return the error for a response outside of 2xx."""
+    """Return the error for a response outside of 2xx; a page says nothing about the key, the request or the account."""
     if response.status < HTTPStatus.BAD_REQUEST:
         target = "nowhere" if response.location is None else redact_url(response.location)
         return _protocol_error(response, f"it redirects to {target}, and redirects are not followed", about)
     try:
         facts = find_error_facts(response.parsed)
     except ValueError:
+        # A firewall or proxy in front wrote it. That a request is too large is all that one can know by itself.
+        knows = response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        if _is_page(response) and response.status < HTTPStatus.INTERNAL_SERVER_ERROR and not knows:
+            return _protocol_error(response, "it is a page where JSON is due, so not of the service", about)
         facts = ErrorFacts(message=_page(response.body))
     return _refusal(response, facts, about)
 

@@ -72,9 +72,11 @@ def test_the_meter_keeps_what_a_person_wants_to_know() -> None:
 def test_an_outage_is_told_until_it_is_over() -> None:
     meter = Meter()
     meter(Outage(at=1.0, down=True, error=ConnectionFailed("connection refused")))
-    assert meter.down == "connection refused"
+    assert meter.down == "the service cannot be reached: connection refused"
+    meter(Outage(at=1.0, down=True, error=ConnectionFailed("the service is ill: HTTP 502"), ill=True))
+    assert meter.down == "the service is ill: HTTP 502"
     meter(Outage(at=1.0, down=True, error=None))
-    assert meter.down == "no answer"
+    assert meter.down == "the service cannot be reached: no answer"
     meter(Outage(at=2.0, down=False, error=None))
     assert meter.down == ""
 

@@ -109,7 +109,8 @@ def test_an_item_ends_all_others_only_for_a_refused_key_or_a_dead_network(
         error, age=age, late=late, misses=misses, attempts=attempts, out_of_patience=out_of_patience
     )
     if meaning == "end all":
-        assert getattr(error, "status", None) == 401 or (isinstance(error, ConnectionFailed) and out_of_patience)
+        away = isinstance(error, ConnectionFailed | ProtocolError | ServerError) and out_of_patience
+        assert getattr(error, "status", None) == 401 or away
     if meaning == "late":
         assert late
     if isinstance(error, RateLimited) and not out_of_patience:

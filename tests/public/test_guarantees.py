@@ -282,12 +282,14 @@ async def test_silence() -> None:
 @pytest.mark.asyncio
 async def test_reset_at_every_byte_of_an_upload_s_answer() -> None:
     answer = accepted("pa_1")
-    service = Service(post=[Cut(answer, at, reset=True) for at in range(len(answer.data))])
-    count = len(answer.data) + 1
-    async with served(service) as (session, _):
+    # Two whole answers after each, in order: a service that only cuts is ill, and is not sent as much.
+    cuts = [Cut(answer, at, reset=True) for at in range(len(answer.data))]
+    service = Service(post=[each for cut in cuts for each in (cut, answer, answer)])
+    count = 3 * len(cuts) + 1
+    async with served(service, limits=attrs.evolve(Limits.unlimited(), max_submitting=1)) as (session, _):
         outcomes = await ingested(session, count)
-    assert len(of_type(outcomes, InDoubt)) == count - 1
-    assert len(of_type(outcomes, Active)) == 1
+    assert len(of_type(outcomes, InDoubt)) == len(cuts)
+    assert len(of_type(outcomes, Active)) == count - len(cuts)
     assert service.most_posts() == 1
 
 

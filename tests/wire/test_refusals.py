@@ -212,8 +212,28 @@ REFUSALS: list[tuple[int, object, type[AvatarError]]] = [
     (401, {"error": {"message": "bad key", "code": "authentication_error"}}, AuthError),
     (401, b"", AuthError),
     (403, {"error": {"message": "no", "code": "access_denied"}}, AuthError),
-    (403, {"success": False, "message": "no"}, AuthError),
-    (403, "<html>Forbidden</html>", AuthError),
+    (403, {"error": {"message": "no", "code": "account_suspended"}}, AuthError),
+    *[(status, {"error": {"code": "SubscriptionRequired"}}, AuthError) for status in (200, 400, 403, 404, 500)],
+    (400, {"error": {"code": "x", "message": "y: " + json.dumps({"code": "SubscriptionRequired"})}}, AuthError),
+    (200, {"success": False, "message": "Your API key is expired"}, AuthError),
+    (400, {"success": False, "message": "the account has been suspended"}, AuthError),
+    (403, {"success": False, "message": "the user's quota is not enough"}, QuotaExhausted),
+    (400, {"success": False, "message": "用户余额不足"}, QuotaExhausted),
+    (403, {"success": False, "message": "no"}, InvalidRequest),
+    (403, b"", InvalidRequest),
+    (403, {"error": {"message": "may not use model x", "type": "new_api_error", "code": ""}}, InvalidRequest),
+    *[(status, "<html>Attention</html>", ProtocolError) for status in (400, 401, 403, 404, 405, 407, 410, 429)],
+    *[
+        (status, {"error": {"message": "x", "code": code}}, InvalidRequest)
+        for status in (400, 403, 404, 500, 503)
+        for code in ("model_not_found", "invalid_parameter", "InvalidParameter.SourceUrl", "missing_parameter")
+    ],
+    *[(s, {"error": {"code": "content_policy_violation"}}, ContentRefused) for s in (200, 400, 403, 422, 451, 500)],
+    (400, {"message": "cannot fetch https://x.example/account-suspended/api-key-expired", "code": "e"}, InvalidRequest),
+    (400, {"message": "the key frame interval is too long", "code": "invalid_keyframe"}, InvalidRequest),
+    (400, {"message": "the account holder may contain real person", "code": "e"}, ContentRefused),
+    (502, {"error": {"message": "x", "code": "invalid_response"}}, ServerError),
+    (500, {"error": {"message": "insufficient balance of the load", "code": ""}}, ServerError),
     (402, b"", QuotaExhausted),
     (402, {"error": "pay"}, QuotaExhausted),
     *[(status, {"error": {"message": "x", "code": code}}, QuotaExhausted) for code in MONEY for status in (402, 403)],
@@ -339,7 +359,7 @@ def test_an_id_that_cannot_be_used_is_no_answer(asset_id: object) -> None:
 )
 def test_what_the_service_said_is_found(body: object, code: str, message: str) -> None:
     with pytest.raises(ApiError) as caught:
-        read_asset(answer(body, 400))
+        read_asset(answer(body, 502 if "<html>" in str(body) else 400))
     assert (caught.value.code, caught.value.message) == (code, message)
 
 

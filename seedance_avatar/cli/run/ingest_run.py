@@ -174,7 +174,7 @@ class Run:
     def _snapshot(self, stats: IngestStats, session: AvatarSession) -> Snapshot:
         meter, now = self.meter, asyncio.get_running_loop().time()
         done = stats.active + stats.failed + stats.pending + stats.in_doubt + stats.unsent
-        trouble = self._doing or (f"the service cannot be reached: {meter.down}" if meter.down else "")
+        trouble = self._doing or (f"{meter.down}; nothing more is sent until it answers" if meter.down else "")
         return Snapshot(
             title=self.title,
             total=self.total,

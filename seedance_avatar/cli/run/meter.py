@@ -107,8 +107,11 @@ class Meter:
                 self.settled.add(at)
                 if after is not None and isinstance(outcome, Active):
                     self.to_active.add(after)
-            case Outage(down=down, error=error):
-                self.down = (error.describe() if error else "no answer") if down else ""
+            case Outage(down=True, error=error, ill=ill):
+                words = error.describe() if error else "no answer"
+                self.down = words if ill else f"the service cannot be reached: {words}"
+            case Outage():
+                self.down = ""
             case RetryPlanned(error=error, about=about):
                 self.trouble = f"{about}: {error.describe()}" if about else error.describe()
             case _:
