@@ -91,6 +91,7 @@ def test_it_cruises_until_the_next_refusal_is_paid_for_and_then_probes() -> None
     assert finder.rate <= 1.1 * 50.5
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.slow
 def test_more_let_through_than_the_measure_permits_proves_a_higher_limit() -> None:
     finder, now = measured(50.0)

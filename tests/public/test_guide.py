@@ -225,7 +225,7 @@ def first_cells(page: str, head: str) -> list[str]:
 def test_the_tables_name_what_exists() -> None:
     package = ROOT / "seedance_avatar"
     rooms = {path.parent.name for path in package.glob("*/__init__.py")}
-    words = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    words = {path.stem for path in package.glob("[!_]*.py")}
     assert sorted(first_cells("architecture", "| floor | folders | what they do |")) == sorted(rooms | words)
     assert sorted(word for word in words if f"`{word}`" in read_page("architecture").partition("## Versions")[0]) == (
         sorted(words)
