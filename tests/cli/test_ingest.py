@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from rig.command import ran
 
 from seedance_avatar import AvatarError, InvalidInput, JournalError
 from seedance_avatar.cli.commands.ingest import ingest
@@ -428,3 +429,26 @@ async def test_what_was_refused_earlier_is_told_apart_from_what_fails_now(
     told = capsys.readouterr().err
     assert "failed           2" in told.rpartition("sources in")[2]
     assert sum(line["outcome"] == "failed" for line in results()) == 2
+
+
+@pytest.mark.asyncio
+async def test_what_failed_is_uploaded_again_on_demand(sandbox: Sandbox) -> None:
+    for number, reason in ((1, "too dark"), (2, "no subject")):
+        sandbox.fail(f"https://cdn.example.com/{number}.jpg?sig=CANARY{number}", reason=reason, after=0)
+    words = ["ingest", manifest(3), "--group-name", "hero", "--journal", "run.db", "--out", "r.jsonl"]
+    found = []
+    for more in ([], ["--retry-failed=DARK"], ["--retry-failed"], ["--retry-failed=x", "--retry-failed=subject"], []):
+        code, *_ = await ran(*words, *more, url=sandbox.url)
+        found.append((code, len(sandbox.ledger)))
+    assert found == [(2, 3), (2, 4), (2, 6), (2, 7), (0, 7)]
+
+
+@pytest.mark.asyncio
+async def test_a_key_that_stood_for_another_source_is_replaced_on_demand(sandbox: Sandbox) -> None:
+    options: dict[str, Any] = {"group_name": "hero", "journal": "run.db", "out": "r.jsonl"}
+    assert await ingest(manifest(1), **options) == 0
+    Path("m.csv").write_text("source_url,key\nhttps://cdn.example.com/another.jpg,k0\n")
+    assert await ingest("m.csv", **options) == 2
+    assert results()[0]["error_type"] == "InvalidSource"
+    assert await ingest("m.csv", **options, on_changed="replace") == 0
+    assert [upload.source_url for upload in sandbox.ledger.uploads][1:] == ["https://cdn.example.com/another.jpg"]

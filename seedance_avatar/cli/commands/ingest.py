@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import attrs
+from cyclopts import Parameter
 
 from seedance_avatar import AvatarError, AvatarSession, InvalidInput, Limits
 from seedance_avatar.cli.arguments import FileOrDash, Flag
@@ -50,7 +51,9 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     max_pending: int = 20_000,
     on_failure: Literal["continue", "stop"] = "continue",
     on_in_doubt: Literal["hold", "resend"] = "hold",
+    on_changed: Literal["refuse", "replace"] = "refuse",
     retry_refused: Flag = False,
+    retry_failed: Annotated[bool | list[str], Parameter(negative="", show_default=False)] = False,
     strict: Flag = False,
     dry_run: Flag = False,
     json: Flag = False,
@@ -105,7 +108,11 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     :param max_pending: most sources in progress at one time.
     :param on_failure: stop sends nothing more after the first failure.
     :param on_in_doubt: resend sends again what an earlier run of this journal left in doubt; it may make duplicates.
+    :param on_changed: replace uploads a source again whose key stood for another type or URL in an earlier run; refuse
+        counts it as failed, unless that one failed or was refused.
     :param retry_refused: send again what was refused in an earlier run of this journal.
+    :param retry_failed: upload again, as new assets, what failed in an earlier run of this journal: all of it, or with
+        =TEXT what has this error code or this text in its reason; may be given several times.
     :param strict: send nothing if any row cannot be used.
     :param dry_run: only check the manifest and estimate the time; sends nothing and needs no key.
     :param json: write progress and events as JSON Lines to standard error.
@@ -164,7 +171,9 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
         max_pending=max_pending,
         on_failure=on_failure,
         on_in_doubt=on_in_doubt,
+        on_changed=on_changed,
         retry_refused=retry_refused,
+        retry_failed=retry_failed,
     )
 
 

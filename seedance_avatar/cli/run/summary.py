@@ -200,7 +200,10 @@ def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
             f"what is in doubt may exist at the service and is not sent again by itself{how}{pointer('in-doubt')}"
         )
     if tally.counts["earlier"]:
-        lines.append("what was refused in an earlier run is sent again with --retry-refused, once the causes are fixed")
+        lines.append(
+            "what was refused in an earlier run is sent again with --retry-refused, and what failed then with "
+            "--retry-failed, as a new asset, once the causes are fixed"
+        )
     if tally.rejected:
         lines.append(f"correct the rejected rows ({rejects}) and ingest them as a manifest of their own")
     return lines
