@@ -179,9 +179,9 @@ def _not_newer(path: Path, version: int) -> int:
 
 
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
-    """Open the database itself, in autocommit mode, for the calling thread alone."""
-    mode = "ro" if readonly else "rw"
-    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=5.0)
+    """Open the database itself, in autocommit mode, for one thread at a time."""
+    uri = f"{path.as_uri()}?mode={'ro' if readonly else 'rw'}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.Error:

@@ -145,6 +145,7 @@ class Store:
     recovered: int = 0
     run: int = 0
     gone: JournalError | None = None
+    _closed: bool = False
     _merges: int = 0
     _ours: dict[str, tuple[int, int]] = attrs.field(factory=dict)
     _merged: tuple[int, int] = (0, 0)
@@ -206,13 +207,13 @@ class Store:
         self._merge()
         self._ours = {suffix: _which(Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")}
 
-    def abandon(self) -> None:
-        """Give the lock back, from whatever thread: the one that owned the connection is dead."""
-        if self._lock is not None:
-            self._lock.release()
-
     def close(self, now: int) -> None:
-        """Note the end of this run, merge the log into the file, give the lock back. Fails silently."""
+        """Note the end of this run, merge the log into the file, give the lock back; fail silently. It may be repeated.
+
+        The one method that another thread may call, when the one that owned the connection is dead.
+        """
+        if self._closed:
+            return
         try:
             if self._lock is not None:
                 with contextlib.suppress(sqlite3.Error, OSError):
@@ -228,6 +229,7 @@ class Store:
                 self._connection.close()
             if self._lock is not None:
                 self._lock.release()
+            self._closed = True
 
     def _merge(self) -> None:
         """Merge the log into the file, and note in the log that it is in use from here on."""

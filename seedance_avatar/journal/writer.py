@@ -126,7 +126,7 @@ class Writer:
             known = set(self.unwritten)
             self.unwritten += tuple(change for change in _facts(left) if change not in known)
             if self._store is not None:
-                self._store.abandon()
+                self._store.close(self._now())
         why = self.dead or "the journal is closed"
         self._settle([(self.opened, None, JournalError(why))])
         self._settle([(waiter, None, JournalError(why)) for _, waiter in left])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import textwrap
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +225,47 @@ async def test_when_the_thread_dies_before_it_has_opened_who_opens_is_told(
         with pytest.raises(JournalError, match="the journal's thread died of SystemExit"):
             await Journal.open(tmp_path / "run.db")
     assert "died of SystemExit" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_a_thread_that_dies_without_a_word_is_noticed_within_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no memory left to say so, nor to put back what it has just taken over."""
+    path = tmp_path / "run.db"
+    journal = await Journal.open(path)
+    name = await planned(journal)
+    await journal.sending(name)
+    writer = journal._writer
+
+    class Queue(queue.SimpleQueue[Any]):
+        def put(self, item: Any, *_: Any) -> None:
+            if threading.current_thread() is writer._thread:
+                raise MemoryError
+            super().put(item)
+
+    def lost(*_: object) -> None:
+        writer._queue = Queue()
+        raise MemoryError
+
+    def speechless(_: BaseException) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)
+        patch.setattr(writer, "_write", lost)
+        patch.setattr(writer, "_died", speechless)
+        async with asyncio.timeout(1):
+            with pytest.raises(JournalError, match="the journal's thread died without a word"):
+                await journal.accepted(name, "pa_1")
+        writer._thread.join()
+    with pytest.raises(JournalError, match="died without a word"):
+        await journal.sending(name)
+    with pytest.raises(JournalError, match=r"1 change could not be written.*accepted pa_1"):
+        await journal.aclose()
+    assert [change.remote_id for change in journal.unwritten] == ["pa_1"]
+    async with await Journal.open(path) as journal:
+        assert journal.recovered == 1
 
 
 def test_a_journal_that_is_forgotten_is_told_of_and_let_go(tmp_path: Path) -> None:
