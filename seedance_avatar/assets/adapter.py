@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from seedance_avatar.client.callables import being_cancelled, raisable
 from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
 from seedance_avatar.errors import AssetFailed, AvatarError, InvalidInput, InvalidSource
@@ -78,8 +79,13 @@ class AssetAdapter:
         await self.examine(source)
         group = self.group
         if callable(group):
-            found = group(source)
-            group = await found if inspect.isawaitable(found) else found
+            try:
+                found = group(source)
+                group = await found if inspect.isawaitable(found) else found
+            except BaseException as error:
+                if being_cancelled(error):
+                    raise
+                raise raisable(error, "the group callable")  # noqa: B904 - its cause is set, where it is another error
         return group_id_of(group)
 
     def identity(self, source: AssetSource, target_id: str) -> Hashable:

@@ -33,6 +33,7 @@ from .aiohttp_errors import (
     read_body,
     words_for,
 )
+from .callables import ENDS_THE_PROGRAM, being_cancelled
 from .deadline import Deadlines
 from .endpoint import check_key
 from .fast_path import FastPath, FastResponse
@@ -85,12 +86,6 @@ class ResponseLost(AvatarError):  # noqa: N818 - named like the public errors th
         self.evidence: str | None = None if evidence is None else safe_text(evidence)
         self.status = status
         self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
-
-
-def _cancelled() -> bool:
-    """Return whether the running task itself is cancelled, not something that it awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _without_key(body: bytes, key: Secret[bytes] | None) -> bytes:
@@ -272,7 +267,7 @@ class Transport:
         except asyncio.CancelledError as error:
             # The frames below hold the headers, and tracebacks may be shown with locals.
             error.__traceback__ = None
-            if _cancelled():
+            if being_cancelled(error):
                 raise
             # A closed connector cancels whatever waits for a connection; the caller itself was not cancelled.
             outcome = SessionStateError(_CLOSED, about=request.about)
@@ -367,13 +362,13 @@ class Transport:
                     f"the key provider gave {type(key).__name__}, not a text", fatal=True, hint=_NO_KEY
                 )
             check_key(key)
-        except asyncio.CancelledError:
-            if _cancelled():
-                raise
-            return ConnectionFailed("the key provider was cancelled", hint=_NO_KEY)
+        except ENDS_THE_PROGRAM:
+            raise
         except InvalidInput as error:
             return ConnectionFailed(f"the key provider gave no usable key: {error}", fatal=True, hint=_NO_KEY)
-        except Exception as error:  # noqa: BLE001 - a user's callable can raise anything
+        except BaseException as error:
+            if being_cancelled(error):
+                raise
             return ConnectionFailed(redact(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
         if self._closed or (self._session is not None and self._session.closed):
             return SessionStateError("closed while the key was asked for: nothing was sent")

@@ -16,6 +16,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow
 from seedance_avatar.client.poller import Poller
@@ -115,7 +116,7 @@ class Pipeline(Run):
         async with anyio.create_task_group() as self._workers:
             try:
                 await self._read_all()
-            except Exception as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
+            except (Exception, *ENDS_THE_PROGRAM) as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
                 self._broke(error)
             while self.alive:
                 await self._movement()

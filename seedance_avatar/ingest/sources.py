@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
+from seedance_avatar.client.callables import being_cancelled, raisable
 from seedance_avatar.errors import InvalidInput
 
 __all__ = ["SourceReader"]
@@ -26,19 +27,6 @@ _AT_HAND: Final = (list, tuple, set, frozenset, deque, range, dict)
 
 _ALIVE: Final = 0.25
 """Seconds between two looks at whether the reading thread still lives, while it is waited for."""
-
-
-def _raisable(error: BaseException) -> BaseException:
-    """Return what to raise to the caller for an ``error`` of their iterator.
-
-    It is the error itself, unless Python would take it for something else on the way: the end of an iteration or
-    a cancellation that nobody asked for would be silent (PEP 479 has the same reason).
-    """
-    if not isinstance(error, StopAsyncIteration | asyncio.CancelledError | GeneratorExit):
-        return error
-    named = RuntimeError(f"the source iterator raised {type(error).__name__}")
-    named.__cause__ = error
-    return named
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
@@ -88,7 +76,7 @@ class _ThreadedReader:
                 if read < allowed or self._stopped:
                     break
         except BaseException as error:  # noqa: BLE001 - the caller's own, an exit too: raised to them, after what was taken
-            self.error = _raisable(error)
+            self.error = raisable(error, "the source iterator")
         self.ended = True
         self._notify()
 
@@ -187,7 +175,7 @@ class SourceReader(Generic[S]):
             taken.extend(islice(self._items, most))
             self.exhausted = len(taken) < most
         except BaseException as error:  # noqa: BLE001 - a set that was changed meanwhile, a subclass of the caller's
-            self.error = _raisable(error)
+            self.error = raisable(error, "the source iterator")
         return taken
 
     async def _take_async(self) -> list[S]:
@@ -199,10 +187,9 @@ class SourceReader(Generic[S]):
         except StopAsyncIteration:
             self.exhausted = True
         except BaseException as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if being_cancelled(error):
                 raise
-            self.error = _raisable(error)
+            self.error = raisable(error, "the source iterator")
         return []
 
     async def stop(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow
@@ -46,7 +47,9 @@ def guarded(observer: Observer) -> Observer:
         nonlocal logged
         try:
             observer(event)
-        except Exception:  # noqa: BLE001 - an observer's exception must not stop the work
+        except ENDS_THE_PROGRAM:
+            raise
+        except BaseException:  # noqa: BLE001 - whatever an observer raises, a CancelledError too, must not stop the work
             if not logged:
                 logged = True
                 _log.exception("the observer raised; this is logged once, and the work goes on")
