@@ -156,6 +156,15 @@ class SubmissionInDoubt(AvatarError):
         self.request_id: str | None = None if request_id is None else safe_redacted(request_id, 128)
 
 
+class SubmissionTimeout(SubmissionInDoubt, TimeoutError):
+    """The timeout of a call passed while its submission was on the wire; the answer is still waited for.
+
+    Not in ``__all__``: catch :class:`SubmissionInDoubt`, or :class:`TimeoutError` for every timeout.
+    """
+
+    hint = "it may exist at the service: if an answer comes yet, the observer, the log and the journal get the id"
+
+
 class ProtocolError(AvatarError):
     """The answer cannot be read, or is a page of HTML: it says nothing about the key, the request or the account.
 
@@ -291,14 +300,25 @@ class GenerationFailed(AvatarError):
 class WaitTimeout(AvatarError, TimeoutError):
     """The timeout passed before the asset or task was finished; it may still finish, and can be waited for again.
 
+    From a call that submits, the message says that nothing was sent, or the id of what was accepted.
+
     :ivar last: the asset or task as last seen, or None when it was never seen.
     """
 
-    hint = "it may still finish: wait for it again by its id"
+    hint: str = "it may still finish: wait for it again by its id"
 
-    def __init__(self, message: str, *, last: Asset | VideoTask | None = None, about: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        last: Asset | VideoTask | None = None,
+        about: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(message, about=about)
         self.last = last
+        if hint is not None:
+            self.hint = hint
 
 
 class AvatarWarning(UserWarning):

@@ -17,6 +17,7 @@ from .errors import AvatarError, InvalidInput
 
 __all__ = [
     "Accepted",
+    "CallAbandoned",
     "Event",
     "IngestEnded",
     "IngestStarted",
@@ -154,6 +155,22 @@ class Settled:
 
 
 @attrs.frozen(kw_only=True)
+class CallAbandoned:
+    """What became of a single call whose caller was cancelled, or whose timeout passed.
+
+    :ivar about: the label of what was submitted.
+    :ivar item_id: the service's id of it where it was accepted, else None.
+    :ivar error: :class:`~seedance_avatar.SubmissionInDoubt` where it may exist, another error where nothing of it
+        does, None where it was accepted.
+    """
+
+    at: float
+    about: str
+    item_id: str | None
+    error: AvatarError | None
+
+
+@attrs.frozen(kw_only=True)
 class IngestEnded:
     """An ingest ended; ``report`` is its :class:`~seedance_avatar.IngestReport`."""
 
@@ -171,6 +188,7 @@ Event: TypeAlias = (
     | Accepted
     | ReferenceRegistered
     | Settled
+    | CallAbandoned
     | IngestEnded
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from seedance_avatar.assets.messages import (
 )
 from seedance_avatar.assets.uploads import judge, published, upload_file
 from seedance_avatar.client.client import Passage
-from seedance_avatar.errors import AssetFailed
+from seedance_avatar.errors import AssetFailed, WaitTimeout
 from seedance_avatar.events import Accepted
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.wire.response import Response
@@ -45,7 +46,13 @@ class Assets:
     _recent: Recent = attrs.field(factory=Recent)
 
     async def create_group(
-        self, name: str, description: str | None, path: str | os.PathLike[str] | None, *, resend: bool
+        self,
+        name: str,
+        description: str | None,
+        path: str | os.PathLike[str] | None,
+        *,
+        resend: bool,
+        timeout: float | None = None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> AssetGroup:
         """Create a group; with a journal at ``path``, return the one that it knows by this name."""
         engine = self.engine()
@@ -62,20 +69,26 @@ class Assets:
 
         kept = None if path is None else Kept(path=path, entry=entry, found=found, resend=resend)
         submission = Submission(call=call, id_of=lambda group: group.group_id, about=request.about, kept=kept)
-        return await submission.finish(engine)
+        return await submission.finish(engine, timeout)
 
-    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+    async def upload_file(self, path: str | os.PathLike[str], timeout: float | None = None) -> str:  # noqa: ASYNC109 - its error is one of ours
         """Upload a local file, and return its public URL."""
         engine = self.engine()
-        return await upload_file(path, client=engine.client, flow=engine.alone)
+        scope = asyncio.timeout(timeout)
+        try:
+            async with scope:
+                return await upload_file(path, client=engine.client, flow=engine.alone)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            message = f"not uploaded within {timeout:g} s"
+            raise WaitTimeout(message, about=os.fspath(path), hint="it does no harm to upload it again") from None
 
-    async def upload(self, source: AssetSource, group: AssetGroup | str) -> Asset:
+    async def upload(self, source: AssetSource, group: AssetGroup | str, timeout: float | None = None) -> Asset:  # noqa: ASYNC109 - its error says what became of the submission
         """Upload one source and return its asset."""
         engine, group_id = self.engine(), group_id_of(group)
         check_source(source, allow_private=self.allow_private)
         client = engine.client
-        sent = await published(source, await judge(source), client=client, flow=engine.alone)
-        request = asset_request(sent, group_id)
 
         def read(response: Response) -> Asset:
             asset = read_asset(response, source=source)
@@ -86,10 +99,12 @@ class Assets:
             return asset
 
         async def call(passage: Passage) -> Asset:
+            sent = await published(source, await judge(source), client=client, flow=engine.alone)
+            request = asset_request(sent, group_id)
             return await client.call(request, read, flow=engine.alone, passage=passage)
 
-        submission = Submission(call=call, id_of=lambda asset: asset.asset_id, about=request.about)
-        return await submission.finish(engine)
+        submission = Submission(call=call, id_of=lambda asset: asset.asset_id, about=source.label)
+        return await submission.finish(engine, timeout)
 
     async def get(self, asset_id: str) -> Asset:
         """Return an asset as it is now."""

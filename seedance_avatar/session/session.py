@@ -238,6 +238,7 @@ class AvatarSession(VideoMethods):
         *,
         journal: str | os.PathLike[str] | None = None,
         on_in_doubt: Doubt = "hold",
+        timeout: float | None = None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> AssetGroup:
         """Create a group, one for each virtual character, and return it.
 
@@ -245,42 +246,70 @@ class AvatarSession(VideoMethods):
         :param description: at most 300 characters.
         :param journal: a journal that knows groups by their name: one that an earlier run created is returned again.
         :param on_in_doubt: whether a group that an earlier run left in doubt is created again (``"resend"``).
+        :param timeout: seconds within which the call ends (two more where an answer may be on its way); None: no bound.
+            It raises :class:`WaitTimeout` where nothing was sent, or where the id is known (it is in the message), and
+            a :class:`SubmissionInDoubt` that is a :class:`TimeoutError` too where it was sent: an answer that comes
+            within ``timeouts.drain`` seconds more goes to observer, log and journal.
         :raises InvalidInput: the name or description cannot be sent.
         :raises SubmissionInDoubt: the answer was lost; a group of this name may exist, and cannot be looked up.
         :raises ApiError: the service refused.
 
         Cancelled after it was sent, the response is waited for, so that observer and log get it, and then the
-        cancellation is raised.
+        cancellation is raised, with a note that says what became of it.
         """
-        return await self._calls.assets.create_group(name, description, journal, resend=on_in_doubt == "resend")
+        if timeout is not None:
+            check_positive("timeout", timeout)
+        return await self._calls.assets.create_group(
+            name, description, journal, resend=on_in_doubt == "resend", timeout=timeout
+        )
 
-    async def upload(self, source: AssetSource, *, group: AssetGroup | str) -> Asset:
+    async def upload(
+        self,
+        source: AssetSource,
+        *,
+        group: AssetGroup | str,
+        timeout: float | None = None,  # noqa: ASYNC109 - its error says what became of the submission
+    ) -> Asset:
         """Upload one source and return its asset, which is usually still ``processing``.
 
         :param source: what to upload.
         :param group: the group, or its id.
+        :param timeout: seconds within which the call ends (two more where an answer may be on its way); None: no bound.
+            It raises :class:`WaitTimeout` where nothing was sent, or where the id is known (it is in the message), and
+            a :class:`SubmissionInDoubt` that is a :class:`TimeoutError` too where it was sent: an answer that comes
+            within ``timeouts.drain`` seconds more goes to observer, log and journal.
         :raises InvalidSource: refused here; nothing was sent.
         :raises SubmissionInDoubt: it may exist; it is not sent again.
         :raises ConnectionFailed: nothing was sent.
         :raises ApiError: the service refused.
 
         Cancelled after it was sent, the response is waited for, so that observer and log get it, and then the
-        cancellation is raised.
+        cancellation is raised, with a note that says what became of it.
         """
-        return await self._calls.assets.upload(source, group)
+        if timeout is not None:
+            check_positive("timeout", timeout)
+        return await self._calls.assets.upload(source, group, timeout)
 
-    async def upload_file(self, path: str | os.PathLike[str]) -> str:
+    async def upload_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - its error is one of ours
+    ) -> str:
         """Upload a local file to the service, and return its public URL there.
 
         :param path: an image (JPEG, PNG, WebP, GIF; 10 MB at most), a video (MP4, WebM, MOV; 50 MB) or an audio (MP3,
             WAV, M4A; 50 MB), recognised by its first bytes.
+        :param timeout: seconds after which it stops sending and raises :class:`WaitTimeout`; None: no bound.
         :raises InvalidInput: the service would not take it; each reason is named. Nothing was sent.
         :raises ConnectionFailed: no answer came in all attempts.
         :raises ApiError: the service refused.
 
         Cancelled, it stops sending. It does no harm to upload a file twice.
         """
-        return await self._calls.assets.upload_file(path)
+        if timeout is not None:
+            check_positive("timeout", timeout)
+        return await self._calls.assets.upload_file(path, timeout)
 
     async def get_asset(self, asset_id: str) -> Asset:
         """Return an asset as it is now.

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 import attrs
 
-from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt
+from seedance_avatar.errors import (
+    AvatarError,
+    SessionStateError,
+    SubmissionInDoubt,
+    SubmissionTimeout,
+    WaitTimeout,
+)
+from seedance_avatar.events import CallAbandoned
 from seedance_avatar.ingest.classify import UNRECORDED, outcome_of_error, record_not_accepted
 from seedance_avatar.outcomes import AnyOutcome, InDoubt, Pending, Unsent
+from seedance_avatar.polling.expiry import GRACE
 
 from .engine import Engine
 
@@ -66,6 +74,7 @@ class Submission(Generic[T]):
     resend: bool = False
     on_wire: bool = False
     item_id: str = ""
+    _item: Any = None
     _written: tuple[Journal, bytes] | None = None
     _outcome: AnyOutcome | None = None
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -97,17 +106,23 @@ class Submission(Generic[T]):
         del holder, outcome
         self._news.set()
 
-    async def finish(self, engine: Engine) -> T:
+    async def finish(self, engine: Engine, timeout: float | None = None) -> T:  # noqa: ASYNC109 - its error says what became of the submission
         """Submit in a task of ``engine``, so that a cancelled caller does not lose an id.
+
+        :param timeout: seconds; None: as long as it takes.
+        :raises WaitTimeout: the timeout passed, and nothing was sent; or it was accepted, and its id is known.
+        :raises SubmissionTimeout: the timeout passed while it was on the wire. For ``timeouts.drain`` seconds more its
+            answer is waited for in the background.
 
         Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
         (``timeouts.drain`` seconds; a second cancellation ends that) so that observer, log and journal get it,
-        and then the cancellation leaves.
+        and then the cancellation leaves, with a note that says what became of it.
         """
         task = engine.singles.spawn(self._run(engine), name="seedance-avatar: submission")
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
+            if timeout is None or await self._over_within(task, timeout):
+                return await asyncio.shield(task)
+        except asyncio.CancelledError as error:
             caller = asyncio.current_task()
             if task.cancelled() and caller is not None and not caller.cancelling():
                 raise self._session_closed() from None
@@ -116,13 +131,60 @@ class Submission(Generic[T]):
             try:
                 with anyio.move_on_after(engine.timeouts.drain, shield=True):
                     await asyncio.wait({task})
-            finally:  # a second cancellation ends the wait, and is logged the same
-                if task.done() and not task.cancelled() and task.exception() is None:
-                    _log.warning("%s: cancelled while on the wire; it was accepted: %r", self.about, task.result())
-                elif self.on_wire:
-                    task.cancel()
-                    _log.warning("%s: cancelled while on the wire; it may exist at the service", self.about)
+            except asyncio.CancelledError as second:  # it ends the wait
+                second.add_note(self._abandon(engine, task))
+                raise
+            error.add_note(self._abandon(engine, task))
             raise
+        raise self._timed_out(engine, task, timeout)
+
+    async def _over_within(self, task: asyncio.Task[T], timeout: float) -> bool:  # noqa: ASYNC109 - the task goes on after it
+        """Wait for ``task``; on the wire for two seconds longer, which an answer may take that is on its way."""
+        await asyncio.wait({task}, timeout=timeout)
+        if not task.done() and self.on_wire:
+            await asyncio.wait({task}, timeout=GRACE)
+        return task.done()
+
+    def _timed_out(self, engine: Engine, task: asyncio.Task[T], timeout: float) -> AvatarError:
+        """Return the error for a timeout that has passed; what is on the wire is brought home in the background."""
+        if self.on_wire:
+            engine.singles.spawn(self._bring_home(engine, task), name="seedance-avatar: answer after a timeout")
+        else:
+            self._abandon(engine, task)
+        if self.item_id:
+            message = f"accepted as {self.item_id}, and not recorded or looked at within {timeout:g} s"
+            return WaitTimeout(message, last=self._item, about=self.about)
+        if self.on_wire:
+            return SubmissionTimeout(f"no answer within {timeout:g} s: in doubt", about=self.about)
+        message = f"not sent within {timeout:g} s: nothing was sent"
+        return WaitTimeout(message, about=self.about, hint="send it again, with more time")
+
+    async def _bring_home(self, engine: Engine, task: asyncio.Task[T]) -> None:
+        try:
+            await asyncio.wait({task}, timeout=engine.timeouts.drain)
+        finally:
+            self._abandon(engine, task)
+
+    def _abandon(self, engine: Engine, task: asyncio.Task[T]) -> str:
+        """End ``task``, whose caller has left; return what became of it, as observer and log are told."""
+        error: AvatarError | None = SessionStateError("the caller left before it was sent: nothing was sent")
+        failure = task.exception() if task.done() and not task.cancelled() else None
+        if task.done() and not task.cancelled() and failure is None:
+            self.item_id, error = self.id_of(task.result()), None
+        elif isinstance(failure, AvatarError):
+            error = failure
+        elif self.item_id:
+            error = None
+        elif self.on_wire:
+            error = SubmissionInDoubt("the wait for its answer was given up: in doubt", about=self.about)
+        task.cancel()
+        said = f"accepted as {self.item_id}" if error is None else error.describe()
+        if error is None or isinstance(error, SubmissionInDoubt):
+            _log.warning("%s: its caller left while it was on the wire: %s", self.about, said)
+        if (observer := engine.client.observer) is not None:
+            item_id = self.item_id or None if error is None else None
+            observer(CallAbandoned(at=engine.client.clock(), about=self.about, item_id=item_id, error=error))
+        return f"{self.about}: {said}"
 
     def _session_closed(self) -> AvatarError:
         if self.on_wire:
@@ -181,7 +243,7 @@ class Submission(Generic[T]):
                 with anyio.CancelScope(shield=True):
                     await journal.in_doubt(fingerprint, lost)
             raise
-        self.item_id = self.id_of(item)
+        self.item_id, self._item = self.id_of(item), item
         following = AvatarError("the call that submitted it does not follow it")
         self._outcome = Pending(source=None, asset=item, error=following)
         await journal.accepted(fingerprint, self.item_id)

@@ -25,10 +25,31 @@ from .engine import Engine
 from .submission import Kept, Submission
 from .waiting import Recent, wait_until_finished
 
-__all__ = ["Register", "Videos"]
+__all__ = ["Ends", "Register", "Videos"]
 
-Register = Callable[[AssetSource], Awaitable[Asset]]
-"""Makes an active asset of a source: uploads it to a group and waits for it."""
+
+@attrs.frozen
+class Ends:
+    """When a call of several steps ends.
+
+    :ivar at: by the loop's clock, or None: it takes as long as it takes.
+    """
+
+    at: float | None
+    clock: Callable[[], float]
+
+    @classmethod
+    def after(cls, timeout: float | None, clock: Callable[[], float]) -> Ends:
+        """Return the end of a call that begins now."""
+        return cls(None if timeout is None else clock() + timeout, clock)
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, or None."""
+        return None if self.at is None else max(0.001, self.at - self.clock())
+
+
+Register = Callable[[AssetSource, Ends], Awaitable[Asset]]
+"""Makes an active asset of a source: uploads it to a group and waits for it, both within the end of the call."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -50,6 +71,7 @@ class Videos:
         register: Register | None = None,
         *,
         journal: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> VideoTask:
         """Submit ``request`` exactly once, and return its task; with ``journal``, once over all runs.
 
@@ -57,9 +79,10 @@ class Videos:
         the request is submitted again: once for each image.
         """
         registered: set[str] = set()
+        ends = Ends.after(timeout, self.engine().client.clock)
         while True:
             try:
-                return await self._submit(request, journal)
+                return await self._submit(request, journal, ends.left())
             except ContentRefused as refusal:
                 url = refused_image(refusal, request)
                 if register is None or url is None or url in registered:
@@ -67,13 +90,18 @@ class Videos:
                 refused = refusal
             registered.add(url)
             source = AssetSource.image(url)
-            asset = await register(source)
+            asset = await register(source, ends)
             client = self.engine().client
             if client.observer is not None:
                 client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
             request = with_asset(request, url, asset)
 
-    async def _submit(self, request: GenerationRequest, path: str | os.PathLike[str] | None) -> VideoTask:
+    async def _submit(
+        self,
+        request: GenerationRequest,
+        path: str | os.PathLike[str] | None,
+        timeout: float | None,  # noqa: ASYNC109 - its error says what became of the submission
+    ) -> VideoTask:
         engine = self.engine()
         client = engine.client
         once = ExactlyOnce(client, engine.alone, looks=self.adapter.looks)
@@ -95,7 +123,7 @@ class Videos:
         submission = Submission(
             call=call, id_of=self.adapter.item_id, about=request.label, target_id=business_id, kept=kept
         )
-        return await submission.finish(engine)
+        return await submission.finish(engine, timeout)
 
     async def get(self, video: VideoTask | str) -> VideoTask:
         """Return a task as it is now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -16,6 +16,9 @@ from seedance_avatar.options import Rerun, check_count, check_positive
 from seedance_avatar.videos.request import GenerationRequest, Reference
 
 from .calls import Calls
+
+if TYPE_CHECKING:
+    from .video_calls import Ends
 
 __all__ = ["VideoMethods"]
 
@@ -44,10 +47,11 @@ class VideoMethods:
         client_business_id: str | None = None,
         register_refused: AssetGroup | str | None = None,
         journal: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> VideoTask:
         """Submit one generation exactly once, and return its task, which is usually still ``queued``.
 
-        Every argument but the last two is a field of :class:`~seedance_avatar.GenerationRequest`; what is None is not
+        Every argument but the last three is a field of :class:`~seedance_avatar.GenerationRequest`; what is None is not
         sent. What is known to break a rule of the model is refused before anything is sent. Every submission has a
         ``client_business_id``; where the response is lost, the service is asked for that id for some seconds, and the
         submission is sent again, with the same id, only when the service does not know it.
@@ -71,6 +75,10 @@ class VideoMethods:
         :param journal: a file that keeps the ``client_business_id`` and the task. The same call with it after any
             end, a kill included, returns the same task. Calls are told apart by their own ``client_business_id``, else
             by their content and their order.
+        :param timeout: seconds within which the call ends (two more where an answer may be on its way); None: no bound.
+            It raises :class:`WaitTimeout` where nothing was sent, or where the id is known (it is in the message), and
+            a :class:`SubmissionInDoubt` that is a :class:`TimeoutError` too where it was sent: an answer that comes
+            within ``timeouts.drain`` seconds more goes to observer, log and journal.
         :raises InvalidInput: the request breaks a rule, which the message names; nothing was sent.
         :raises SubmissionInDoubt: the response was lost, and the service could not be asked for the task.
         :raises ContentRefused: the service's content policy refused the prompt or a reference.
@@ -78,8 +86,10 @@ class VideoMethods:
         :raises ApiError: the service refused.
 
         Cancelled after it was sent, the response is waited for, so that observer and log get it, and then the
-        cancellation is raised.
+        cancellation is raised, with a note that says what became of it.
         """
+        if timeout is not None:
+            check_positive("timeout", timeout)
         request = GenerationRequest(
             prompt,
             references=references,
@@ -98,11 +108,14 @@ class VideoMethods:
         )
         group, assets = register_refused, self._calls.assets
 
-        async def register(source: AssetSource) -> Asset:
+        async def register(source: AssetSource, ends: Ends) -> Asset:
             assert group is not None  # noqa: S101 - only called where a group was given
-            return await assets.wait(await assets.upload(source, group))
+            asset = await assets.upload(source, group, ends.left())
+            return await assets.wait(asset, ends.left() or 600.0)
 
-        return await self._calls.videos.generate(request, None if group is None else register, journal=journal)
+        return await self._calls.videos.generate(
+            request, None if group is None else register, journal=journal, timeout=timeout
+        )
 
     def generate_many(  # noqa: PLR0913 - the options of one run, by keyword
         self,
