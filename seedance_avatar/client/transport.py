@@ -159,7 +159,8 @@ class Transport:
             self._bound()
             return
         await probe(self._internals, fast_path=self.fast_path and self.http is None)
-        if getattr(self.http, "_request_class", aiohttp.ClientRequest) is not aiohttp.ClientRequest:
+        standard = getattr(aiohttp, "ClientRequest", None)
+        if self.http is not None and getattr(self.http, "_request_class", None) is not standard:
             self._internals.hook_proved = False  # until a request of theirs has shown it
         loop = asyncio.get_running_loop()
         if self.http is not None:

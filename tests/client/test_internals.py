@@ -243,6 +243,17 @@ async def test_a_host_that_is_missing_in_the_headers_is_found_at_opening(
     assert ["KeyError('Host')" in line for line in lines(caplog)] == [True]
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("way", WAYS)
+async def test_without_a_class_for_requests_the_fast_path_is_not_used(
+    way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(aiohttp, "ClientRequest")
+    async with RudeServer(answer) as server, transport_by(way, server.url) as transport:
+        assert await send_all(transport) == {"applied": 11}
+    assert len(lines(caplog)) == (way == "fast path")
+
+
 class Deaf(aiohttp.ClientRequest):
     """A request of an aiohttp that sends by another method than ``send``."""
 
