@@ -172,7 +172,7 @@ class Client:
             try:
                 turn = await self.take_turn(flow, lane=request.lane, patient=patient)
             except ConnectionFailed as error:
-                raise (error if request.about is None else error.concerning(request.about)) from None
+                raise error.concerning(request.about) from None
             attempt += 1
             try:
                 return await self.send(turn, request, read, attempt=attempt, passage=passage)
