@@ -160,6 +160,7 @@ class IngestReport:
         no outcome, and are not among ``taken``.
     :ivar omitted: how many that ``outcomes()`` has returned are not in ``unfinished``.
     :ivar elapsed: seconds from the beginning to the end (or to now, while it runs).
+    :ivar outages: how many times the service could not be reached, or became ill, meanwhile.
     """
 
     taken: int = 0
@@ -173,6 +174,7 @@ class IngestReport:
     dropped: int = 0
     omitted: int = 0
     elapsed: float = 0.0
+    outages: int = 0
 
 
 @attrs.frozen(kw_only=True)

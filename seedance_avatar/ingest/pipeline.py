@@ -73,9 +73,15 @@ class Pipeline(Run):
     _ready: deque[Job] = attrs.field(factory=deque)
     _submitting: int = 0
     _polling: int = 0
+    _outages_before: int = 0
     _workers: TaskGroup = attrs.field(init=False)
 
+    def outages(self) -> int:
+        """Return how many outages of the service began since the run did."""
+        return self.client.breaker.outages - self._outages_before
+
     def __attrs_post_init__(self) -> None:
+        self._outages_before = self.client.breaker.outages
         self.admission = Admission(self.adapter, self.recorder)
 
     def _under_way(self) -> tuple[int, int]:

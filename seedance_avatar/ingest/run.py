@@ -104,7 +104,12 @@ class Run(abc.ABC):
 
     def report(self) -> IngestReport:
         """Return the counts with all outcomes that are not active."""
-        return self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
+        report = self.accounts.report(elapsed=self._elapsed(), exhausted=self.reader.exhausted)
+        return attrs.evolve(report, outages=self.outages())
+
+    def outages(self) -> int:
+        """Return how many outages of the service began since the run did; 0 where that is not known."""
+        return 0
 
     def _elapsed(self) -> float:
         return (self.clock() if self._ended_at is None else self._ended_at) - self._started_at

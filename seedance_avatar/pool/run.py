@@ -72,6 +72,10 @@ class PooledRun(Run):
     def _pipelines(self) -> list[Pipeline]:
         return [member.pipeline for member in self.members if member.pipeline is not None]
 
+    def outages(self) -> int:
+        """Return how many outages began, over all accounts."""
+        return sum(pipeline.outages() for pipeline in self._pipelines())
+
     def _under_way(self) -> tuple[int, int]:
         parts = [pipeline.stats() for pipeline in self._pipelines()]
         return sum(part.submitting for part in parts), sum(part.polling for part in parts)
