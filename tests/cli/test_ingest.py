@@ -159,11 +159,11 @@ async def test_a_dry_run_needs_no_key_and_sends_nothing(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("TOAPIS_API_KEY")
-    path = manifest(100, "http://localhost/x.jpg,bad", "https://cdn.example.com/other.mp4,k7")
+    path = manifest(100, "http://localhost/x.jpg,bad", "https://cdn.example.com/7.jpg?sig=renewed,k7")
     assert await ingest(path, dry_run=True) == 2
     told = capsys.readouterr().out
     assert "m.csv: 102 rows" in told
-    assert "101 good (100 image, 1 video)" in told
+    assert "101 good (101 image)" in told
     assert "line 102 [bad]: the service cannot fetch this URL: " in told
     assert "line 103 repeats line 9" in told
     assert "note: 101 rows name no group: give --group-name or --group-id" in told
@@ -452,3 +452,18 @@ async def test_a_key_that_stood_for_another_source_is_replaced_on_demand(sandbox
     assert results()[0]["error_type"] == "InvalidSource"
     assert await ingest("m.csv", **options, on_changed="replace") == 0
     assert [upload.source_url for upload in sandbox.ledger.uploads][1:] == ["https://cdn.example.com/another.jpg"]
+
+
+@pytest.mark.asyncio
+async def test_a_row_whose_key_stands_for_another_source_is_rejected(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = manifest(2, "https://cdn.example.com/another.jpg,k1")
+    assert await ingest(path, group_name="hero", dry_run=True) == 2
+    assert "line 4 [k1]: its key is that of another source of its group, in line 3" in capsys.readouterr().out
+    assert await ingest(path, group_name="hero", out="r.jsonl") == 2
+    assert [row["line"] for row in results("m.csv.rejects.jsonl")] == [4]
+    assert len(results()) == len(sandbox.ledger) == 2
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(path).read_bytes())))
+    assert await ingest("-", group_name="hero", out="s.jsonl") == 2
+    assert [row["line"] for row in results("rejects.jsonl")] == [4]

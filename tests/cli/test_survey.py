@@ -20,7 +20,7 @@ def test_a_survey_counts_good_bad_and_repeated_rows_with_their_lines() -> None:
             "source_url,key,group",
             "https://x.example.com/a.jpg,k1,hero",
             "https://x.example.com/b.mp4,,hero",
-            "https://x.example.com/signed-again.jpg?sig=2,k1,hero",  # the same key is the same source
+            "https://x.example.com/a.jpg?sig=2,k1,hero",  # a renewed signature is the same source
             ",k9,",
             "https://x.example.com/b.mp4,,villain",  # another group is another source
             "https://x.example.com/b.mp4,,hero",
@@ -31,6 +31,25 @@ def test_a_survey_counts_good_bad_and_repeated_rows_with_their_lines() -> None:
     assert [(row.line, row.reason) for row in found.bad] == [(5, "no source_url")]
     assert found.types == {"image": 2, "video": 3}
     assert found.groups == {"hero": 4, "villain": 1}
+
+
+def test_a_key_is_one_source_of_its_group() -> None:
+    found = read(
+        [
+            "source_url,key,group,asset_type",
+            "https://x.example.com/a.jpg?sig=CANARY,k1,hero,image",
+            "https://x.example.com/b.jpg?sig=CANARY,k1,hero,image",
+            "https://x.example.com/a.jpg,k1,hero,video",
+            "https://x.example.com/b.jpg,k1,villain,image",  # in another group it is another source
+            "https://x.example.com/a.jpg?sig=3,k1,hero,image",
+        ]
+    )
+    assert (found.good, found.rejected, found.repeats) == (3, 2, [(6, 2)])
+    reason = "its key is that of another source of its group, in line 2: give each a key of its own"
+    assert [(row.line, row.key, row.source, row.reason) for row in found.bad] == [
+        (3, "k1", "https://x.example.com/b.jpg?…", reason),
+        (4, "k1", "https://x.example.com/a.jpg", reason),
+    ]
 
 
 def test_only_the_first_twenty_are_told_and_all_are_counted() -> None:

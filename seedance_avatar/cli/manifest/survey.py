@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from typing import Final
 
 import attrs
 
-from seedance_avatar import Limits
+from seedance_avatar import InvalidSource, Limits
+from seedance_avatar.text import redact_url, safe_text
 
 from .manifest import Manifest, ManifestSource, RejectedRow
 
-__all__ = ["TIERS", "Duplicates", "Survey", "estimate", "survey"]
+__all__ = ["TIERS", "Duplicates", "Survey", "estimate", "rows", "survey"]
 
 TIERS: Final[Mapping[str, Limits]] = {"default": Limits.default(), "vip": Limits.vip(), "svip": Limits.svip()}
 """The documented limits of an account, by the name of the tier on the command line."""
@@ -36,22 +37,52 @@ class Duplicates:
         self._seen.execute("PRAGMA journal_mode = OFF")
         self._seen.execute("PRAGMA synchronous = OFF")
         self._seen.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._seen.execute("CREATE TABLE seen (mark INTEGER PRIMARY KEY, line INTEGER NOT NULL)")
+        self._seen.execute("CREATE TABLE seen (mark INTEGER PRIMARY KEY, line INTEGER NOT NULL, what INTEGER NOT NULL)")
         self._seen.execute("BEGIN")
 
     def first_line(self, source: ManifestSource) -> int | None:
-        """Return the line that named the same source first, or None and remember ``source``."""
-        named = [source.key] if source.key is not None else [source.group, source.asset_type, source.source_url]
-        mark = int.from_bytes(blake2b(repr(named).encode(), digest_size=8).digest(), "big", signed=True)
-        added = self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (mark, source.line))
-        if added.rowcount:
+        """Return the line that named the same source first, or None and remember ``source``.
+
+        :raises InvalidSource: its key stands for another source of its group: another type, or URL up to its query.
+        """
+        what = [source.asset_type, source.source_url.partition("#")[0].partition("?")[0]]
+        named = [source.asset_type, source.source_url] if source.key is None else [source.key]
+        row = (_mark([source.group, *named]), source.line, _mark(what))
+        if self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", row).rowcount:
             return None
-        found: tuple[int] = self._seen.execute("SELECT line FROM seen WHERE mark = ?", (mark,)).fetchone()
+        found: tuple[int, int] = self._seen.execute("SELECT line, what FROM seen WHERE mark = ?", row[:1]).fetchone()
+        if found[1] != row[2]:
+            message = f"its key is that of another source of its group, in line {found[0]}: give each a key of its own"
+            raise InvalidSource(message, about=source.label)
         return found[0]
 
     def close(self) -> None:
         """Delete the table."""
         self._seen.close()
+
+
+def _mark(words: Sequence[str | None]) -> int:
+    text = repr(words).encode(errors="backslashreplace")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+
+def rows(manifest: Manifest) -> Iterator[tuple[ManifestSource | RejectedRow, int | None]]:
+    """Yield the rows of ``manifest``, each good one with the line that it repeats, or None.
+
+    A row whose key stands for another source is a bad one.
+    """
+    with closing(Duplicates()) as duplicates:
+        for row in manifest:
+            if isinstance(row, RejectedRow):
+                yield row, None
+                continue
+            try:
+                first = duplicates.first_line(row)
+            except InvalidSource as error:
+                reason, key = error.describe(), None if row.key is None else safe_text(row.key, 80)
+                yield RejectedRow(line=row.line, reason=reason, source=redact_url(row.source_url), key=key), None
+            else:
+                yield row, first
 
 
 @attrs.define(eq=False)
@@ -80,21 +111,19 @@ class Survey:
 def survey(manifest: Manifest) -> Survey:
     """Read ``manifest`` to its end, and return the contents."""
     found = Survey()
-    with closing(Duplicates()) as duplicates:
-        for row in manifest:
-            if isinstance(row, RejectedRow):
-                found.rejected += 1
-                if len(found.bad) < _LISTED:
-                    found.bad.append(row)
-                continue
-            found.good += 1
-            found.types[row.asset_type] += 1
-            found.groups[row.group] += 1
-            first = duplicates.first_line(row)
-            if first is not None:
-                found.repeated += 1
-                if len(found.repeats) < _LISTED:
-                    found.repeats.append((row.line, first))
+    for row, first in rows(manifest):
+        if isinstance(row, RejectedRow):
+            found.rejected += 1
+            if len(found.bad) < _LISTED:
+                found.bad.append(row)
+            continue
+        found.good += 1
+        found.types[row.asset_type] += 1
+        found.groups[row.group] += 1
+        if first is not None:
+            found.repeated += 1
+            if len(found.repeats) < _LISTED:
+                found.repeats.append((row.line, first))
     return found
 
 

@@ -11,7 +11,7 @@ from seedance_avatar import AssetSource, check_source
 from seedance_avatar.cli.formatting import plural
 from seedance_avatar.cli.manifest.formats import Format, ManifestError
 from seedance_avatar.cli.manifest.manifest import Manifest, ManifestSource, RejectedRow, open_manifest
-from seedance_avatar.cli.manifest.survey import Survey, survey
+from seedance_avatar.cli.manifest.survey import Survey, rows, survey
 from seedance_avatar.models import AssetType
 
 from .groups import Groups
@@ -77,7 +77,7 @@ class Reading:
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
         with open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest:
-            for row in manifest:
+            for row, _ in rows(manifest):
                 if isinstance(row, ManifestSource):
                     yield row
                     continue
