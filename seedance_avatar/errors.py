@@ -175,7 +175,7 @@ class ProtocolError(AvatarError):
 
     hint = "check the base URL, and what stands between (a proxy, a firewall), then try again"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each fact, all but the first by keyword
         self,
         message: str,
         *,
@@ -183,8 +183,11 @@ class ProtocolError(AvatarError):
         status: int | None = None,
         body: str = "",
         task: VideoTask | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, about=about)
+        if hint is not None:
+            self.hint = hint
         self.status = status
         self.task = task
         self.body: str = safe_redacted(body)

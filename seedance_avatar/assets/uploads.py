@@ -102,6 +102,10 @@ async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flo
 
     Cancelled, it stops sending; a file that the service has received stays there.
     """
+    named: object = path  # not every caller has a type checker
+    if not isinstance(named, str | os.PathLike):
+        message = f"a file is named by its path, not by {type(path).__name__}"
+        raise InvalidInput(message)
     facts = await to_thread.run_sync(probe, path)
     problems = list(_upload_problems(facts))
     if problems:

@@ -122,9 +122,9 @@ class Assets:
         return await wait_until_finished(
             self.engine(),
             seen,
+            question=asset_query(asset_id),
             accepted_at=self._recent.take(asset_id),
             timeout=timeout,
-            question=asset_query(asset_id),
             read=partial(read_asset, source=None if seen is None else seen.source, asked=asset_id),
             kind=lambda last: None if last is None else last.asset_type,
             failure=lambda last: AssetFailed(last) if last.is_failed else None,

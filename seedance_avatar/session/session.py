@@ -140,6 +140,11 @@ class AvatarSession(VideoMethods):
 
         Cancelled, it is not open, and may be opened again.
         """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            message = "a session is for asyncio only: there is no running asyncio event loop"
+            raise SessionStateError(message) from None
         async with self._opening:
             if self._closing is not None:
                 message = "this session was closed: build another one"

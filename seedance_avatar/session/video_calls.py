@@ -140,9 +140,9 @@ class Videos:
         return await wait_until_finished(
             self.engine(),
             video if isinstance(video, VideoTask) else None,
+            question=video_query(task_id),
             accepted_at=self._recent.take(task_id),
             timeout=timeout,
-            question=video_query(task_id),
             read=read_video,
             kind=lambda _: "generation",
             failure=failure_of,

@@ -39,11 +39,9 @@ def failure_of(task: VideoTask) -> GenerationFailed | ProtocolError | None:
         return GenerationFailed(task)
     if task.url is not None:
         return None
-    message = (
-        f"video task {task.task_id} is {task.status}, but no URL of the video was found in its answer: look at "
-        "error.task.raw, or ask for the task again"
-    )
-    return ProtocolError(message, task=task, body=json.dumps(task.raw, ensure_ascii=False, default=repr))
+    message = f"video task {task.task_id} is {task.status}, but no URL of the video was found in its answer"
+    body = json.dumps(task.raw, ensure_ascii=False, default=repr)
+    return ProtocolError(message, task=task, body=body, hint="look at error.task.raw, or ask for the task again")
 
 
 @attrs.define(eq=False, repr=False)

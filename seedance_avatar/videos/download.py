@@ -44,8 +44,8 @@ from seedance_avatar.options import Retry, Timeouts
 from seedance_avatar.text import redact_url, safe_text
 from seedance_avatar.wire.public_urls import judge_host, judge_url
 
-from .movie_file import Boxes, flaw_of, is_movie
-from .transfer import Answer, Decision, Version, judge, may_still_come, pause_until_there
+from .movie_file import PAGES, Boxes, flaw_of, is_movie
+from .transfer import FETCH_AGAIN, Answer, Decision, Version, judge, may_still_come, pause_until_there
 
 __all__ = ["Download"]
 
@@ -127,7 +127,7 @@ class _Part:
         if self.size and (self.size == total or (total is None and (self.boxes.whole or not self.movie))):
             return Decision(what="take")
         message = f"the file is not whole: {self.size} bytes came of {'some' if total is None else total}"
-        error = ProtocolError(message, about=about, status=status)
+        error = ProtocolError(message, about=about, status=status, hint=FETCH_AGAIN)
         if not self.size:
             return Decision(what="absent", error=error)
         return Decision(what="again" if total is None or self.size < total else "anew", error=error)
@@ -238,8 +238,8 @@ class Download:
         furthest = failures = renewals = absent = 0
         while True:
             if task.url is None:
-                message = "it is completed, but its answer holds no URL of the video: look at the task's raw answer"
-                raise ProtocolError(message, about=task.task_id, task=task)
+                message = "it is completed, but its answer holds no URL of the video"
+                raise ProtocolError(message, about=task.task_id, task=task, hint="look at error.task.raw")
             decision = await self._attempt(http, task.url, task.task_id, part)
             error = decision.error
             if error is None:
@@ -306,7 +306,7 @@ class Download:
         """
         if (why := judge_url(url, allow_private=True)) is not None:
             message = f"the task's URL {redact_url(url)} cannot be fetched: {why}"
-            raise ProtocolError(message, about=about)
+            raise ProtocolError(message, about=about, hint=FETCH_AGAIN)
         # Unchanged: encoding a signed URL again would invalidate its signature.
         at = URL(url, encoded=url.isascii())
         anywhere = judge_host(_bracketed(at)) is not None
@@ -326,10 +326,10 @@ class Download:
                 why = await _private_address(to)
             if why is not None:
                 message = f"{safe_text(at.host, 80)} redirects to {redact_url(target)}, which is not followed: {why}"
-                raise ProtocolError(message, about=about, status=response.status)
+                raise ProtocolError(message, about=about, status=response.status, hint=FETCH_AGAIN)
             at = to
         message = f"{safe_text(at.host, 80)} redirects more than {_REDIRECTS} times"
-        raise ProtocolError(message, about=about)
+        raise ProtocolError(message, about=about, hint=FETCH_AGAIN)
 
     async def _pour(self, response: aiohttp.ClientResponse, answer: Answer, part: _Part, about: str) -> Decision:
         version = self._version
@@ -358,7 +358,8 @@ class Download:
             raise
         except _NoVideoError as flaw:
             message = f"{answer.host} sends {safe_text(flaw, 80)}, not a video"
-            return Decision(what="absent", error=ProtocolError(message, about=about, status=answer.status))
+            error = ProtocolError(message, about=about, status=answer.status, hint=FETCH_AGAIN)
+            return Decision(what="absent" if str(flaw) in PAGES else "refused", error=error)
         return part.judged(total, about=about, status=answer.status)
 
     async def _wait_until_there(self, task: VideoTask, error: AvatarError, absent: int) -> None:

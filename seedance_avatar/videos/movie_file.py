@@ -9,10 +9,13 @@ from typing import Final
 
 import attrs
 
-__all__ = ["Boxes", "flaw_of", "is_movie"]
+__all__ = ["PAGES", "Boxes", "flaw_of", "is_movie"]
 
 _BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 """Types of the box that a video begins with; QuickTime files need no ``ftyp``."""
+_PAGES_BY_FIRST: Final = {b"<": "a page of text", b"{": "JSON", b"[": "JSON"}
+PAGES: Final = frozenset(_PAGES_BY_FIRST.values())
+"""What a host may send in place of a file that it does not have yet."""
 _PICTURES: Final = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")
 _PICTURE_BRANDS: Final = frozenset({b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"})
 _NOT_CODED: Final = frozenset(
@@ -39,13 +42,13 @@ def flaw_of(head: bytes, media_type: str, coding: str) -> str | None:  # noqa: P
     :param media_type: the ``Content-Type``.
     :param coding: the ``Content-Encoding``.
     """
-    if len(head) < _ENOUGH:
-        return f"{len(head)} bytes"
-    if is_movie(head):
+    if is_movie(head) and len(head) >= _ENOUGH:
         return None
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text[:1] in {b"<", b"{", b"["}:
-        return "a page of text" if text[:1] == b"<" else "JSON"
+    if (page := _PAGES_BY_FIRST.get(text[:1])) is not None:
+        return page
+    if len(head) < _ENOUGH:
+        return f"{len(head)} bytes"
     if head.startswith(_PICTURES) or head[4:8] == b"ftyp":
         return "a picture"
     label = media_type.partition(";")[0].strip().lower()

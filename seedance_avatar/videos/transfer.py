@@ -15,8 +15,10 @@ import attrs
 from seedance_avatar.errors import ApiError, AvatarError, NotFound, ProtocolError, RateLimited, ServerError
 from seedance_avatar.models import VideoTask
 
-__all__ = ["GONE", "Answer", "Decision", "Version", "judge", "may_still_come", "pause_until_there"]
+__all__ = ["FETCH_AGAIN", "GONE", "Answer", "Decision", "Version", "judge", "may_still_come", "pause_until_there"]
 
+FETCH_AGAIN: Final = "the video is finished and kept for 24 hours: download it again, or fetch its URL by other means"
+"""What to do about a finished video that did not arrive."""
 GONE: Final = frozenset({403, 404, 410})
 _NOT_YET: Final = frozenset({202, 204, 400, 409, 425}) | GONE
 _PASSING: Final = frozenset({408, 429})  # and every 5xx
@@ -120,7 +122,7 @@ def _part(answer: Answer, version: Version, *, held: int, first: Version | None,
             known = version if first is None else first
             return Decision(what="take", start=held, version=attrs.evolve(known, total=known.total or total))
     message = f"{answer.host} sends another part of the file, or of another file, than the one asked for"
-    return Decision(what="anew", error=ProtocolError(message, about=about, status=answer.status))
+    return Decision(what="anew", error=ProtocolError(message, about=about, status=answer.status, hint=FETCH_AGAIN))
 
 
 def may_still_come(task: VideoTask, now: float) -> bool:

@@ -534,3 +534,19 @@ def test_errors_travel_between_processes() -> None:
     assert str(again) == str(error.concerning("front"))
     assert again.status == 401
     assert FAST
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("value", [None, 7, [], {}, b"x", True, object()])
+async def test_what_is_no_id_and_no_path_is_refused_in_our_words(value: Any) -> None:
+    async with quick("http://127.0.0.1:9") as session:
+        for call in (session.wait_until_active, session.wait_for_video, session.upload_file):
+            with pytest.raises(InvalidInput):
+                await call(value)
+
+
+def test_without_asyncio_it_says_that_it_is_for_asyncio() -> None:
+    session = AvatarSession(KEY)
+    for call in (session.open(), session.__aenter__()):
+        with pytest.raises(SessionStateError, match="for asyncio only"):
+            call.send(None)

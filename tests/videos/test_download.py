@@ -675,3 +675,13 @@ def test_boxes_are_whole_only_at_their_end(cut: int, pieces: list[int]) -> None:
         boxes.feed(content[at : at + size])
         at += size
     assert boxes.whole == (cut == 0)
+
+
+@pytest.mark.asyncio
+async def test_what_can_be_no_page_in_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    slept = Slept()
+    for content in (b"x" * 99, b"\x89PNG\r\n\x1a\n" + bytes(90)):
+        async with host(file(content)) as (url, seen):
+            with pytest.raises(ProtocolError, match="not a video"):
+                await download(sleep=slept).run(task(url), tmp_path / "v.mp4")
+        assert (len(seen), slept) == (1, [])
