@@ -205,6 +205,10 @@ class Journal:
         self._run_taken = True
         return self.run
 
+    async def unknown(self, asset_ids: Sequence[str]) -> list[str]:
+        """Return those of ``asset_ids`` that this journal does not know."""
+        return await self._ask(lambda store: store.unknown(asset_ids))
+
     async def origin(self, base_url: str, key: str) -> Origin:
         """Return what is known of the service at ``base_url`` and of the account of ``key``."""
         account = records.account_hash(self._hasher, key)

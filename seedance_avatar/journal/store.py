@@ -344,6 +344,12 @@ class Store:
         """Note that ``run`` began, the next one since the opening."""
         self._connection.execute("INSERT INTO run (id, started_at) VALUES (?, ?)", (run, now))
 
+    def unknown(self, asset_ids: Sequence[str]) -> list[str]:
+        """Return those of ``asset_ids`` that no item has."""
+        query = """SELECT value FROM json_each(?)
+            WHERE value NOT IN (SELECT remote_id FROM item WHERE remote_id IS NOT NULL)"""
+        return [asset_id for (asset_id,) in self._connection.execute(query, (json.dumps(asset_ids),))]
+
     def origin(self, base_url: str, account: bytes) -> Origin:
         """Return what is known of the service at ``base_url`` and of ``account``."""
         execute = self._connection.execute

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -199,6 +200,38 @@ async def test_the_same_command_again_with_a_journal_sends_nothing_twice(
         assert f"\n  {failed:<9}        1" in told
         assert ("--retry-refused" in told) == (failed == "earlier")
         assert "the journal: keep it to resume the run" in told
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("out", ["r.jsonl", "res/r.jsonl"])
+async def test_an_older_copy_of_the_journal_is_found_out_by_the_results_of_the_last_run(
+    sandbox: Sandbox, out: str
+) -> None:
+    Path("res").mkdir()
+    options: dict[str, Any] = {"group_name": "hero", "journal": "run.db", "out": out}
+    assert await ingest(manifest(3), **options) == 0
+    shutil.copy("run.db", "older.db")
+    assert await ingest(manifest(8), **options) == 0
+    found = Path(out).read_bytes()
+    newer = Path("run.db").rename("newer.db")
+    shutil.copy("older.db", "run.db")
+    match = rf"does not know 5 of the 8 assets in {out} \(pa_\w+\): it may be an older copy of itself"
+    with pytest.raises(JournalError, match=match):
+        await ingest(manifest(8), **options)
+    assert Path(out).read_bytes() == found
+    assert len(sandbox.ledger) == 8
+    newer.replace("run.db")
+    assert await ingest(manifest(8), **options) == 0
+    assert len(sandbox.ledger) == 8
+
+
+@pytest.mark.asyncio
+async def test_results_that_are_none_are_not_asked_for_assets(sandbox: Sandbox) -> None:
+    options: dict[str, Any] = {"group_name": "hero", "journal": "run.db", "out": "r.jsonl"}
+    assert await ingest(manifest(3), **options) == 0
+    Path("r.jsonl").write_bytes(b'\xff\n[]\n{"asset_id": 1}\n{"asset_id": null}\nnot JSON\n')
+    assert await ingest(manifest(3), **options) == 0
+    assert len(results()) == 3
 
 
 @pytest.mark.asyncio

@@ -29,6 +29,7 @@ from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain
 from seedance_avatar.cli.streams import Unwritable, check_standard_input
 
 from .dryrun import print_survey, survey_facts
+from .journal_assets import check_results
 
 __all__ = ["ingest"]
 
@@ -150,6 +151,8 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     left = results.check()
     if left:
         view.say(left)
+    if journal is not None:
+        await check_results(out, journal)
     meter = Meter()
     session = AvatarSession(
         base_url=base_url,

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
-from seedance_avatar import Asset, InvalidInput
+from seedance_avatar import Asset, InvalidInput, JournalError
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import safe_text
 
-__all__ = ["remembered_assets"]
+__all__ = ["check_results", "remembered_assets"]
+
+
+def _asset_ids(results: str) -> list[str]:
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        if stat.S_ISREG(Path(results).stat().st_mode):
+            with Path(results).open("rb") as lines:
+                for line in lines:
+                    with contextlib.suppress(ValueError):
+                        row = json.loads(line)
+                        if isinstance(row, dict) and isinstance(row.get("asset_id"), str):
+                            found.append(row["asset_id"])
+    return found
+
+
+async def check_results(results: str, journal: str) -> None:
+    """Refuse to replace results that name assets which the journal at ``journal`` does not know.
+
+    They are another journal's, or the journal is an older copy of itself and would upload those sources again.
+
+    :raises JournalError: so it is; it names the files and one asset.
+    """
+    if not (asset_ids := await asyncio.to_thread(_asset_ids, results)):
+        return
+    try:
+        async with await Journal.open(journal, readonly=True) as opened:
+            unknown = await opened.unknown(asset_ids)
+    except JournalError:
+        return  # an older version, which this run brings up to date; or the run itself says what is wrong with it
+    if unknown:
+        message = (
+            f"does not know {len(unknown)} of the {len(asset_ids)} assets in {safe_text(results, 160)} "
+            f"({safe_text(unknown[0], 80)}): it may be an older copy of itself. Nothing was sent; bring the newer "
+            "journal back, or move these results away if they are another journal's"
+        )
+        raise JournalError(message, about=f"journal {safe_text(journal, 160)}")
 
 
 async def remembered_assets(path: str, keys: Sequence[str], *, most: int) -> list[Asset]:
