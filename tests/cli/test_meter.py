@@ -78,7 +78,9 @@ def test_an_outage_is_told_until_it_is_over() -> None:
     meter(Outage(at=1.0, down=True, error=None))
     assert meter.down == "the service cannot be reached: no answer"
     meter(Outage(at=2.0, down=False, error=None))
-    assert meter.down == ""
+    assert (meter.down, meter.outages) == ("", 1)
+    meter(Outage(at=3.0, down=True, error=None))
+    assert meter.outages == 2
 
 
 def test_the_time_left_follows_what_was_settled_and_before_that_what_was_accepted() -> None:

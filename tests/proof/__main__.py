@@ -19,7 +19,7 @@ def main() -> int:
     kills.add_argument("--count", type=int, default=200)
     kills.add_argument("--sources", type=int, default=300)
     kills.add_argument("--seed", type=int, default=1)
-    soak = which.add_parser("soak", help="many sources, 5 %% of all requests go wrong, a kill every 20 s")
+    soak = which.add_parser("soak", help="many sources, 5 %% of all requests go wrong, 3 outages, a kill every 20 s")
     soak.add_argument("--sources", type=int, default=100_000)
     soak.add_argument("--every", type=float, default=20.0, metavar="SECONDS")
     soak.add_argument("--seed", type=int, default=1)

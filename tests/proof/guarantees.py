@@ -34,7 +34,7 @@ to hours:
 ```sh
 python -m tests.proof kills --count 200       # kill -9 at random moments, each followed by resuming to the end
 python -m tests.proof faults                  # one ingest, every kind of fault at 2 % of all requests
-python -m tests.proof soak --sources 100000   # many sources, 5 % of all requests go wrong, a kill every 20 s
+python -m tests.proof soak --sources 100000   # 5 % go wrong, three outages of 5 to 60 s, a kill every 20 s
 ```
 
 Each compares what the sandbox received with what was reported, source by source, and exits with 1 when they differ.
@@ -101,6 +101,17 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
         "it stays refused beyond `patience`",
         "every source that was taken is *unsent*, and the rest is not taken",
         "test_connection_refused_beyond_the_patience",
+    ),
+    Guarantee(
+        "answers are lost, unreadable, pages of HTML or 5xx, three in a row or half of twenty",
+        "no new upload leaves: one status request at a time (or one upload, where nothing is pending) asks until "
+        "it is well",
+        "ingest/test_outage.py::test_while_assets_are_pending_questions_probe_and_no_submission_leaves",
+    ),
+    Guarantee(
+        "that lasts beyond `patience`",
+        "what was accepted is *pending*, the rest *unsent*, and nothing more is taken",
+        "ingest/test_outage.py::test_an_outage_beyond_the_patience_ends_the_run_unsent",
     ),
     Guarantee("the host name is not found", "as a refused connection", "test_dns_failure"),
     Guarantee("the certificate is not trusted", "*unsent* at once, and no key was shown to it", "test_tls_failure"),

@@ -14,7 +14,7 @@ import attrs
 
 from seedance_avatar import AssetSource, AvatarSession, Limits, Polling, Retry
 from seedance_avatar.sandbox import Faults, Sandbox
-from seedance_avatar.sandbox.faults import RetryAfter
+from seedance_avatar.sandbox.faults import Fault, FaultKind, RetryAfter
 
 from .ground import accounts_agree, forge, group_in, kill, told
 from .worker import Task
@@ -33,6 +33,7 @@ class Soak:
     kills: int = 0
     requests: int = 0
     seconds: float = 0.0
+    outages: list[str] = attrs.field(factory=list)
     ends: Counter[str] = attrs.field(factory=Counter)
     struck: dict[str, int] = attrs.field(factory=dict)
     wrong: list[str] = attrs.field(factory=list)
@@ -44,18 +45,63 @@ class Soak:
             f"{self.sources} sources, {self.kills} kills, {self.requests} requests, {self.seconds:.0f} s: {ends}; "
             f"faults: {struck}; {len(self.wrong)} disagreements"
         )
-        return "\n".join([head, *self.wrong[:20]])
+        return "\n".join([head, *self.outages, *self.wrong[:20]])
 
 
 def _sum_up(found: Soak, sandbox: Sandbox, outcomes: list[Any], began: float) -> None:
     found.seconds = time.monotonic() - began
     found.requests = sandbox.ledger.counts.total()
     found.ends = Counter(type(outcome).__name__ for outcome in outcomes)
-    found.struck = {rule.kind: rule.hits for rule in sandbox.faults}
+    struck: Counter[str] = Counter()
+    for rule in sandbox.faults:
+        struck[rule.kind] += rule.hits
+    found.struck = dict(struck)
 
 
-async def prove_soak(sources: int, *, share: float = 0.05, every: float = 20.0, seed: int = 1) -> Soak:
-    """Ingest ``sources`` while ``share`` of all requests go wrong, killed ``every`` so many seconds, to the end."""
+@attrs.define
+class _Outage:
+    """A time in which no request is answered well; ``posts`` counts the uploads that met it."""
+
+    posts: Fault
+    looks: Fault
+
+    @classmethod
+    def of(cls, sandbox: Sandbox, kind: FaultKind) -> _Outage:
+        """Prepare one; it stands before all other faults, and does nothing yet."""
+        post, get = (sandbox.faults.add(kind, probability=0.0, method=method) for method in ("POST", "GET"))
+        return cls(post, get)
+
+    async def last(self, sandbox: Sandbox, found: Soak, *, after: int, seconds: float) -> None:
+        """Once ``after`` assets exist, fail every request for ``seconds``; note what was risked meanwhile."""
+        while len(sandbox.ledger) < after:  # noqa: ASYNC110 - the ledger says nothing when it grows
+            await asyncio.sleep(0.02)
+        kills = found.kills
+        self.posts.probability = self.looks.probability = 1.0
+        await asyncio.sleep(seconds)
+        self.posts.probability = self.looks.probability = 0.0
+        kills = found.kills - kills
+        found.outages.append(
+            f"{seconds:.1f} s of {self.posts.kind}, {kills} kills in it: "
+            f"{self.posts.hits} uploads and {self.looks.hits} looks met it"
+        )
+        # Three in a row, and what was on the wire; a process that begins in the outage finds out for itself.
+        bound = (3 + SUBMITTING) * (1 + kills)
+        if self.posts.hits > bound:
+            found.wrong.append(f"{self.posts.hits} uploads left in an outage, at most {bound}")
+
+
+async def prove_soak(
+    sources: int,
+    *,
+    share: float = 0.05,
+    every: float = 20.0,
+    seed: int = 1,
+    outage: tuple[float, float] = (5.0, 60.0),
+) -> Soak:
+    """Ingest ``sources`` while ``share`` of all requests go wrong, killed ``every`` so many seconds, to the end.
+
+    :param outage: the least and most seconds of each of three outages, in which every request goes wrong.
+    """
     found = Soak(sources)
     draw = random.Random(seed)
     began = time.monotonic()
@@ -63,8 +109,17 @@ async def prove_soak(sources: int, *, share: float = 0.05, every: float = 20.0, 
         home = Path(name)
         async with forge() as workers, Sandbox(time_scale=0.05, fail_rate=0.02, seed=seed) as sandbox:
             group_id = await group_in(sandbox)
-            for kind in KINDS:
+            outages = [_Outage.of(sandbox, kind) for kind in ("server_error", "lost_answer", "not_json")]
+            usual = [
                 sandbox.faults.add(kind, probability=share / len(KINDS), retry_after="none", delay=0.3)
+                for kind in KINDS
+            ]
+            lasting = [
+                asyncio.create_task(
+                    coming.last(sandbox, found, after=sources * (at + 1) // 5, seconds=draw.uniform(*outage))
+                )
+                for at, coming in enumerate(outages)
+            ]
             while True:
                 last = home / f"outcomes-{found.kills}"
                 task = Task(
@@ -91,11 +146,25 @@ async def prove_soak(sources: int, *, share: float = 0.05, every: float = 20.0, 
                         break
                 else:
                     break
+            if not all(each.done() for each in lasting):
+                found.wrong.append("the ingest ended before its outages did")
+            for each in lasting:
+                each.cancel()
+            await asyncio.gather(*lasting, return_exceptions=True)
             outcomes = told(last)
             _sum_up(found, sandbox, outcomes, began)
             found.wrong += await accounts_agree(sandbox, outcomes, home / "run.db", sources)
-            lost = sum(found.struck[kind] for kind in ("lost_answer", "dropped", "reset", "truncated"))
-            lost += sum(found.struck[kind] for kind in ("server_error", "unavailable", "empty", "not_json"))
+            doubtful = {
+                "lost_answer",
+                "dropped",
+                "reset",
+                "truncated",
+                "server_error",
+                "unavailable",
+                "empty",
+                "not_json",
+            }
+            lost = sum(rule.hits for rule in usual if rule.kind in doubtful) + sum(over.posts.hits for over in outages)
             # Each doubt has its cause: a fault that struck, or a kill while it was under way.
             if found.ends["InDoubt"] > lost + SUBMITTING * found.kills + sources // 50:
                 found.wrong.append(f"{found.ends['InDoubt']} in doubt of {lost} faults and {found.kills} kills")

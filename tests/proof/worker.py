@@ -73,7 +73,7 @@ def _session(task: Task) -> AvatarSession:
             max_submitting=task.submitting,
             max_polling=task.polling,
         ),
-        retry=Retry(base=0.01, throttle_base=0.02, cap=0.2, patience=60.0),
+        retry=Retry(base=0.01, throttle_base=0.02, cap=0.2, patience=180.0),
         polling=Polling.fixed(task.first_look, task.first_look),
         timeouts=Timeouts(connect=5.0, request=10.0, drain=5.0),
     )

@@ -25,8 +25,9 @@ def test_killed_at_any_moment_and_resumed_nothing_is_sent_twice_and_no_id_is_los
 
 @pytest.mark.slow
 def test_a_soak_with_faults_of_all_kinds_and_kills_ends_with_equal_accounts() -> None:
-    found = asyncio.run(prove_soak(2_000, every=1.5))
+    found = asyncio.run(prove_soak(2_000, every=1.5, outage=(0.3, 1.5)))
     assert found.wrong == []
+    assert len(found.outages) == 3
     assert found.ends.total() == 2_000
     assert all(found.struck.values())
 

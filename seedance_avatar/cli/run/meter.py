@@ -81,7 +81,8 @@ class Meter:
     :ivar accepted: the rate at which sources are accepted; ``settled`` at which they get their outcome.
     :ivar requests: round trips; ``throttled`` of them were answered with 429, ``repeated`` were repeats.
     :ivar throttled_at: when the last 429 came, on the loop's clock, or None.
-    :ivar down: the error while the service cannot be reached, or an empty string.
+    :ivar down: the error while the service cannot be reached or is ill, or an empty string.
+    :ivar outages: how often that began.
     :ivar trouble: the last error that led to a repeated request, one line, or an empty string.
     """
 
@@ -94,6 +95,7 @@ class Meter:
     repeated: int = 0
     throttled_at: float | None = None
     down: str = ""
+    outages: int = 0
     trouble: str = ""
 
     def __call__(self, event: Event) -> None:
@@ -108,6 +110,7 @@ class Meter:
                 if after is not None and isinstance(outcome, Active):
                     self.to_active.add(after)
             case Outage(down=True, error=error, ill=ill):
+                self.outages += not self.down
                 words = error.describe() if error else "no answer"
                 self.down = words if ill else f"the service cannot be reached: {words}"
             case Outage():

@@ -112,6 +112,9 @@ def _speed(meter: Meter) -> list[Text]:
     if meter.repeated:
         requests += f", {number(meter.repeated)} repeated"
     lines.append(Text(f"  {'requests':<16}{requests}"))
+    if meter.outages:
+        times = plural(meter.outages, "time")
+        lines.append(Text(f"  {'outages':<16}{times} the service was not reached or ill, and nothing new was sent"))
     return lines
 
 
@@ -153,6 +156,7 @@ def _facts(summary: Summary) -> dict[str, Any]:
         "requests": meter.requests,
         "throttled": meter.throttled,
         "repeated": meter.repeated,
+        "outages": meter.outages,
         "reasons": [attrs.asdict(reason) for reason in tally.reasons.top(20)],
         "files": [path for path, _ in summary.files],
         "next": list(summary.advice),
