@@ -175,6 +175,15 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.asyncio
+async def test_the_installed_aiohttp_works_as_expected(caplog: pytest.LogCaptureFixture) -> None:
+    async with RudeServer(answer) as server, opened(server.url) as transport:
+        assert await send_all(transport) == {"applied": 11}
+        internals = transport._internals
+        assert (internals.fast, internals.hook, internals.hook_proved) == (True, True, True)
+    assert lines(caplog) == []
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("when", ["before", "under an open session"])
 @pytest.mark.parametrize(("change_of", "change"), CHANGES)
