@@ -55,8 +55,8 @@ class Medium:
     role: str
 
 
-def _refuse(message: str, *, code: str = "InvalidParameter") -> NoReturn:
-    raise Refused(refusal(400, f"{message} (request id: {{id}})", code=code))
+def _refuse(message: str, *, code: str = "InvalidParameter", status: int = 400) -> NoReturn:
+    raise Refused(refusal(status, f"{message} (request id: {{id}})", code=code))
 
 
 def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> list[Medium]:
@@ -69,7 +69,8 @@ def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> 
     """
     model = _MODELS.get(wanted["model"]) if isinstance(wanted.get("model"), str) else None
     if model is None:
-        _refuse("model is missing or not known", code="model_not_found")
+        # The engine says so while it chooses a channel: nothing was done.
+        _refuse("no channel is available for this model", code="model_not_found", status=503)
     if not isinstance(wanted.get("prompt", ""), str):
         _refuse("prompt must be a string")
     _check_scalars(wanted, model)

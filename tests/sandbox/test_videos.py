@@ -109,8 +109,6 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"model": None}, "model"),
-    ({"model": "sora"}, "model"),
     ({"prompt": 7}, "prompt must be a string"),
     ({"prompt": " "}, "prompt is required"),
     ({"duration": 3}, "duration must be 4 to 15"),
@@ -174,6 +172,15 @@ async def test_frames_without_the_adaptive_ratio_are_accepted_and_fail_later() -
         _, task = await generate(raw, model="seedance-2-5", image_with_roles=ref(role="first_frame"))
         found = (await raw.call("GET", f"{GENERATIONS}/{task['id']}"))[2]
     assert (found["status"], found["error"]["code"]) == ("failed", "InvalidParameter.TaskTypeConstraint")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("model", [None, "sora"])
+async def test_a_model_that_is_not_there_is_a_503_that_costs_nothing(model: str | None) -> None:
+    async with sandbox_and_raw() as (sandbox, raw):
+        status, answer = await generate(raw, model=model)
+        assert (status, answer["error"]["code"]) == (503, "model_not_found")
+        assert sandbox.ledger.generations == []
 
 
 @pytest.mark.asyncio

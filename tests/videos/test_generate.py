@@ -194,7 +194,7 @@ async def test_cancelled_on_the_wire_the_answer_is_brought_home(caplog: pytest.L
         service.hold.set()
         with pytest.raises(asyncio.CancelledError):
             await run
-    assert "it was accepted: VideoTask(task_id='tsk_1'" in caplog.text
+    assert "accepted as tsk_1" in caplog.text
 
 
 @pytest.mark.asyncio
