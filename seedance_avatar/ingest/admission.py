@@ -179,7 +179,7 @@ class Admission:
             if plan == "follow":
                 self._decide(job, Follow(job, None if record is None else record.accepted_at))
             elif plan == "conflict" and record is not None:
-                conflict = key_conflict(job.source, f"{record.kind} {record.shown}", earlier=True)
+                conflict = key_conflict(job.source, f"{record.kind} {record.shown}", earlier=record.row > 0)
                 self._decide(job, Refused(job, Failed, conflict))
             elif plan == "known" and record is not None:
                 earlier = self.recorder.is_earlier(record)

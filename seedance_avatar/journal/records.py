@@ -188,7 +188,7 @@ def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, al
 class Record:
     """What the journal knows of one item.
 
-    :ivar row: its number in the journal, in the order of first being seen.
+    :ivar row: its number in the journal, in the order of first being seen; 0 where it is in none.
     :ivar state: how far it has come.
     :ivar attempts: how often it was sent.
     :ivar remote_id: the service's id of it (asset, task or group), or None before it was accepted.

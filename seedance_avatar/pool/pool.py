@@ -182,6 +182,7 @@ class AccountPool:
         money is spent, or that cannot go on for another reason leaves the run; what it had not sent goes to the
         others, what it had sent never does. When none is left, the rest is ``Unsent``. An observer hears of such
         a source as ``Unsent`` in the account that left, and again from the one that took it.
+        The same source again is one upload while it is pending, and over all runs with a journal.
 
         :param group_name: the name of the group, which is created once in each account that takes a source; or a
             function that returns it for a source.

@@ -22,6 +22,7 @@ from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.events import Observer
 from seedance_avatar.ingest.adapter import Adapter
+from seedance_avatar.ingest.memory import MemoryRecorder
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.ingest.recorder import JournalRecorder, Recorder
 from seedance_avatar.ingest.sources import SourceReader
@@ -181,7 +182,7 @@ class Engine:
             max_submitting=self.limits.max_submitting,
             stop_on_failure=stop_on_failure,
             drain=self.timeouts.drain,
-            recorder=recorder or Recorder(),
+            recorder=recorder or (Recorder() if adapter.idempotent else MemoryRecorder()),
         )
         self.pipelines.add(pipeline)  # before it runs: an eager task reads its first sources in here
         task = self.tasks.spawn(pipeline.run(), name=f"seedance-avatar: ingest {self._begun}")

@@ -359,6 +359,11 @@ class AvatarSession(VideoMethods):
     ) -> Ingest[AssetSource, Asset]:
         """Return a stream that uploads every source and follows it until it is active.
 
+        The same source again (same group and key; without a key same group, type and URL) is one upload with an outcome
+        for each: over the whole run, as far as about the last 700,000 sources (32 MiB at most are kept for that), and
+        with a journal over all of them and all runs. Another type or URL, up to its query, under a key of its group is
+        ``Failed`` with :class:`InvalidSource`.
+
         :param sources: any iterable or async iterable; it is read lazily, as fast as uploads can be handled. One
             that may block (a file, a cursor) is read in a thread of its own. A few are read ahead: when the
             run halts by itself they are ``Unsent``; when the stream is left early, ``report.dropped`` counts them.

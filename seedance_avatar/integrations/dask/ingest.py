@@ -65,7 +65,8 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     """Return a stream that uploads every source on the workers of ``client``'s cluster and follows it until active.
 
     It is the stream of :meth:`AvatarSession.ingest`, with the same outcomes, accounts and journal. Leaving its block
-    early, and ``stop()``, reach every worker.
+    early, and ``stop()``, reach every worker. The same source again is one upload while it is pending, and over
+    all runs with a journal.
 
     :param client: an open ``distributed.Client(asynchronous=True)``.
     :param group: the group, or its id.
