@@ -197,8 +197,10 @@ class CircuitBreaker:
         if began or probe:
             self._failures += 1
             self._failed_at = now
-            pause = backoff(self._failures, base=self.retry.base, cap=self.retry.cap, rng=self.rng)
-            self._next_at = now + pause
+            # Half of the bound is kept whatever is drawn: a probe that is a submission may cost a doubt.
+            base, cap = self.retry.base / 2, self.retry.cap / 2
+            least = min(cap, base * 2.0 ** min(self._failures - 1, 60))
+            self._next_at = now + least + backoff(self._failures, base=base, cap=cap, rng=self.rng)
         if probe:
             # Counted from when it was sent: a stalled loop may notice the failure an hour later.
             self.given_up = self.since is not None and left_at - self.since >= self.retry.patience
