@@ -97,6 +97,34 @@ async def test_a_second_signal_ends_at_once_and_the_same_command_resumes(sandbox
 
 
 @pytest.mark.asyncio
+async def test_results_grow_beside_their_name_and_a_killed_run_leaves_them_there(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    out, partial = tmp_path / "r.jsonl", tmp_path / "r.jsonl.partial"
+    arguments = ["ingest", manifest(tmp_path, 20), "--group-name", "hero", "--journal", str(tmp_path / "run.db")]
+    arguments += ["--out", str(out), "--json"]
+    async with started(*arguments, url=sandbox.url) as process:
+        await process.until('"event": "settled"')
+        await process.until('"event": "progress"')
+        before = partial.read_bytes()
+        code, _, told = await ran(*arguments, url=sandbox.url)  # the second start meets the lock
+        assert code == 64
+        assert "is held by process" in told
+        assert "killed" not in told
+        assert partial.read_bytes().startswith(before)
+        process.send(signal.SIGKILL)
+        await process.end()
+    assert before
+    assert not out.exists()
+    for number in range(1, 21):
+        sandbox.decide(f"https://cdn.example.com/{number}.jpg?sig=CANARY", Fate.active(after=0))
+    _, _, told = await ran(*arguments, "--asset-timeout", "0.1", url=sandbox.url)
+    assert "r.jsonl.partial was left by a run that was killed; this run gives its results again" in told
+    assert sorted(line["line"] for line in lines(out)) == list(range(2, 22))
+    assert not partial.exists()
+
+
+@pytest.mark.asyncio
 async def test_a_producer_that_pauses_holds_nothing_back_and_does_not_hinder_the_end(sandbox: Sandbox) -> None:
     async with started("ingest", "-", "--group-name", "hero", "--json", url=sandbox.url, pipe=True) as process:
         assert process.process.stdin is not None

@@ -148,9 +148,7 @@ async def ingest(  # noqa: PLR0913 - a command's options are its arguments
     view, log = choose_view(as_json=json)
     terminal = view.print if isinstance(view, LiveView) and out == "-" and sys.stdout.isatty() else None
     results = Results(out, terminal=terminal, again=journal is not None and os.path.exists(journal))  # noqa: ASYNC240, PTH110 - one look before the run begins
-    left = results.check()
-    if left:
-        view.say(left)
+    results.check()
     if journal is not None:
         await check_results(out, journal)
     meter = Meter()

@@ -149,6 +149,10 @@ class Run:
     async def _take(self, stream: Ingest[AssetSource, Asset]) -> None:
         # The results are opened only now: the journal is held, and nothing else can keep the run from its work.
         async with self.results or contextlib.nullcontext():
+            if self.results is not None and self.results.left:
+                self.view.say(
+                    f"{self.results.left} was left by a run that was killed; this run gives its results again"
+                )
             async for outcome in stream.outcomes():
                 self.tally.add(outcome)
                 self.seen(outcome)

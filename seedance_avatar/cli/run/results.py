@@ -58,12 +58,14 @@ class Results:
     :param terminal: prints whole lines above a live frame; instead of standard output, where both are one terminal.
     :param again: True when a journal gives all results of earlier runs again, so that their files may be replaced.
     :ivar file: the file, or None for standard output.
+    :ivar left: once it is open, the partial file of a run that was killed, which it began anew; empty without any.
     :ivar whole: set it before the end, to True when every source has its result.
     """
 
     def __init__(self, path: str, *, terminal: Callable[[str], None] | None = None, again: bool = False) -> None:
         self.path = path
         self.written: int = 0
+        self.left = ""
         self.whole = False
         self.file: OutputFile | None = None if path == "-" else OutputFile(path, "the results")
         self._again = again
@@ -75,30 +77,22 @@ class Results:
         self._closing = False
         self._busy = False
 
-    def check(self) -> str:
+    def check(self) -> None:
         """Check that the file can be written and takes no results away; open nothing.
 
-        :return: what is to be said of a file that an earlier run has left, or an empty text.
         :raises InvalidInput: it cannot be written, or holds results that no journal could give again.
         """
         if self.file is None:
-            return ""
+            return
         self.file.check()
-        if not self.file.partial:
-            return ""
-        left = Path(self.file.partial).exists()
-        if self._again:
-            return (
-                f"{self.file.partial} was left by a run that was killed; this run gives its results again"
-                if left
-                else ""
-            )
-        if left:
-            message = f"{self.file.partial} holds the results of a run that was killed, or has not ended"
+        if not self.file.partial or self._again:
+            return
+        if Path(self.file.partial).exists():
+            message = f"{self.file.shown_partial} holds the results of a run that was killed, or has not ended"
         elif Path(self.path).exists() and Path(self.path).stat().st_size:
             message = f"{self.path} exists and would be overwritten"
         else:
-            return ""
+            return
         message += ": move it away, or name another --out"
         raise InvalidInput(message)
 
@@ -108,6 +102,7 @@ class Results:
         :raises InvalidInput: it cannot be opened.
         """
         if self.file is not None:
+            self.left = self.file.shown_partial if self.file.partial and Path(self.file.partial).exists() else ""  # noqa: ASYNC240 - one look before the run begins
             await asyncio.to_thread(self.file.open, replace=self._again)
         self._task = asyncio.create_task(self._write_all(), name="results")
         return self
