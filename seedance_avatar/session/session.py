@@ -178,6 +178,9 @@ class AvatarSession(VideoMethods):
         It takes at most ``timeouts.drain`` seconds and may be called twice, from any task of the session's loop.
         Cancelled, however often, it closes all the same, and then raises the cancellation.
         """
+        if self._engine is None and self._opening.locked():
+            async with self._opening:  # it is being opened in another task: what is opened then is closed here
+                pass
         engine = self._engine
         if engine is None or (self._closing is not None and self._closing.done()):
             return

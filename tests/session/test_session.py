@@ -181,6 +181,28 @@ async def test_opened_by_several_tasks_at_once_it_is_opened_once() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("fails", [False, True])
+async def test_closed_while_it_is_being_opened_it_is_closed_once_it_is_open(*, fails: bool) -> None:
+    store = Store()
+    async with no_leaks(), Sandbox() as sandbox:
+        session = quick(sandbox.url, limits=store)
+        opening = asyncio.create_task(session.open())
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(session.aclose())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        if fails:
+            opening.cancel()
+        store.go.set()
+        await closing
+        await asyncio.wait({opening})
+        assert (opening.cancelled(), store.opened, store.closed) == (fails, 1, 1)
+        if not fails:
+            with pytest.raises(SessionStateError, match="closed"):
+                await session.create_group("x")
+
+
+@pytest.mark.asyncio
 async def test_an_opening_that_is_cancelled_or_fails_leaves_nothing_open_and_can_be_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
