@@ -176,7 +176,9 @@ class Submission(Generic[T]):
         elif self.item_id:
             error = None
         elif self.on_wire:
-            error = SubmissionInDoubt("the wait for its answer was given up: in doubt", about=self.about)
+            error = SubmissionInDoubt(
+                "in doubt: it may exist, for the wait for its answer was given up", about=self.about
+            )
         task.cancel()
         said = f"accepted as {self.item_id}" if error is None else error.describe()
         if error is None or isinstance(error, SubmissionInDoubt):
