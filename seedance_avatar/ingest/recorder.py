@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["JournalRecorder", "Plan", "Recorder", "plan_for"]
 
 Plan: TypeAlias = Literal["send", "follow", "known", "renew", "conflict"]
+
+_log = logging.getLogger("seedance_avatar")
 
 _EVERY: Final = 1.0
 """Seconds between two samples of the session's figures, at first."""
@@ -132,6 +135,8 @@ class JournalRecorder(Recorder):
     stats: Callable[[], SessionStats]
     rerun: Rerun = attrs.field(factory=Rerun)
     _run: int = attrs.field(init=False)
+    _groups: list[str] | None = None
+    _elsewhere: dict[str, set[int]] = attrs.field(factory=dict)
     _samples: int = 0
     _timer: asyncio.TimerHandle | None = None
     _given_up: list[Awaitable[None]] = attrs.field(factory=list)
@@ -164,7 +169,23 @@ class JournalRecorder(Recorder):
         renewed = [entry for (_, entry), (_, plan, _) in zip(claimed, plans, strict=True) if plan == "renew"]
         if renewed:
             await self.journal.renew(renewed)
+        await self._look_elsewhere([job for job, _, record in plans if record is None])
         return plans
+
+    async def _look_elsewhere(self, jobs: Sequence[Job]) -> None:
+        """Note which keys that are new in their group an earlier run used in others: it may be a group made anew."""
+        if self._groups is None:
+            self._groups = [] if self.adapter.idempotent else await self.journal.groups()
+        names = {
+            self.journal.fingerprint(kind="image", group_id=group_id, key=job.source.key): (job.source.key, group_id)
+            for job in jobs
+            if job.source.key is not None
+            for group_id in self._groups
+            if group_id != job.target_id
+        }
+        for it, record in zip(names.values(), await self.journal.known(list(names)) if names else (), strict=True):
+            if record is not None and self.is_earlier(record):
+                self._elsewhere.setdefault(it[1], set()).add(hash(it[0]))
 
     def is_earlier(self, record: Record) -> bool:
         """Return whether an earlier run changed ``record`` last."""
@@ -221,6 +242,14 @@ class JournalRecorder(Recorder):
         """
         if self._timer is not None:
             self._timer.cancel()
+        if self._elsewhere:
+            keys = len(set().union(*self._elsewhere.values()))
+            _log.warning(
+                "%d of the keys that are new in their group are known to the journal in other groups only (%s), and "
+                "were uploads of their own: if a group was made anew by mistake, give the id of the earlier one",
+                keys,
+                ", ".join(self._elsewhere),
+            )
         try:
             for written in self._given_up:
                 await written

@@ -238,6 +238,10 @@ class Journal:
         now, run = self._now(), self.run
         await self._ask(lambda store: store.renew(entries, now, run))
 
+    async def groups(self) -> list[str]:
+        """Return the ids of the groups that something in the journal belongs to, the first hundred."""
+        return await self._ask(Store.groups)
+
     async def known(self, fingerprints: Sequence[bytes]) -> list[Record | None]:
         """Return what is known of each fingerprint, and None of what is not; unlike :meth:`claim` it plans nothing."""
         return await self._ask(lambda store: store.known([records.sixteen(it) for it in fingerprints]))

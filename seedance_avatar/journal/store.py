@@ -407,6 +407,12 @@ class Store:
             )
         self.claim(entries, now, run)
 
+    def groups(self) -> list[str]:
+        """Return the ids of the groups that something in the journal belongs to."""
+        return [
+            group_id for (group_id,) in self._connection.execute("SELECT group_id FROM place ORDER BY id LIMIT 100")
+        ]
+
     def known(self, names: Sequence[bytes]) -> list[Record | None]:
         """Return the record of each fingerprint, or None where there is none; nothing is planned."""
         found = self._find(b"".join(names), json.dumps([None] * len(names)))

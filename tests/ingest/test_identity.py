@@ -321,3 +321,33 @@ def test_a_reason_is_named_by_its_code_as_a_whole() -> None:
     record = Record(row=1, kind="image", state="failed", shown="x", facts={"message": "no", "code": "Bad_Image"})
     for text, plan in (("bad_image", "renew"), ("bad", "known")):
         assert plan_for(record, same=True, earlier=True, rerun=Rerun(retry_failed=(text,))) == plan
+
+
+# --- keys in other groups -----------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_keys_that_an_earlier_run_used_in_other_groups_only_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with no_leaks(), world() as w:
+        other = await w.session.create_group("made anew")
+        keyed = [image(f"{HOST}/{key}.jpg", key=key) for key in "abc"]
+        groups = iter([w.group, other])
+        await run(w, *keyed, journal=tmp_path / "run.db")
+        # In one run two groups may share their keys.
+        await run(
+            w,
+            image(f"{HOST}/d.jpg", key="d"),
+            image(f"{HOST}/d.jpg", key="d"),
+            group=lambda _: next(groups),
+            journal=tmp_path / "run.db",
+        )
+        assert caplog.messages == []
+        await run(w, *keyed, image(f"{HOST}/e.jpg", key="e"), group=other, journal=tmp_path / "run.db")
+        (message,) = caplog.messages
+        assert message.startswith("3 of the keys")
+        assert w.group.group_id in message
+        caplog.clear()
+        await run(w, *keyed, group=other, journal=tmp_path / "run.db")
+        assert caplog.messages == []
