@@ -45,10 +45,15 @@ def test_a_key_is_one_source_of_its_group() -> None:
         ]
     )
     assert (found.good, found.rejected, found.repeats) == (3, 2, [(6, 2)])
-    reason = "its key is that of another source of its group, in line 2: give each a key of its own"
+    first = "its key is that of another source of its group, in line 2 (image https://x.example.com/a.jpg?…)"
     assert [(row.line, row.key, row.source, row.reason) for row in found.bad] == [
-        (3, "k1", "https://x.example.com/b.jpg?…", reason),
-        (4, "k1", "https://x.example.com/a.jpg", reason),
+        (
+            3,
+            "k1",
+            "https://x.example.com/b.jpg?…",
+            f"{first}: image https://x.example.com/b.jpg?… needs a key of its own",
+        ),
+        (4, "k1", "https://x.example.com/a.jpg", f"{first}: video https://x.example.com/a.jpg needs a key of its own"),
     ]
 
 

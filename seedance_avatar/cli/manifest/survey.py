@@ -37,7 +37,9 @@ class Duplicates:
         self._seen.execute("PRAGMA journal_mode = OFF")
         self._seen.execute("PRAGMA synchronous = OFF")
         self._seen.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._seen.execute("CREATE TABLE seen (mark INTEGER PRIMARY KEY, line INTEGER NOT NULL, what INTEGER NOT NULL)")
+        self._seen.execute(
+            "CREATE TABLE seen (mark INTEGER PRIMARY KEY, line INTEGER NOT NULL, what INTEGER NOT NULL, shown TEXT)"
+        )
         self._seen.execute("BEGIN")
 
     def first_line(self, source: ManifestSource) -> int | None:
@@ -47,12 +49,16 @@ class Duplicates:
         """
         what = [source.asset_type, source.source_url.partition("#")[0].partition("?")[0]]
         named = [source.asset_type, source.source_url] if source.key is None else [source.key]
-        row = (_mark([source.group, *named]), source.line, _mark(what))
-        if self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", row).rowcount:
+        shown = f"{source.asset_type} {redact_url(source.source_url)}"
+        row = (_mark([source.group, *named]), source.line, _mark(what), shown)
+        if self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", row).rowcount:
             return None
-        found: tuple[int, int] = self._seen.execute("SELECT line, what FROM seen WHERE mark = ?", row[:1]).fetchone()
+        found: tuple[int, int, str] = self._seen.execute(
+            "SELECT line, what, shown FROM seen WHERE mark = ?", row[:1]
+        ).fetchone()
         if found[1] != row[2]:
-            message = f"its key is that of another source of its group, in line {found[0]}: give each a key of its own"
+            first = f"its key is that of another source of its group, in line {found[0]} ({found[2]})"
+            message = f"{first}: {shown} needs a key of its own"
             raise InvalidSource(message, about=source.label)
         return found[0]
 
