@@ -72,6 +72,7 @@ class CircuitBreaker:
     :ivar given_up: True when even a try that was sent ``retry.patience`` seconds after the beginning failed.
     :ivar ill: True when the service is reached, and is ill.
     :ivar outages: how many outages began.
+    :ivar submitted: how many submissions were answered well.
     """
 
     retry: Retry
@@ -85,6 +86,7 @@ class CircuitBreaker:
     given_up: bool = False
     ill: bool = False
     outages: int = 0
+    submitted: int = 0
     _proving_since: float | None = None
     """When the outage began that a status request has ended, and no submission yet."""
     _opened_at: float = 0.0
@@ -214,6 +216,7 @@ class CircuitBreaker:
 
         :param left_at: when the request was sent: an ill service has to answer one that was sent since.
         """
+        self.submitted += lane == "submit"
         if self.closed("submit"):
             self._note(lane, ill=False)
             if probe:

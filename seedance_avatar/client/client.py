@@ -167,7 +167,7 @@ class Client:
         Cancelled after it was sent, a submission is in doubt: callers shield it (the session and the pipeline do).
         Cancelled at any other time, nothing was sent.
         """
-        attempt = 0
+        attempt, submitted = 0, self.breaker.submitted
         while True:
             try:
                 turn = await self.take_turn(flow, lane=request.lane, patient=patient)
@@ -180,7 +180,7 @@ class Client:
                 out_of_patience = turn.probe and self.breaker.given_up
                 if out_of_patience:
                     pause = None
-                elif patient and request.repeatable and is_ill(error) and not self.breaker.closed(request.lane):
+                elif self._in_outage(error, request, submitted) and patient:
                     pause = 0.0  # the breaker says when it is asked again
                 else:
                     pause = self._pause(error, request, turn, attempt=attempt, patient=patient)
@@ -331,6 +331,11 @@ class Client:
         """Return for how many seconds the service has let nothing through ``gate``; 0 while it does."""
         since = gate.pacer.blocked_since
         return 0.0 if since is None else self.clock() - since
+
+    def _in_outage(self, error: AvatarError, request: Request, submitted: int) -> bool:
+        """Return whether ``request`` met an outage: no submission was answered well beyond the ``submitted`` before."""
+        ill = request.repeatable and is_ill(error) and not self.breaker.closed(request.lane)
+        return ill and self.breaker.submitted == submitted
 
     def _pause(self, error: AvatarError, request: Request, turn: Turn, *, attempt: int, patient: bool) -> float | None:
         blocked_for = self._blocked_for(turn.gate) if patient else 0.0

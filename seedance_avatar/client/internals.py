@@ -127,7 +127,7 @@ class Once:
         self.left = data is None
         return None if data is None else self._read(data)
 
-    async def _read(self, data: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    async def _read(self, data: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:  # noqa: ASYNC900 - aiohttp closes it
         self.left = True
         if isinstance(data, bytes):
             yield data

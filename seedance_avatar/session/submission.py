@@ -176,13 +176,12 @@ class Submission(Generic[T]):
         elif self.item_id:
             error = None
         elif self.on_wire:
-            error = SubmissionInDoubt(
-                "in doubt: it may exist, for the wait for its answer was given up", about=self.about
-            )
+            error = SubmissionInDoubt("in doubt, for the wait for its answer was given up", about=self.about)
         task.cancel()
         said = f"accepted as {self.item_id}" if error is None else error.describe()
         if error is None or isinstance(error, SubmissionInDoubt):
-            _log.warning("%s: its caller left while it was on the wire: %s", self.about, said)
+            doubt = "" if error is None else "; it may exist"
+            _log.warning("%s: its caller left while it was on the wire: %s%s", self.about, said, doubt)
         if (observer := engine.client.observer) is not None:
             item_id = self.item_id or None if error is None else None
             observer(CallAbandoned(at=engine.client.clock(), about=self.about, item_id=item_id, error=error))
