@@ -78,6 +78,7 @@ class Submission(Generic[T]):
     _written: tuple[Journal, bytes] | None = None
     _outcome: AnyOutcome | None = None
     _news: asyncio.Event = attrs.field(factory=asyncio.Event)
+    _refused: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     # As a passage
 
@@ -91,6 +92,7 @@ class Submission(Generic[T]):
     async def not_applied(self) -> None:
         """Note that nothing came of it, and take the intent back."""
         self.on_wire = False
+        self._refused.set()
         if self._written is not None:
             journal, fingerprint = self._written
             await journal.unsent(fingerprint)
@@ -142,7 +144,13 @@ class Submission(Generic[T]):
         """Wait for ``task``; on the wire for two seconds longer, which an answer may take that is on its way."""
         await asyncio.wait({task}, timeout=timeout)
         if not task.done() and self.on_wire:
-            await asyncio.wait({task}, timeout=GRACE)
+            # A refusal that would be repeated is an answer too: nothing was sent.
+            self._refused.clear()
+            refused = asyncio.ensure_future(self._refused.wait())
+            try:
+                await asyncio.wait({task, refused}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                refused.cancel()
         return task.done()
 
     def _timed_out(self, engine: Engine, task: asyncio.Task[T], timeout: float) -> AvatarError:
