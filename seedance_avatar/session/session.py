@@ -363,7 +363,7 @@ class AvatarSession(VideoMethods):
         """Return a stream that uploads every source and follows it until it is active.
 
         The same source again (same group and key; without a key same group, type and URL) is one upload with an outcome
-        for each: over the whole run, as far as about the last 700,000 sources (32 MiB at most are kept for that), and
+        for each: over the whole run, as far as about the last 600,000 sources (under 40 MiB are kept for that), and
         with a journal over all of them and all runs. Another type or URL, up to its query, under a key of its group is
         ``Failed`` with :class:`InvalidSource`.
 
