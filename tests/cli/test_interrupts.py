@@ -217,3 +217,21 @@ async def test_a_second_signal_while_the_interpreter_ends_changes_no_code() -> N
     )
     await process.communicate()
     assert process.returncode == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+async def test_a_signal_that_does_not_wake_the_main_thread_ends_the_command(signum: signal.Signals, code: int) -> None:
+    # As one does that comes between the last step of the interpreter and the wait of the loop. Here the main thread
+    # blocks the signal, so that the system hands it to another one.
+    program = (
+        "import signal, sys, time\nfrom seedance_avatar.cli.run.signals import end_on_signals\nend_on_signals()\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(signum)}])\nsys.stderr.write('waiting\\n')\ntime.sleep(1000)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environment(), stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"waiting\n"
+    process.send_signal(signum)
+    assert await process.wait() == code

@@ -7,9 +7,10 @@ import atexit
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from seedance_avatar import AvatarError, AvatarSession
 from seedance_avatar.cli.exits import exit_for_signal
@@ -28,43 +29,68 @@ _GIVING_UP: Final = 0.1
 class Interrupts:
     """A context manager in which the first signal calls ``first``, and the second ends the process.
 
-    The handlers are the interpreter's own and not the loop's, so that the second signal ends a process whose loop
-    is stuck, or whose threads wait for something. A SIGHUP that is ignored (nohup) stays so.
+    A thread of its own waits for the signals: a handler of the interpreter runs in the main thread alone and between
+    two steps of it, so that one which comes just before the loop begins to wait would be left lying, as would one
+    whose loop is stuck. A SIGHUP that is ignored (nohup) stays so.
 
     :param first: called once, on the loop; None to end the process with the first signal already.
-    :param last_words: called in the handler of the signal that ends the process; returns the last text on standard
-        error, and must not wait for anything.
+    :param last_words: called for the signal that ends the process; returns the last text on standard error, and must
+        not wait for anything.
     :ivar caught: the number of the first signal that came, or None.
     """
+
+    _entered: ClassVar[list[Interrupts]] = []
 
     def __init__(self, first: Callable[[], object] | None, last_words: Callable[[], str]) -> None:
         self.caught: int | None = None
         self._first = first
         self._last_words = last_words
+        self._loop = asyncio.get_running_loop() if first else None
         self._before: dict[int, Any] = {}
+        self._wakeup: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
-        first, loop = self._first, asyncio.get_running_loop() if self._first else None
-
-        def handle(signum: int, frame: FrameType | None) -> None:
-            del frame
-            if self.caught is None and first is not None and loop is not None:
-                self.caught = signum
-                loop.call_soon_threadsafe(first)
-                return
-            try:
-                write_at_once(self._last_words())
-            finally:
-                os._exit(exit_for_signal(signum))
-
+        if not self._entered:
+            self._listen()
+        self._entered.append(self)
         for signum in _SIGNALS:
             if signum in {signal.SIGINT, signal.SIGTERM} or signal.getsignal(signum) is not signal.SIG_IGN:
-                self._before[signum] = signal.signal(signum, handle)
+                self._before[signum] = signal.signal(signum, _leave_to_thread)
         return self
 
     def __exit__(self, *exc: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
+        self._entered.remove(self)
+        if self._wakeup is not None:
+            before, writing = self._wakeup
+            signal.set_wakeup_fd(before)
+            os.close(writing)  # which ends the thread
+
+    def _listen(self) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False), writing
+
+        def listen() -> None:
+            while number := os.read(reading, 1):
+                if number[0] in _SIGNALS and self._entered:
+                    self._entered[-1].handle(number[0])
+            os.close(reading)
+
+        threading.Thread(target=listen, name="signals", daemon=True).start()
+
+    def handle(self, signum: int) -> None:
+        """Do what the signal asks for, from the thread that listens."""
+        if self.caught is None and self._first is not None and self._loop is not None:
+            self.caught = signum
+            with contextlib.suppress(RuntimeError):  # the loop is closed: its work is over
+                self._loop.call_soon_threadsafe(self._first)
+            return
+        try:
+            write_at_once(self._last_words())
+        finally:
+            os._exit(exit_for_signal(signum))
 
     @property
     def exit(self) -> int | None:
@@ -80,6 +106,10 @@ def end_on_signals() -> None:
     """
     atexit.register(lambda: [signal.signal(signum, signal.SIG_IGN) for signum in _SIGNALS])
     Interrupts(None, lambda: "seedance-avatar: interrupted\n").__enter__()
+
+
+def _leave_to_thread(signum: int, frame: FrameType | None) -> None:
+    """Be a handler, so that the interpreter tells the thread of the signal."""
 
 
 async def bring_home(session: AvatarSession, call: asyncio.Future[Any]) -> None:
