@@ -246,4 +246,49 @@ GUARANTEES: Final[tuple[Guarantee, ...]] = (
         "a clear error; it is not touched",
         "ingest/test_resume.py::test_what_is_no_journal_of_ours_is_refused_and_not_touched",
     ),
+    Guarantee(
+        "a helper thread, a task or a callback dies",
+        "the run ends with an error within a second, and every source that was taken has its outcome",
+        "client/test_poller.py::test_where_a_task_of_it_dies_everything_ends_and_the_next_item_is_polled",
+    ),
+    Guarantee(
+        "`asset_timeout` or `timeout` passes while status requests hang, are closed, refused or braked",
+        "*pending*, or `WaitTimeout`, within two seconds, with what was last seen",
+        "client/test_poller.py::test_a_deadline_passes_whatever_becomes_of_the_looks",
+    ),
+    Guarantee(
+        "`timeout=` of a single submission passes, or its caller is cancelled",
+        "the error or its note says which it is: nothing sent, accepted with its id, or in doubt",
+        "session/test_timeouts.py::test_on_the_wire_it_is_in_doubt_and_the_answer_still_comes_home",
+    ),
+    Guarantee(
+        "aiohttp changes a name that the fast path uses",
+        "it is not used: aiohttp's own way sends the requests, and one line of the log says so",
+        "client/test_internals.py::test_a_change_costs_no_request_and_one_log_line",
+    ),
+    Guarantee(
+        "another type or URL (up to its query) under a key of its group",
+        "*failed* with `InvalidSource`, which names both; nothing is sent",
+        "ingest/test_identity.py::test_another_path_host_or_type_under_one_key_is_refused_and_both_are_named",
+    ),
+    Guarantee(
+        "a journal is opened with another base URL, or with a key that it has not seen",
+        "one look at an asset that it holds decides: found, remembered; not found, refused before anything is sent",
+        "session/test_journals.py::test_another_service_that_does_not_know_its_assets_is_refused_before_anything_is_sent",
+    ),
+    Guarantee(
+        "the journal is removed, moved, replaced or cut short while it is open",
+        "noticed before the next upload leaves: the run ends with `JournalError`, and its ids are told",
+        "journal/test_whole.py::test_a_loss_is_noticed_before_the_next_intent",
+    ),
+    Guarantee(
+        "a second Ctrl-C, at any point of a command",
+        "the process ends at once, with 130; what was sent is in the journal",
+        "cli/test_interrupts.py::test_a_dry_run_ends_at_once_although_a_thread_waits_for_its_manifest",
+    ),
+    Guarantee(
+        "a download that is no video, is cut, or is another file than the first part of it",
+        "no file is written, and a finished video is never told as a failed one",
+        "videos/test_download.py::test_what_is_no_video_is_no_file",
+    ),
 )
