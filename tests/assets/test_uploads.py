@@ -288,7 +288,7 @@ async def test_an_ingest_uploads_files_first_and_names_what_cannot_become_an_ass
 async def test_a_file_whose_answers_are_lost_for_ever_does_not_hold_up_the_others(tmp_path: Path) -> None:
     file = AssetSource.from_file(put(tmp_path, "her.png", png(400, 400)))
     urls = [AssetSource.image(f"https://cdn.example.com/{number}.jpg") for number in range(3)]
-    script: list[Any] = ["lose answer"] * 100
+    script: list[Any] = ["lose answer"] * 100_000  # more than its patience has time for
     async with (
         studio(upload_script=script) as service,
         quick(service.url) as session,
