@@ -181,15 +181,14 @@ class Client:
                 if out_of_patience:
                     pause = None
                 elif self._in_outage(error, request, submitted) and patient:
-                    pause = 0.0  # the breaker says when it is asked again
+                    pause = 0.0  # the breaker says when; those who wait for it have their turn as the probe first
                 else:
                     pause = self._pause(error, request, turn, attempt=attempt, patient=patient)
                 if pause is None:
                     raise
             if passage is not None:
                 await passage.not_applied()
-            if pause > 0:
-                await flow.sleep(pause)
+            await flow.sleep(pause)
 
     async def send(
         self,
