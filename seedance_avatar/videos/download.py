@@ -63,12 +63,12 @@ def _target_of(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
 
     :raises InvalidInput: no file can be there, or what is there is no regular file.
     """
+    found = None
     try:
         target = Path(os.path.realpath(Path(path)))
         folder = target.parent.is_dir()
-        found = os.lstat(target) if os.path.lexists(target) else None
-        # The longest names are refused by the system when they are used, so that is tried.
-        target.with_name(target.name).exists()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = os.lstat(target)
     except (OSError, ValueError, TypeError) as error:
         message = f"{safe_text(path)} cannot name a file ({safe_text(error, 80)})"
         raise InvalidInput(message) from None
