@@ -293,7 +293,7 @@ async def test_a_file_whose_answers_are_lost_for_ever_does_not_hold_up_the_other
     urls = [AssetSource.image(f"https://cdn.example.com/{number}.jpg") for number in range(3)]
     script: list[Any] = ["lose answer"] * 100_000  # more than its patience has time for
 
-    async def first_the_file(service: Studio) -> AsyncIterator[AssetSource]:
+    async def first_the_file(service: Studio) -> AsyncIterator[AssetSource]:  # noqa: ASYNC900 - it holds no scope
         yield file
         await until(lambda: len(service.uploads) >= lost)
         for url in urls:
