@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar, cast
 
 import attrs
 
@@ -213,32 +213,31 @@ class Client:
             self.retries += 1
         self.budget.sent(left_at)
         response: Response | None = None
+        error: AvatarError | None = None
+        value: T | None = None
         try:
-            if refusal is not None:
-                raise refusal  # noqa: TRY301 - the same becomes of it as of a request that could not be sent
-            response = await self.transport.send(request)
-            value = read(response)
-        except AvatarError as caught:
-            # The frames below hold what the service sent, signed URLs included, and tracebacks are shown with locals.
-            error = _as_raised(caught.with_traceback(None), request)
-            if response is None:
-                self._note_failure(turn, request, caught, left_at=left_at)
-            else:
-                wait = response.hints.retry_after
-                if wait is not None and (isinstance(error, RateLimited) or is_ill(error)):
-                    # For all tasks of the lane; no longer than a single call would wait, then one of them asks again.
-                    turn.gate.brake(min(wait, self.retry.max_retry_after))
-                self._note_response(turn, request, response, error, left_at=left_at)
-            self._report(request, response, error, left_at=left_at, attempt=attempt)
-            raise error from None
+            try:
+                if refusal is not None:
+                    raise refusal
+                response = await self.transport.send(request)
+                value = read(response)
+            except AvatarError as caught:
+                # The frames below hold what the service sent, signed URLs included, and tracebacks show locals.
+                error = _as_raised(caught.with_traceback(None), request)
+            self._learn(turn, request, response, error, left_at=left_at)
         except BaseException:
-            turn.gate.release()
             if turn.probe:
                 self.breaker.release_probe()
             raise
-        self._note_response(turn, request, response, None, left_at=left_at)
-        self._report(request, response, None, left_at=left_at, attempt=attempt)
-        return value
+        finally:
+            if isinstance(error, ConnectionFailed) and not error.answer_lost:
+                turn.gate.cancel()
+            else:
+                turn.gate.release()
+        self._report(request, response, error, left_at=left_at, attempt=attempt)
+        if error is not None:
+            raise error
+        return cast("T", value)
 
     @property
     def probing(self) -> bool:
@@ -269,62 +268,52 @@ class Client:
         )
         return meaning, pause_before_poll(error, misses=misses, retry=retry, rng=self.rng)
 
-    def _note_response(
-        self, turn: Turn, request: Request, response: Response, error: AvatarError | None, *, left_at: float
+    def _learn(
+        self, turn: Turn, request: Request, response: Response | None, error: AvatarError | None, *, left_at: float
     ) -> None:
-        now, pacer, throttled = self.clock(), turn.gate.pacer, isinstance(error, RateLimited)
-        changed = pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=response.hints)
-        if throttled:
-            self.throttled += 1
-        turn.gate.release()
-        if error is not None and is_ill(error):
-            self._note_ill(turn, request, error, left_at=left_at)
-        elif self.breaker.record_success(request.lane, left_at=left_at, probe=turn.probe):
-            self._note_outage(down=False)
-        if changed and self.observer is not None:
-            self.observer(LimitChanged(at=now, lane=request.lane, rate=pacer.rate, why=pacer.why))
-
-    def _note_failure(self, turn: Turn, request: Request, error: AvatarError, *, left_at: float) -> None:
-        if isinstance(error, ConnectionFailed):
-            turn.gate.cancel()
-            if self.breaker.record_failure(error, probe=turn.probe, left_at=left_at):
-                self._note_outage(down=True)
-            return
-        turn.gate.release()
-        if isinstance(error, ResponseLost):
-            self._note_ill(turn, request, error, left_at=left_at)
+        """Tell pacer, breaker and observer what became of ``request``."""
+        now, lane, pacer, breaker = self.clock(), request.lane, turn.gate.pacer, self.breaker
+        ill, throttled, changed = error is not None and is_ill(error), isinstance(error, RateLimited), False
+        if response is not None:
+            wait = response.hints.retry_after
+            if wait is not None and (throttled or ill):
+                # For all tasks of the lane; no longer than a single call would wait, then one of them asks again.
+                turn.gate.brake(min(wait, self.retry.max_retry_after))
+            changed = pacer.on_answer(now, left_at=left_at, throttled=throttled, hints=response.hints)
+            self.throttled += throttled
+        turned = down = False
+        if error is not None and ill:
+            turned = down = breaker.record_ill(error, lane, probe=turn.probe, left_at=left_at)
+        elif isinstance(error, ConnectionFailed):
+            turned = down = breaker.record_failure(error, probe=turn.probe, left_at=left_at)
+        elif response is not None:
+            turned = breaker.record_success(lane, left_at=left_at, probe=turn.probe)
         elif turn.probe:
-            self.breaker.release_probe()
-
-    def _note_ill(self, turn: Turn, request: Request, error: AvatarError, *, left_at: float) -> None:
-        if self.breaker.record_ill(error, request.lane, probe=turn.probe, left_at=left_at):
-            self._note_outage(down=True)
-
-    def _note_outage(self, *, down: bool) -> None:
-        if self.observer is not None:
-            error = self.breaker.error if down else None
-            self.observer(OutageEvent(at=self.clock(), down=down, error=error, ill=self.breaker.ill))
+            breaker.release_probe()
+        if turned and self.observer is not None:
+            self.observer(OutageEvent(at=now, down=down, error=breaker.error if down else None, ill=breaker.ill))
+        if changed and self.observer is not None:
+            self.observer(LimitChanged(at=now, lane=lane, rate=pacer.rate, why=pacer.why))
 
     def _report(
         self, request: Request, response: Response | None, error: AvatarError | None, *, left_at: float, attempt: int
     ) -> None:
-        if self.observer is None:
-            return
-        now = self.clock()
-        self.observer(
-            RequestFinished(
-                at=now,
-                lane=request.lane,
-                method=request.method,
-                path=request.path,
-                attempt=attempt,
-                elapsed=now - left_at,
-                status=None if response is None else response.status,
-                error=error,
-                request_id=None if response is None else response.request_id,
-                about=request.about,
+        if self.observer is not None:
+            now = self.clock()
+            self.observer(
+                RequestFinished(
+                    at=now,
+                    lane=request.lane,
+                    method=request.method,
+                    path=request.path,
+                    attempt=attempt,
+                    elapsed=now - left_at,
+                    status=None if response is None else response.status,
+                    error=error,
+                    request_id=None if response is None else response.request_id,
+                    about=request.about,
+                )
             )
-        )
 
     def _blocked_for(self, gate: Gate) -> float:
         """Return for how many seconds the service has let nothing through ``gate``; 0 while it does."""

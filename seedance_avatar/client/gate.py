@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
@@ -157,24 +158,30 @@ class Gate:
     def close(self, error: AvatarError) -> None:
         """Refuse every caller from now on, those who wait included, with ``error``."""
         self._closed = error
-        for queue in self._queues.values():
-            for turn in queue:
-                if not turn.done():
-                    turn.set_exception(error)
-        self._queues.clear()
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End every wait with ``error``."""
         self._disarm()
+        queues, self._queues = self._queues, OrderedDict()
+        for turn in chain(*queues.values()):
+            if not turn.done():
+                turn.set_exception(error)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._release()
-
     def _release(self) -> None:
+        """Let in whoever may come in now, and have a timer for the next."""
         self._disarm()
+        try:
+            self._let_in()
+        except Exception as error:  # noqa: BLE001 - a bug in the pacer: nobody may be left waiting for a timer that is gone
+            self._fail(error)
+
+    def _let_in(self) -> None:
         while self._queues and self.inside < self.width:
             flow, queue = next(iter(self._queues.items()))
             while queue and queue[0].done():  # cancelled, or its flow was halted
@@ -185,7 +192,7 @@ class Gate:
             now = self.clock()
             at = self.pacer.next_at(now)
             if at > now:
-                self._timer = asyncio.get_running_loop().call_later(at - now, self._on_timer)
+                self._timer = asyncio.get_running_loop().call_later(at - now, self._release)
                 return
             self.pacer.take(now)
             self.inside += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
@@ -15,13 +16,18 @@ from seedance_avatar.text import safe_text
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
+from .callables import ENDS_THE_PROGRAM
 from .client import Client, Turn
 from .gate import Flow
 from .tasks import TaskSet
 
-__all__ = ["Pollable", "Poller"]
+__all__ = ["Pollable", "Poller", "PollingBroke"]
 
 _log = logging.getLogger("seedance_avatar")
+
+
+class PollingBroke(AvatarError):  # noqa: N818 - to who waits it is an AvatarError
+    """A task of the poller died, for its ``__cause__`` where there is one: nothing that was pending is polled on."""
 
 
 class Pollable(Protocol):
@@ -43,6 +49,18 @@ class Pollable(Protocol):
 
     def ended(self, item: Any, error: AvatarError | None) -> None:  # noqa: ANN401 - what read() returned, or None
         """Take the result, once: the finished ``item``, or the ``error`` for which the polling stopped."""
+
+
+def _read(payload: Pollable, response: Response) -> Any:  # noqa: ANN401 - an Asset or a VideoTask
+    """Read ``response``: a bug in a reader is an error of its item, and must not end the poller."""
+    try:
+        return payload.read(response)
+    except AvatarError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the bug raises
+        _log.exception("polling met an unexpected error")
+        message = f"polling broke: {safe_text(repr(error))}"
+        raise AvatarError(message) from None
 
 
 @attrs.define(eq=False, repr=False)
@@ -160,11 +178,17 @@ class Poller:
         """End all that is pending when a task of the poller dies: what it had in hand would be looked at by nobody."""
         if task is self._dispatcher:
             self._dispatcher = None  # the next item starts another
-        cause = "it was cancelled from outside" if task.cancelled() else task.exception()
-        if cause is not None and self._items:
-            message = f"polling broke: {safe_text(cause if isinstance(cause, str) else repr(cause))}"
-            _log.critical("%s", message)
-            self._end_all(AvatarError(message))
+        if task.cancelled():
+            self._died("it was cancelled from outside")
+        elif (cause := task.exception()) is not None:
+            self._died(repr(cause), cause)
+
+    def _died(self, why: str, cause: BaseException | None = None) -> None:
+        if self._items:
+            error = PollingBroke(f"polling broke: {safe_text(why)}")
+            error.__cause__ = cause
+            _log.critical("%s", error.message)
+            self._end_all(error)
 
     def _pop(self, turn: Turn) -> PendingItem | None:
         pending = None
@@ -189,14 +213,13 @@ class Poller:
         payload: Pollable = pending.payload
         looked_at = client.clock()
         try:
-            item = await client.send(turn, payload.question(), payload.read)
+            item = await client.send(turn, payload.question(), partial(_read, payload))
         except AvatarError as error:
             if pending in self._items:
                 self._failed(pending, payload, turn, error)
             return
-        except Exception as error:  # noqa: BLE001 - a bug in a reader must neither end the poller nor lose the item
-            _log.exception("polling met an unexpected error")
-            self._end(pending, None, AvatarError(f"polling broke: {safe_text(repr(error))}"))
+        except ENDS_THE_PROGRAM as error:  # of the caller's own code: it leaves where they wait for the items
+            self._died(repr(error), error)
             return
         if pending not in self._items:
             return

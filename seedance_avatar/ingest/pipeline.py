@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow
-from seedance_avatar.client.poller import Poller
+from seedance_avatar.client.poller import Poller, PollingBroke
 from seedance_avatar.errors import (
     AuthError,
     AvatarError,
@@ -275,7 +275,9 @@ class Pipeline(Run):
                 self._settle(job, Failed, error)
             else:
                 self._settle(job, Pending, error)
-                if isinstance(error, AuthError | QuotaExhausted | ConnectionFailed):
+                if isinstance(error.__cause__, ENDS_THE_PROGRAM):
+                    self._broke(error.__cause__)
+                elif isinstance(error, AuthError | QuotaExhausted | ConnectionFailed | PollingBroke):
                     self.halt(error)
         except Exception as broken:  # noqa: BLE001 - it ends the run in order, and the poller and its other runs go on
             self._broke(broken)
@@ -302,7 +304,7 @@ class Pipeline(Run):
         except AvatarError as error:
             job.on_wire = False
             await self._not_accepted(job, error)
-        except Exception as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
+        except (Exception, *ENDS_THE_PROGRAM) as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
             self._broke(error)
             self._give_up(job, SubmissionInDoubt(f"submitting it broke: {safe_text(repr(error))}"))
         else:

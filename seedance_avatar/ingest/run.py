@@ -204,8 +204,9 @@ class Run(abc.ABC):
             self.crash = error
 
     def _broke(self, error: BaseException) -> None:
+        if self.crash is None:  # what breaks one submission breaks all that are under way
+            _log.error("an ingest broke: %s", safe_redacted(repr(error)))
         self._keep(error)
-        _log.error("an ingest broke: %s", safe_redacted(repr(error)))
         self.halt(SessionStateError(f"the ingest broke: {safe_text(repr(error))}"))
 
     async def _movement(self) -> None:

@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.errors import AvatarError, WaitTimeout
 from seedance_avatar.models import Asset, VideoTask
 from seedance_avatar.polling.expiry import GRACE, STALLED
@@ -70,6 +71,9 @@ class _Waiter(Generic[A]):
             return
         if error is None:
             self.result.set_result(item)
+            return
+        if isinstance(error.__cause__, ENDS_THE_PROGRAM):
+            self.result.set_exception(error.__cause__)
             return
         # A copy: the poller may end many waits with one error, which is raised in a task for each.
         own = error.concerning(self.ask.about)

@@ -17,7 +17,7 @@ from rig.trips import opened
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Gate
-from seedance_avatar.client.poller import Poller
+from seedance_avatar.client.poller import Poller, PollingBroke
 from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.errors import AuthError, AvatarError, ConnectionFailed, NotFound, SessionStateError, WaitTimeout
 from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Pacer
@@ -286,4 +286,4 @@ async def test_cancelled_wherever_it_waits_it_holds_nothing(state: str) -> None:
         if turn is not None:
             client.give_back(turn)
         assert (client.query.inside, client.query.waiting, client.breaker._news) == (0, 0, set())
-        assert [type(result) for result in item.results] == [AvatarError]  # it is told, for nobody looks any more
+        assert [type(result) for result in item.results] == [PollingBroke]  # it is told, for nobody looks any more
