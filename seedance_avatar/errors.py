@@ -150,8 +150,9 @@ class SubmissionInDoubt(AvatarError):
         about: str | None = None,
         evidence: str | None = None,
         request_id: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message, about=about)
+        super().__init__(message, about=about, hint=hint)
         self.evidence: str | None = None if evidence is None else safe_redacted(evidence)
         self.request_id: str | None = None if request_id is None else safe_redacted(request_id, 128)
 

@@ -156,10 +156,10 @@ class Settled:
 
 @attrs.frozen(kw_only=True)
 class CallAbandoned:
-    """What became of a single call whose caller was cancelled, or whose timeout passed.
+    """What became of a single call that submits and whose caller was cancelled, or whose timeout passed.
 
     :ivar about: the label of what was submitted.
-    :ivar item_id: the service's id of it where it was accepted, else None.
+    :ivar item_id: the service's id of it (of a file: its URL) where it was accepted, else None.
     :ivar error: :class:`~seedance_avatar.SubmissionInDoubt` where it may exist, another error where nothing of it
         does, None where it was accepted.
     """
@@ -194,13 +194,18 @@ Event: TypeAlias = (
 
 
 Progress: TypeAlias = Callable[[int, int | None], object]
-"""Called in the event loop with the bytes received so far and the size, or None where the host does not say."""
+"""Called in the event loop with the bytes received so far and the size, or None where the host does not say.
+
+What it raises ends the download, and leaves it: as itself, or, where Python would take it for another thing
+(``CancelledError``, ``GeneratorExit``, ``StopIteration``, ``StopAsyncIteration``), as a :class:`RuntimeError`."""
 
 
 class Observer(Protocol):
     """A callable that takes an event; a plain function will do.
 
-    It is called in the event loop and must not block. An exception from it is logged once and otherwise ignored.
+    It is called in the event loop and must not block. What it raises, a ``CancelledError`` too, is logged once and
+    otherwise ignored; but ``KeyboardInterrupt`` and ``SystemExit`` leave the loop, as Ctrl-C does, once the step that
+    is under way has come to its end.
     """
 
     def __call__(self, event: Event, /) -> None:

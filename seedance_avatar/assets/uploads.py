@@ -13,7 +13,7 @@ from typing import IO, Final, Self
 import attrs
 from anyio import to_thread
 
-from seedance_avatar.client.client import Client
+from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
 from seedance_avatar.errors import InvalidInput, InvalidSource
 from seedance_avatar.models import AssetSource
@@ -90,7 +90,7 @@ async def published(
     return attrs.evolve(source, source_url=url, path=None)
 
 
-async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow) -> str:
+async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flow, passage: Passage) -> str:
     """Upload the file at ``path`` to the service and return its URL there, which is public.
 
     Its first bytes decide which of the service's endpoints it goes to. Uploading a file twice does no harm, so every
@@ -111,15 +111,15 @@ async def upload_file(path: str | os.PathLike[str], *, client: Client, flow: Flo
     if problems:
         message = f"the service takes no such upload: {'; '.join(problems)}"
         raise InvalidInput(message, about=safe_text(facts.path.name, 80))
-    return await _send(facts, client=client, flow=flow, patient=False)
+    return await _send(facts, client=client, flow=flow, patient=False, passage=passage)
 
 
-async def _send(facts: MediaFacts, *, client: Client, flow: Flow, patient: bool) -> str:
+async def _send(facts: MediaFacts, *, client: Client, flow: Flow, patient: bool, passage: Passage | None = None) -> str:
     file = _Reader(facts.path, facts.size)
     try:
         await to_thread.run_sync(file.open)
         request = _request(file, facts, safe_text(facts.path.name, 80))
-        return await client.call(request, _read_url, flow=flow, patient=patient)
+        return await client.call(request, _read_url, flow=flow, patient=patient, passage=passage)
     finally:
         file.close()
 

@@ -1,4 +1,4 @@
-"""What becomes of an exception of the caller's own code: of a group callable, key provider, source or observer.
+"""What becomes of exceptions of the caller's own code: group callable, key provider, source, observer, progress.
 
 Python takes some exceptions for something else on their way out: the end of an iteration, the end of a generator,
 a cancellation that nobody asked for. They would be silent, or end a task that is not theirs (PEP 479 has that reason).
@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["ENDS_THE_PROGRAM", "being_cancelled", "raisable"]
 
 ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
-"""They leave as themselves, whoever raises them."""
+"""They leave as themselves, whoever raises them: from an observer through the loop, not through what it observes."""
 
 _MISREAD: Final = (StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError)
 

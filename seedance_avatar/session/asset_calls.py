@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +20,10 @@ from seedance_avatar.assets.messages import (
 )
 from seedance_avatar.assets.uploads import judge, published, upload_file
 from seedance_avatar.client.client import Passage
-from seedance_avatar.errors import AssetFailed, WaitTimeout
+from seedance_avatar.errors import AssetFailed
 from seedance_avatar.events import Accepted
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
+from seedance_avatar.text import safe_text
 from seedance_avatar.wire.response import Response
 
 from .engine import Engine
@@ -74,15 +74,12 @@ class Assets:
     async def upload_file(self, path: str | os.PathLike[str], timeout: float | None = None) -> str:  # noqa: ASYNC109 - its error is one of ours
         """Upload a local file, and return its public URL."""
         engine = self.engine()
-        scope = asyncio.timeout(timeout)
-        try:
-            async with scope:
-                return await upload_file(path, client=engine.client, flow=engine.alone)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            message = f"not uploaded within {timeout:g} s"
-            raise WaitTimeout(message, about=os.fspath(path), hint="it does no harm to upload it again") from None
+
+        async def call(passage: Passage) -> str:
+            return await upload_file(path, client=engine.client, flow=engine.alone, passage=passage)
+
+        submission = Submission(call=call, id_of=str, about=safe_text(path), harmless=True)
+        return await submission.finish(engine, timeout)
 
     async def upload(self, source: AssetSource, group: AssetGroup | str, timeout: float | None = None) -> Asset:  # noqa: ASYNC109 - its error says what became of the submission
         """Upload one source and return its asset."""

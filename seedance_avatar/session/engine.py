@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
@@ -41,21 +41,26 @@ _log = logging.getLogger("seedance_avatar")
 
 
 def guarded(observer: Observer) -> Observer:
-    """Return ``observer`` such that what it raises is logged once and goes no further."""
+    """Return ``observer`` such that what it raises does not reach the work; see :class:`Observer`."""
     logged = False
 
     def observe(event: Any) -> None:  # noqa: ANN401 - any event
         nonlocal logged
         try:
             observer(event)
-        except ENDS_THE_PROGRAM:
-            raise
+        except ENDS_THE_PROGRAM as error:
+            # From the loop, not through the work: what has just been accepted would lose its id.
+            asyncio.get_running_loop().call_soon(_leave, error)
         except BaseException:  # noqa: BLE001 - whatever an observer raises, a CancelledError too, must not stop the work
             if not logged:
                 logged = True
                 _log.exception("the observer raised; this is logged once, and the work goes on")
 
     return observe
+
+
+def _leave(error: BaseException) -> NoReturn:
+    raise error
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)

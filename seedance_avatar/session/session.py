@@ -313,7 +313,8 @@ class AvatarSession(VideoMethods):
         :raises ConnectionFailed: no answer came in all attempts.
         :raises ApiError: the service refused.
 
-        Cancelled, it stops sending. It does no harm to upload a file twice.
+        Cancelled, it stops sending, and the cancellation has a note that says what became of the file; so do observer
+        and log. It does no harm to upload a file twice.
         """
         if timeout is not None:
             check_positive("timeout", timeout)

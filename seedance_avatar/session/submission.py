@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 import attrs
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Kept", "Submission"]
 
 _log = logging.getLogger("seedance_avatar")
+
+_NO_HARM: Final = "it does no harm to upload it again"
 
 T = TypeVar("T")
 
@@ -62,6 +64,7 @@ class Submission(Generic[T]):
     :ivar about: the label of what is submitted, without secrets.
     :ivar target_id: the ``client_business_id`` that it goes out under; a journal may know an earlier one.
     :ivar kept: what makes it once over all runs, or None.
+    :ivar harmless: True where it does no harm to submit it again: it is stopped where others are waited for.
     :ivar resend: True when it goes out although an earlier attempt is in doubt.
     :ivar on_wire: True from before its first byte until its answer is clear.
     """
@@ -71,6 +74,7 @@ class Submission(Generic[T]):
     about: str
     target_id: str = ""
     kept: Kept[T] | None = None
+    harmless: bool = False
     resend: bool = False
     on_wire: bool = False
     item_id: str = ""
@@ -91,7 +95,7 @@ class Submission(Generic[T]):
 
     async def not_applied(self) -> None:
         """Note that nothing came of it, and take the intent back."""
-        self.on_wire = False
+        self.on_wire = self.harmless  # then a try whose answer was lost is repeated as well
         self._refused.set()
         if self._written is not None:
             journal, fingerprint = self._written
@@ -128,7 +132,7 @@ class Submission(Generic[T]):
             caller = asyncio.current_task()
             if task.cancelled() and caller is not None and not caller.cancelling():
                 raise self._session_closed() from None
-            if not self.on_wire:
+            if self.harmless or not self.on_wire:
                 task.cancel()
             try:
                 with anyio.move_on_after(engine.timeouts.drain, shield=True):
@@ -143,7 +147,7 @@ class Submission(Generic[T]):
     async def _over_within(self, task: asyncio.Task[T], timeout: float) -> bool:  # noqa: ASYNC109 - the task goes on after it
         """Wait for ``task``; on the wire for two seconds longer, which an answer may take that is on its way."""
         await asyncio.wait({task}, timeout=timeout)
-        if not task.done() and self.on_wire:
+        if not task.done() and self.on_wire and not self.harmless:
             # A refusal that would be repeated is an answer too: nothing was sent.
             self._refused.clear()
             refused = asyncio.ensure_future(self._refused.wait())
@@ -155,13 +159,15 @@ class Submission(Generic[T]):
 
     def _timed_out(self, engine: Engine, task: asyncio.Task[T], timeout: float) -> AvatarError:
         """Return the error for a timeout that has passed; what is on the wire is brought home in the background."""
-        if self.on_wire:
+        if self.on_wire and not self.harmless:
             engine.singles.spawn(self._bring_home(engine, task), name="seedance-avatar: answer after a timeout")
         else:
             self._abandon(engine, task)
         if self.item_id:
             message = f"accepted as {self.item_id}, and not recorded or looked at within {timeout:g} s"
             return WaitTimeout(message, last=self._item, about=self.about)
+        if self.harmless:
+            return WaitTimeout(f"not uploaded within {timeout:g} s", about=self.about, hint=_NO_HARM)
         if self.on_wire:
             return SubmissionTimeout(f"no answer within {timeout:g} s: in doubt", about=self.about)
         message = f"not sent within {timeout:g} s: nothing was sent"
@@ -185,6 +191,8 @@ class Submission(Generic[T]):
             error = None
         elif self.on_wire:
             error = SubmissionInDoubt("in doubt, for the wait for its answer was given up", about=self.about)
+            if self.harmless:
+                error = SubmissionInDoubt(f"stopped, and {_NO_HARM}", about=self.about, hint="")
         task.cancel()
         said = f"accepted as {self.item_id}" if error is None else error.describe()
         if error is None or isinstance(error, SubmissionInDoubt):
@@ -196,6 +204,8 @@ class Submission(Generic[T]):
         return f"{self.about}: {said}"
 
     def _session_closed(self) -> AvatarError:
+        if self.harmless:
+            return SessionStateError(f"the session was closed before the answer came; {_NO_HARM}")
         if self.on_wire:
             return SubmissionInDoubt("the session was closed before the answer came")
         return SessionStateError("the session was closed before this was sent: nothing of it exists")

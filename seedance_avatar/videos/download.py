@@ -29,6 +29,7 @@ import attrs
 from anyio import to_thread
 from yarl import URL
 
+from seedance_avatar.client.callables import raisable
 from seedance_avatar.errors import (
     ApiError,
     AvatarError,
@@ -165,7 +166,7 @@ class Download:
     :ivar ask: gets a task by its id from the service, for a new URL when one has expired.
     :ivar connector: the connector to use, which stays open, or None for its own. No header, cookie or credential of a
         session is sent: the host of the file must never see the key.
-    :ivar progress: see :data:`~seedance_avatar.events.Progress`; an exception from it ends the download.
+    :ivar progress: see :data:`~seedance_avatar.events.Progress`.
     :ivar wall_clock: returns seconds since the epoch, to see whether the service still keeps the file.
     """
 
@@ -213,6 +214,8 @@ class Download:
             async with self._http() as http:
                 await self._fetch(http, task, part)
             await to_thread.run_sync(part.become, target)
+        except _CallbackError as stopped:
+            raise stopped.args[0]  # noqa: B904 - its cause is set, where it is another error
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(part.clear)
@@ -341,8 +344,7 @@ class Download:
                 raise _NoVideoError(flaw)
             await to_thread.run_sync(part.write, bytes(held))
             held.clear()
-            if self.progress is not None:
-                self.progress(part.size, total)
+            self._tell(part.size, total)
 
         try:
             async for piece in response.content.iter_any():
@@ -361,6 +363,13 @@ class Download:
             error = ProtocolError(message, about=about, status=answer.status, hint=FETCH_AGAIN)
             return Decision(what="absent" if str(flaw) in PAGES else "refused", error=error)
         return part.judged(total, about=about, status=answer.status)
+
+    def _tell(self, size: int, total: int | None) -> None:
+        try:
+            if self.progress is not None:
+                self.progress(size, total)
+        except BaseException as error:  # noqa: BLE001 - the caller's own, which may look like one of the host's
+            raise _CallbackError(raisable(error, "the progress callback")) from None
 
     async def _wait_until_there(self, task: VideoTask, error: AvatarError, absent: int) -> None:
         """Sleep before the file is asked for again; raise where it cannot be expected any more."""
@@ -391,6 +400,10 @@ class Download:
 
 
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class _CallbackError(Exception):
+    """Carries what the caller's own callback raised past all that handles errors of the host."""
 
 
 class _NoVideoError(Exception):

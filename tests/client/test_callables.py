@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rig.leaks import no_leaks
 from rig.world import quick, sources
 
-from seedance_avatar import Active, AssetSource, AvatarError, AvatarSession, Unsent
+from seedance_avatar import Active, AssetSource, AvatarError, AvatarSession, JournalReader, Unsent
 from seedance_avatar.client.callables import raisable
+from seedance_avatar.events import Accepted, RequestFinished
 from seedance_avatar.sandbox import Sandbox
 
 EXCEPTIONS = [asyncio.CancelledError, StopAsyncIteration, StopIteration, GeneratorExit, ZeroDivisionError]
@@ -80,6 +82,54 @@ async def test_what_an_observer_raises_is_logged_once(
     assert error is None
     assert [type(outcome) for outcome in found] == [Active] * COUNT
     assert len([r for r in caplog.records if "the observer raised" in r.message]) == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("told", [RequestFinished, Accepted])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_observer_may_end_the_program_and_what_was_accepted_keeps_its_id(
+    kind: type[BaseException], told: type, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, many: bool
+) -> None:
+    journal = tmp_path / "run.db"
+    seen: list[Any] = []
+    known: list[str] = []
+
+    def observe(event: Any) -> None:
+        seen.append(event)
+        if isinstance(event, told) and getattr(event, "path", "/assets").endswith("/assets"):
+            raise kind
+
+    async def main() -> None:
+        async with (
+            Sandbox(time_scale=0.002) as sandbox,
+            AvatarSession("sk-sandbox", base_url=sandbox.url, observer=observe) as session,
+        ):
+            group = await session.create_group("g")
+            if many:
+                async with session.ingest(sources(COUNT), group=group, journal=journal) as stream:
+                    assert not [asset async for asset in stream]
+            else:
+                try:
+                    known.append((await session.upload(sources(1)[0], group=group)).asset_id)
+                except asyncio.CancelledError as error:
+                    known.extend(error.__notes__)
+                    raise
+
+    async def read(path: Path) -> Any:
+        async with JournalReader(path) as reader:
+            return await reader.summary()
+
+    with pytest.raises(kind):
+        asyncio.run(main())
+    accepted = [event for event in seen if isinstance(event, Accepted)]
+    assert accepted
+    if many:
+        summary = asyncio.run(read(journal))
+        # The sandbox ends with the program, so others may be on the wire without an answer.
+        assert summary.count("accepted", "active") == len(accepted)
+    else:
+        assert accepted[0].asset.asset_id in known[0]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.asyncio

@@ -12,7 +12,16 @@ from rig.leaks import no_leaks
 from rig.rude import Late, RudeServer, Silence, json_answer, raw_answer, until
 from rig.world import quick, sources
 
-from seedance_avatar import AvatarSession, InvalidInput, Retry, SubmissionInDoubt, Timeouts, WaitTimeout
+from seedance_avatar import (
+    AvatarSession,
+    InvalidInput,
+    Limits,
+    Retry,
+    SessionStateError,
+    SubmissionInDoubt,
+    Timeouts,
+    WaitTimeout,
+)
 from seedance_avatar.events import CallAbandoned
 from seedance_avatar.polling import expiry
 from seedance_avatar.session import submission
@@ -130,13 +139,76 @@ async def test_cancelled_twice_the_second_one_has_the_note(call: str) -> None:
         assert "in doubt" in "".join(caught.value.__notes__)
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    return path
+
+
+SLOW = Limits(submits_per_second=0.01, submit_burst=1)
+FILES = pytest.mark.parametrize(
+    ("sent", "word"), [(False, "nothing was sent"), (True, "no harm to upload it again")], ids=["waiting", "sent"]
+)
+
+
 @pytest.mark.asyncio
-async def test_a_file_that_takes_too_long_is_no_longer_sent(tmp_path: Path) -> None:
-    file = tmp_path / "a.png"
-    file.write_bytes(PNG)
-    async with no_leaks(), RudeServer(Silence()) as server, quick(server.url) as session:
-        with pytest.raises(WaitTimeout, match="no harm"):
-            await session.upload_file(file, timeout=0.1)
+@FILES
+async def test_a_file_that_takes_too_long_is_no_longer_sent_and_that_is_told(
+    file: Path, *, sent: bool, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Any] = []
+    async with (
+        no_leaks(),
+        RudeServer(Silence() if sent else json_answer(OK)) as server,
+        quick(server.url, limits=SLOW, observer=seen.append) as session,
+    ):
+        if not sent:
+            await session.create_group("it takes the only turn")
+        with pytest.raises(WaitTimeout, match="no harm") as caught:
+            await session.upload_file(file, timeout=0.2)
+        assert caught.value.about == str(file)
+        (told,) = [event for event in seen if isinstance(event, CallAbandoned)]
+    assert (told.about, told.item_id) == (str(file), None)
+    assert word in str(told.error)
+    assert isinstance(told.error, SubmissionInDoubt) == (word in caplog.text) == sent
+
+
+@pytest.mark.asyncio
+@FILES
+async def test_a_file_whose_caller_leaves_is_no_longer_sent_and_that_is_told(
+    file: Path, *, sent: bool, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[Any] = []
+    patient = Timeouts(drain=600, request=600)  # nothing is waited for as long as that
+    async with (
+        no_leaks(),
+        RudeServer(Silence() if sent else json_answer(OK)) as server,
+        quick(server.url, limits=SLOW, timeouts=patient, observer=seen.append) as session,
+    ):
+        if not sent:
+            await session.create_group("it takes the only turn")
+        task = asyncio.ensure_future(session.upload_file(file))
+        await until(lambda: server.requests if sent else session.stats().waiting)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert word in "".join(caught.value.__notes__)
+        (told,) = [event for event in seen if isinstance(event, CallAbandoned)]
+        assert word in str(told.error)
+        assert (word in caplog.text) == sent
+        if sent:
+            await until(lambda: not server.open_connections)
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_sent_when_the_session_closes_can_be_uploaded_again(file: Path) -> None:
+    async with no_leaks(), RudeServer(Silence()) as server:
+        async with quick(server.url, timeouts=DRAIN) as session:
+            task = asyncio.ensure_future(session.upload_file(file))
+            await until(lambda: server.requests)
+        with pytest.raises(SessionStateError, match=r"the session was closed.*no harm to upload it again"):
+            await task
 
 
 @pytest.mark.asyncio

@@ -419,13 +419,44 @@ async def test_cancelled_after_any_step_it_leaves_all_or_nothing(tmp_path: Path,
 
 
 @pytest.mark.asyncio
-async def test_what_the_progress_callback_raises_ends_the_download(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError(),
+        TimeoutError(),
+        aiohttp.ClientError(),
+        ConnectionFailed("a proxy of the caller's own"),
+        KeyboardInterrupt(),
+        SystemExit(),
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        StopIteration(),
+        StopAsyncIteration(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_the_progress_callback_raises_ends_the_download(tmp_path: Path, error: BaseException) -> None:
+    told: list[int] = []
+
     def stop(done: int, total: int | None) -> None:
-        raise KeyError(done)
+        del total
+        told.append(done)
+        raise error
+
+    async def fetch() -> BaseException:
+        # In here: asyncio would stop the loop where a task ends by KeyboardInterrupt.
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - what it is, is asserted
+            await download(progress=stop).run(task(url), tmp_path / "v.mp4")
+        return caught.value
 
     async with host(file()) as (url, _):
-        with pytest.raises(KeyError):
-            await download(progress=stop).run(task(url), tmp_path / "v.mp4")
+        found = await fetch()
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | StopIteration | StopAsyncIteration):
+        assert str(found) == f"the progress callback raised {type(error).__name__}"
+        assert (type(found), found.__cause__) == (RuntimeError, error)
+    else:
+        assert found is error
+    assert len(told) == 1
     assert list(tmp_path.iterdir()) == []
 
 
