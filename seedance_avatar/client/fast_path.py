@@ -16,7 +16,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import attrs
@@ -26,28 +26,24 @@ from yarl import URL
 
 from seedance_avatar.text import Secret
 
-from .aiohttp_errors import (
+from .internals import (
     HTTP_ERROR,
     NOT_SENT,
     ConnectionBrokenError,
     DirtyConnectionError,
-    InternalsChangedError,
+    Internals,
     NotConnectedError,
+    Once,
+    has_unread_input,
+    read_body,
+    unpatched_request,
     words_for,
 )
-from .internals import Internals, has_unread_input, unpatched_request
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
-__all__ = ["FastPath", "FastResponse"]
-
-_BUFFER: Final = 1 << 16
-"""Bytes of a response that are buffered; the connection is read no further until some are consumed."""
-
-_INTERIM: Final = 100
-_SWITCHED: Final = 101
-_FINAL: Final = 200
+_BUFFER: Final = 1 << 16  # bytes of a response that are buffered, until some are consumed
 _TARGET: Final = re.compile(r"/[!-~]*")
 _VALUE: Final = re.compile(r"[ -~]*")
 
@@ -63,12 +59,7 @@ def _abort(connection: Connection) -> None:
 
 @attrs.define(eq=False, repr=False)
 class FastResponse:
-    """The status and headers of a response, and its body as a stream.
-
-    :ivar status: the HTTP status.
-    :ivar headers: all of them.
-    :ivar content: the body. Once it is read to its end, the connection is back in the pool.
-    """
+    """A response whose body is still a stream; once that is read to its end, the connection is back in the pool."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -120,9 +111,8 @@ class FastPath:
     ) -> Self | None:
         """Return a fast path to ``origin``, or None where ``ClientSession.request`` must be used.
 
-        :param session: only its pool is used, so nothing else may be configured in it.
-        :param timeout: only its limits for making a connection are used.
-        :raises Exception: aiohttp has changed.
+        Of ``session`` only the pool is used, so nothing else may be configured in it, and of ``timeout`` only its
+        limits for making a connection. Where aiohttp has changed it raises whatever comes of that.
         """
         unpatched = unpatched_request()
         if unpatched is None or session.connector is None or session.trust_env or session.trace_configs:
@@ -137,10 +127,7 @@ class FastPath:
         return self._internals.fast and getattr(aiohttp.ClientSession, "_request", None) is self._unpatched
 
     def use(self, headers: Mapping[str, str]) -> None:
-        """Send these headers with every request from now on, beside those of its body.
-
-        :raises ValueError: a header has characters that HTTP does not permit.
-        """
+        """Send these headers with every request from now on, beside those of its body."""
         lines = {hdrs.HOST: self._host, **headers}
         for name, value in lines.items():
             if _VALUE.fullmatch(value) is None:
@@ -151,15 +138,9 @@ class FastPath:
     async def request(self, method: str, target: str, body: bytes | None) -> FastResponse:
         """Send one request and return its response as soon as the headers have arrived.
 
-        :param target: path and query, percent-encoded.
-        :param body: JSON, or None.
-        :raises aiohttp.InvalidURL: nothing was sent, because ``target`` is not percent-encoded.
-        :raises DirtyConnectionError: nothing was sent, because the connection has unread input.
-        :raises InternalsChangedError: nothing was sent, because aiohttp has changed.
-        :raises NotConnectedError: nothing was sent, because no connection could be made.
-        :raises aiohttp.ClientError: as ``ClientSession.request`` does; :class:`ConnectionBrokenError` for bad HTTP.
-
-        Cancelled, it closes its connection.
+        A member of :data:`NOT_SENT` says that nothing was sent (for an ``InvalidURL``, because ``target`` is not
+        percent-encoded); otherwise it raises as ``ClientSession.request`` does, :class:`ConnectionBrokenError` for bad
+        HTTP. Cancelled, it closes its connection.
         """
         if _TARGET.fullmatch(target) is None:
             raise aiohttp.InvalidURL(target, "a path that is not percent-encoded")  # a member of NOT_SENT
@@ -173,8 +154,7 @@ class FastPath:
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             raise NotConnectedError(words_for(error)) from error
         except Exception as error:
-            self._internals.give_up(error, fast=True)
-            raise InternalsChangedError from error
+            raise self._internals.give_up(error, fast=True) from error
         try:
             return await self._exchange(connection, head, body)
         except BaseException as error:
@@ -198,8 +178,7 @@ class FastPath:
         except DirtyConnectionError:
             raise
         except Exception as error:
-            self._internals.give_up(error, fast=True)
-            raise InternalsChangedError from error
+            raise self._internals.give_up(error, fast=True) from error
         try:
             if body is None:
                 write(head + b"\r\n")
@@ -208,7 +187,7 @@ class FastPath:
                 write(b"".join((head, headers, body)))
             while True:
                 message, content = await read()
-                if not _INTERIM <= message.code < _FINAL or message.code == _SWITCHED:
+                if message.code == 101 or not 100 <= message.code < 200:  # noqa: PLR2004 - interim responses in RFC 9110
                     break
             response = FastResponse(message.code, message.headers, content, connection, self._internals)
         except (aiohttp.ClientError, HTTP_ERROR, OSError):
@@ -221,3 +200,88 @@ class FastPath:
         except Exception as error:  # noqa: BLE001 - whatever aiohttp changed, the response is here
             self._internals.give_up(error, fast=True)
         return response
+
+
+# The trial when a session opens: whole round trips on a connection in memory.
+
+_ORIGIN: Final = URL("http://127.0.0.1")
+_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+_SECONDS: Final = 5.0  # after which a round trip has failed: nothing in it waits for anything
+
+
+class _Transport(asyncio.Transport):
+    """A connection to nobody, on which each request is answered at once."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._protocol: asyncio.Protocol | None = protocol
+
+    def write(self, _: object) -> None:
+        if self._protocol is not None:
+            self._protocol.data_received(_ANSWER)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self._protocol is None
+
+    def close(self) -> None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.connection_lost(None)
+
+    abort = close
+
+
+class _Connector(aiohttp.BaseConnector):
+    """aiohttp's pool, of connections to nobody."""
+
+    async def _create_connection(self, *_: object) -> Any:  # noqa: ANN401 - its class is not documented
+        from aiohttp.client_proto import ResponseHandler  # noqa: PLC0415 - where it is missing, that is found here
+
+        protocol = ResponseHandler(asyncio.get_running_loop())
+        protocol.connection_made(_Transport(protocol))
+        return protocol
+
+
+async def _read(response: aiohttp.ClientResponse | FastResponse) -> None:
+    try:
+        body = await read_body(response.status, response.content, bytearray())
+        if (response.status, body, response.closed) != (200, b"{}", True):
+            message = "a response is read otherwise than expected"
+            raise TypeError(message)
+    finally:
+        response.close()
+
+
+async def _probe_fast_path(session: aiohttp.ClientSession, internals: Internals) -> None:
+    fast = FastPath.to(_ORIGIN, session, aiohttp.ClientTimeout(), internals)
+    if fast is not None:
+        fast.use({})
+        await _read(await fast.request("GET", "/", None))
+        await _read(await fast.request("POST", "/", b"{}"))
+        (await fast.request("GET", "/", None)).close()
+
+
+async def _probe_hook(session: aiohttp.ClientSession, internals: Internals) -> None:
+    await _read(await session.request("GET", _ORIGIN, middlewares=(Once(internals),)))
+
+
+async def probe(internals: Internals, *, fast_path: bool) -> None:
+    """Try what ``internals`` says is used (the fast path only where it may be), and correct it.
+
+    Nothing is tried while a mock or a tracer stands in ``ClientSession._request``: it would notice. The fast path is
+    not used then, and the hook counts as proved once a request of the session went through it.
+    """
+    internals.fast = fast_path
+    if unpatched_request() is None:
+        if fast_path and not hasattr(aiohttp.ClientSession, "_request"):
+            internals.give_up(AttributeError("ClientSession._request"), fast=True)
+        return
+    for trial in (_probe_fast_path, _probe_hook) if fast_path else (_probe_hook,):
+        try:
+            async with asyncio.timeout(_SECONDS), aiohttp.ClientSession(connector=_Connector()) as session:
+                await trial(session, internals)
+        except Exception as error:  # noqa: BLE001 - aiohttp can change in any way
+            internals.give_up(error, fast=trial is _probe_fast_path)

@@ -1,13 +1,14 @@
-"""aiohttp's undocumented parts: what a session uses of them, and how it goes on without those that changed.
+"""aiohttp as it is: which of its errors mean *not sent*, and which undocumented parts a session uses.
 
-aiohttp may rename or change in any release what is used here beyond its documentation:
+Each rule was measured with aiohttp 3.14.5 and has a test on a real socket, which fails if a later version behaves
+differently. aiohttp may rename or change in any release what is used here beyond its documentation:
 
 * for the fast path ``ClientSession._request`` (only compared), ``ClientRequest(...)``, ``BaseConnector.connect``,
   ``Connection``, ``ResponseHandler`` and ``StreamReader.on_eof``;
 * for ``ClientSession.request`` the method ``ClientRequest.send``, and ``should_close`` of the connection given to it.
 
-So they are tried when a session opens, on a connection in memory, and what breaks before the first byte of a request
-is no reason not to send that request: it goes on by what aiohttp documents.
+So they are tried when a session opens, on a connection in memory (see :func:`.fast_path.probe`), and what breaks before
+the first byte of a request is no reason not to send that request: it goes on by what aiohttp documents.
 """
 
 from __future__ import annotations
@@ -18,29 +19,92 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+import aiohttp.http
 import attrs
 from aiohttp import hdrs
 
 from seedance_avatar.text import redact, safe_text
 
-from .aiohttp_errors import (
-    NOT_SENT,
-    ConnectionBrokenError,
-    DirtyConnectionError,
-    InternalsChangedError,
-    NotConnectedError,
-    words_for,
-)
-
 if TYPE_CHECKING:
     from multidict import CIMultiDict
 
-__all__ = ["Internals", "Once", "has_unread_input", "unpatched_request"]
-
 _log = logging.getLogger("seedance_avatar")
+
+
+class ConnectionBrokenError(aiohttp.ClientConnectionError):
+    """A connection broke in use. aiohttp does not retry after an error of this type."""
+
+
+class NotConnectedError(aiohttp.ClientConnectionError):
+    """Nothing was sent, because no connection could be made, for whatever reason."""
+
+
+class DirtyConnectionError(NotConnectedError):
+    """Nothing was sent, because the connection has unread input; aiohttp has closed it."""
+
+
+class InternalsChangedError(NotConnectedError):
+    """Nothing was sent, because an undocumented part of aiohttp has changed; it is not used again."""
+
+
+# What aiohttp's parser raises; its name is not documented.
+HTTP_ERROR: Final[type[Exception]] = getattr(aiohttp.http, "HttpProcessingError", ConnectionBrokenError)
+MAX_BODY: Final = 1 << 20  # bytes that are read at most: a real body has some hundreds, a decompression bomb a gigabyte
+# Errors that are raised before the first byte of a request is sent: all come from making the connection,
+NOT_SENT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+    NotConnectedError,
+)
+# and those of them that a retry cannot help.
+FATAL: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch, aiohttp.InvalidURL)
+# Our messages where aiohttp's own quote headers, URLs or what the server sent.
+_WORDS: Final = (
+    (aiohttp.ServerFingerprintMismatch, "the TLS certificate is not the one that was pinned"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused"),
+    (aiohttp.InvalidURL, "the base URL cannot be used"),
+    (DirtyConnectionError, "the server sent data before the request"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed before an answer came"),
+    (aiohttp.ClientPayloadError, "the answer broke off"),
+    (aiohttp.ClientResponseError, "what came back is not HTTP"),
+    (HTTP_ERROR, "what came back is not HTTP"),
+)
+
+
+async def read_body(status: int, content: aiohttp.StreamReader, read: bytearray) -> bytes:
+    """Return the whole body, decompressed; where it raises, ``read`` holds the part that did arrive."""
+    if status < 200:  # noqa: PLR2004 - 101, or what is no status; aiohttp skips the other interim responses itself
+        message = "the service switched to another protocol"
+        raise ConnectionBrokenError(message)
+    body = await content.readany()
+    if content.at_eof() and len(body) <= MAX_BODY:
+        return body
+    read += body
+    while len(read) <= MAX_BODY and not content.at_eof():
+        read += await content.readany()
+    if len(read) > MAX_BODY:
+        message = f"the answer is longer than {MAX_BODY} bytes"
+        raise ConnectionBrokenError(message)
+    return bytes(read)
+
+
+def words_for(error: Exception) -> str:
+    """Return a message for ``error`` without headers, URLs, or anything that the server sent."""
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, OSError) and not isinstance(error, aiohttp.ClientConnectorError):
+        return f"the connection broke: {error.strerror if error.errno else 'closed while sending'}"
+    if isinstance(error, ConnectionBrokenError | NotConnectedError):
+        return str(error)
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    return f"{type(cause).__name__}: {cause}"
 
 
 def unpatched_request() -> FunctionType | None:
@@ -52,10 +116,7 @@ def unpatched_request() -> FunctionType | None:
 
 
 def has_unread_input(protocol: Any) -> bool:  # noqa: ANN401 - its class is not documented
-    """Return whether a connection cannot be used: it is closed, or has input that no request asked for.
-
-    :raises Exception: this cannot be found out as it could in aiohttp 3.14.
-    """
+    """Return whether a connection cannot be used: it is closed, or has input that no request asked for."""
     if protocol is None:
         return True
     if not isinstance(protocol.should_close, bool):
@@ -78,11 +139,8 @@ class Internals:
     hook_proved: bool = False
     _logged: bool = False
 
-    def give_up(self, error: Exception, *, fast: bool = False) -> None:
-        """Use the fast path (or else the hook) no more, because ``error`` shows that aiohttp has changed.
-
-        It is logged once for a session.
-        """
+    def give_up(self, error: Exception, *, fast: bool = False) -> InternalsChangedError:
+        """Use the fast path (or else the hook) no more, and log once that ``error`` shows that aiohttp has changed."""
         if fast:
             self.fast = False
         else:
@@ -95,6 +153,7 @@ class Internals:
                 aiohttp.__version__,
                 safe_text(redact(repr(error))),
             )
+        return InternalsChangedError()
 
 
 @attrs.define(eq=False)
@@ -174,8 +233,7 @@ class Once:
                 raise TypeError(message)  # noqa: TRY301 - it ends like every other change
             request.send = self._replaced(send)  # type: ignore[method-assign]  # a borrowed session may use a request class of its own, so the instance is patched
         except Exception as error:
-            self.internals.give_up(error)
-            raise InternalsChangedError from error
+            raise self.internals.give_up(error) from error
 
     def _replaced(self, send: Callable[..., Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 - undocumented
         def leave(*args: Any, **more: Any) -> Coroutine[Any, Any, Any]:  # noqa: ANN401 - undocumented
@@ -183,8 +241,7 @@ class Once:
                 dirty = has_unread_input(args[0].protocol)
                 sending = None if dirty else send(*args, **more)
             except Exception as error:
-                self.internals.give_up(error)
-                raise InternalsChangedError from error
+                raise self.internals.give_up(error) from error
             if sending is None:
                 raise DirtyConnectionError
             self.left = True

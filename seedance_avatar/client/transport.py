@@ -23,22 +23,23 @@ from seedance_avatar.text import KeyProvider, Secret, redact, safe_text
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response, read_head
 
-from .aiohttp_errors import (
+from .callables import ENDS_THE_PROGRAM, being_cancelled
+from .deadline import Deadlines
+from .endpoint import check_key
+from .fast_path import FastPath, FastResponse, probe
+from .internals import (
     FATAL,
     MAX_BODY,
     NOT_SENT,
     DirtyConnectionError,
+    Internals,
     InternalsChangedError,
     NotConnectedError,
+    Once,
     read_body,
+    unpatched_request,
     words_for,
 )
-from .callables import ENDS_THE_PROGRAM, being_cancelled
-from .deadline import Deadlines
-from .endpoint import check_key
-from .fast_path import FastPath, FastResponse
-from .internals import Internals, Once, unpatched_request
-from .probe import probe
 
 __all__ = ["ResponseLost", "Transport"]
 

@@ -326,7 +326,7 @@ async def test_opening_calls_no_mock_and_no_tracer(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.asyncio
 async def test_a_trial_that_hangs_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("seedance_avatar.client.probe._SECONDS", 0.05)
+    monkeypatch.setattr("seedance_avatar.client.fast_path._SECONDS", 0.05)
     real = aiohttp.BaseConnector.connect
 
     async def connect(self: aiohttp.BaseConnector, *args: Any, **more: Any) -> Any:
@@ -347,7 +347,7 @@ def test_the_package_is_imported_without_any_undocumented_name() -> None:
         vars(aiohttp).pop("ClientRequest"), vars(aiohttp).pop("ClientHandlerType", None)
         import asyncio, seedance_avatar
         from seedance_avatar.client.internals import Internals
-        from seedance_avatar.client.probe import probe
+        from seedance_avatar.client.fast_path import probe
         internals = Internals()
         asyncio.run(probe(internals, fast_path=True))
         print(internals.fast, internals.hook)

@@ -13,7 +13,7 @@ from rig.proxy import FaultProxy
 from rig.rude import Act, Bytes, Cut, Drip, Endless, RudeServer, Seen, gzip_bomb, json_answer, raw_answer, until
 from rig.trips import get, opened, post
 
-from seedance_avatar.client.aiohttp_errors import MAX_BODY
+from seedance_avatar.client.internals import MAX_BODY
 from seedance_avatar.client.transport import ResponseLost
 from seedance_avatar.wire.response import Response
 

@@ -77,4 +77,4 @@ def test_no_class_shares_its_attributes_with_a_foreign_one() -> None:
             if not foreign <= {"_io", "abc", "builtins", "collections", "io", "seedance_avatar", "typing"}:
                 found.append(f"{info.name}.{name}")
     # These stand in for the network where the fast path is tried at opening: should they break, it is not used.
-    assert found == ["seedance_avatar.client.probe._Connector", "seedance_avatar.client.probe._Transport"]
+    assert found == ["seedance_avatar.client.fast_path._Connector", "seedance_avatar.client.fast_path._Transport"]
