@@ -17,7 +17,7 @@ import attrs
 from seedance_avatar.errors import AvatarError, ConnectionFailed, ProtocolError, ServerError, SubmissionInDoubt
 from seedance_avatar.options import Retry
 
-from .gate import Flow
+from .gate import Flow, wake
 from .retry import backoff
 
 __all__ = ["CircuitBreaker", "is_ill", "opens"]
@@ -127,11 +127,11 @@ class CircuitBreaker:
                     self._probe = mine
                 if self._probe is not mine:
                     # While nobody probes, something pending is about to be asked, unless it has ended.
-                    await self._change(flow, _RECONSIDER if self._probe is None else None)
+                    await flow.sleep(_RECONSIDER if self._probe is None else None, self._news)
                 elif not leads:
                     self.release_probe()
                 elif not waited and (pause := self._next_at - self.clock()) > 0:
-                    waited = await self._change(flow, pause)
+                    waited = await flow.sleep(pause, self._news)
                 else:
                     return True
         except BaseException:
@@ -143,19 +143,6 @@ class CircuitBreaker:
         if self._probe is mine:
             self.release_probe()
         return False
-
-    async def _change(self, flow: Flow, seconds: float | None) -> bool:
-        """Wait for news, for ``seconds`` at most; return False when there were any."""
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[bool] = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, _wake, turn, self)
-        self._news.add(turn)
-        try:
-            return await flow.wait(turn)
-        finally:
-            self._news.discard(turn)
-            if timer is not None:
-                timer.cancel()
 
     def record_failure(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
         """Record that a try reached nothing; return True when this begins an outage.
@@ -243,9 +230,4 @@ class CircuitBreaker:
         """Let another caller be the probe: wake all who wait, to look at the state again."""
         self._probe = None
         for turn in self._news:
-            _wake(turn)
-
-
-def _wake(turn: asyncio.Future[bool], timer: object = None) -> None:
-    if not turn.done():
-        turn.set_result(timer is not None)
+            wake(turn)

@@ -90,18 +90,18 @@ class Client:
     def figures(self) -> SessionStats:
         """Return the figures of all calls at this moment; what is pending and the ingests are not known here."""
         down = self.breaker.since
-        submit, query = self.submit.figures(), self.query.figures()
+        submit, query = self.submit, self.query
         return SessionStats(
             requests=self.requests,
             retries=self.retries,
             throttled=self.throttled,
-            submitting=submit.sending,
-            querying=query.sending,
+            submitting=submit.inside,
+            querying=query.inside,
             waiting=submit.waiting + query.waiting,
-            submit_limit=submit.rate,
-            submit_why=submit.why,
-            query_limit=query.rate,
-            query_why=query.why,
+            submit_limit=submit.pacer.rate,
+            submit_why=submit.pacer.why,
+            query_limit=query.pacer.rate,
+            query_why=query.pacer.why,
             down_for=None if down is None else self.clock() - down,
             outages=self.breaker.outages,
         )

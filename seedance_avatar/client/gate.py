@@ -1,35 +1,45 @@
 """A fair queue in front of the rate limiter; each flow of requests can be stopped on its own.
 
-A *flow* is one competitor for the session's limits: an ingest, the polling of everything pending, or all
-single calls together. A flow is served first come, first served; the flows take turns (round robin), so an
-ingest of a million sources does not keep one ``upload`` waiting behind its whole queue.
+A *flow* is one competitor for the session's limits: an ingest, the polling of everything pending, or all single calls
+together. A flow is served first come, first served; the flows take turns (round robin), so an ingest of a million
+sources does not keep one ``upload`` waiting behind its whole queue.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
-from seedance_avatar.errors import AvatarError
-from seedance_avatar.limits.pacer import Pacer
+from seedance_avatar.errors import AvatarError, ConnectionFailed
+from seedance_avatar.limits.pacer import QUERIES, SUBMITS, Pacer, Prior
+from seedance_avatar.options import Limits, Permits, Retry, SharedLimits
 
-__all__ = ["Flow", "Gate"]
+from .retry import backoff
+
+__all__ = ["AHEAD", "Flow", "Gate", "SharedGate", "gates", "wake"]
 
 T = TypeVar("T")
+
+AHEAD: Final = 4
+"""Slots that one process may have reserved and not used yet, in one lane.
+
+More would be unfair to the other processes and lose more slots when this one dies; with one, the round trip to the
+store of the limits would bound the rate.
+"""
 
 
 @attrs.define(eq=False, repr=False)
 class Flow:
     """One competitor for the limits, which can be halted.
 
-    Every wait of a flow (for a turn, for a pause between tries, for an outage to end) goes through
-    :meth:`wait`, so that :meth:`halt` ends all of them at once without cancelling any task. Requests that were
-    sent do not wait here and are not affected.
+    Every wait of a flow (for a turn, for a pause between tries, for an outage to end) goes through :meth:`wait`, so
+    that :meth:`halt` ends all of them at once without cancelling any task. What was sent does not wait here.
     """
 
     name: str
@@ -47,15 +57,23 @@ class Flow:
         finally:
             self._waiting.discard(turn)
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep for ``seconds``, or until the flow is halted (then raise)."""
+    async def sleep(self, seconds: float | None, sleepers: set[asyncio.Future[bool]] | None = None) -> bool:
+        """Sleep for ``seconds``, without end where that is None; raise as soon as the flow is halted.
+
+        :param sleepers: holds the sleep while it lasts, for others to :func:`wake`.
+        :returns: whether it slept so long, and was not woken.
+        """
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _grant, turn)
+        turn: asyncio.Future[bool] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, wake, turn, True)  # noqa: FBT003 - call_later takes no keywords
+        sleepers = set() if sleepers is None else sleepers
+        sleepers.add(turn)
         try:
-            await self.wait(turn)
+            return await self.wait(turn)
         finally:
-            timer.cancel()
+            sleepers.discard(turn)
+            if timer is not None:
+                timer.cancel()
 
     def halt(self, error: AvatarError) -> None:
         """End every wait of this flow, now and from now on, with ``error``. A second halt changes nothing."""
@@ -66,26 +84,17 @@ class Flow:
                     turn.set_exception(error)
 
 
-def _grant(turn: asyncio.Future[None]) -> None:
+def wake(turn: asyncio.Future[bool], slept: bool = False) -> None:  # noqa: FBT001, FBT002 - call_later takes no keywords
+    """End a sleep."""
     if not turn.done():
-        turn.set_result(None)
-
-
-class Figures(NamedTuple):
-    """A gate at one moment: requests under way, callers waiting, and the pacer's rate and the reason for it."""
-
-    sending: int
-    waiting: int
-    rate: float | None
-    why: str
+        turn.set_result(slept)
 
 
 @attrs.define(eq=False, repr=False)
 class Gate:
     """Admits the requests of one lane: as fast as its pacer permits, and at most ``width`` at a time.
 
-    :ivar width: how many requests may be under way at one time.
-    :ivar inside: how many are.
+    :ivar inside: how many requests are under way.
     """
 
     pacer: Pacer
@@ -95,10 +104,6 @@ class Gate:
     _queues: OrderedDict[Flow, deque[asyncio.Future[None]]] = attrs.field(factory=OrderedDict)
     _timer: asyncio.TimerHandle | None = None
     _closed: AvatarError | None = None
-
-    def figures(self) -> Figures:
-        """Return the gate's figures at this moment."""
-        return Figures(self.inside, self.waiting, self.pacer.rate, self.pacer.why)
 
     @property
     def waiting(self) -> int:
@@ -119,16 +124,13 @@ class Gate:
     async def acquire(self, flow: Flow) -> None:
         """Wait for a turn and take it; it needs one :meth:`release`.
 
-        :raises AvatarError: what the flow was halted, or the gate closed, with.
+        :raises AvatarError: what the gate was closed, or the flow halted, with.
 
         Cancelled while waiting, no turn is taken and none is lost.
         """
         if self.try_acquire(flow):
             return
-        if self._closed is not None:
-            raise self._closed.with_traceback(None)
-        if flow.halted is not None:
-            raise flow.halted.with_traceback(None)
+        self._check_open(flow)
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(flow, deque()).append(turn)
         self._release()
@@ -139,6 +141,10 @@ class Gate:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.cancel()
             raise
+
+    def _check_open(self, flow: Flow) -> None:
+        if (ended := self._closed or flow.halted) is not None:
+            raise ended.with_traceback(None)
 
     def release(self) -> None:
         """End a turn: the request is finished."""
@@ -201,3 +207,115 @@ class Gate:
                 self._queues.move_to_end(flow)
             else:
                 del self._queues[flow]
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class SharedGate(Gate):
+    """A :class:`Gate` whose rate several processes share: at its turn a caller waits for the slot that it reserves.
+
+    Only the rate is shared: the order of turns, the width and the pauses are this process's own. A slot that is
+    reserved and not used (its caller was cancelled) is lost, never used twice.
+
+    :ivar turns: admits callers to reserve a slot: at most :data:`AHEAD` at a time.
+    """
+
+    permits: Permits
+    lane: Literal["submit", "query"]
+    retry: Retry
+    rng: random.Random
+    turns: Gate
+    _unreachable_since: float | None = None
+    _tries: int = 0
+    _asleep: set[asyncio.Future[bool]] = attrs.field(factory=set)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return self.turns.waiting + super().waiting
+
+    def try_acquire(self, flow: Flow) -> bool:
+        """Return False: reserving a slot takes a round trip."""
+        del flow
+        return False
+
+    async def acquire(self, flow: Flow) -> None:
+        """Wait for a turn and its slot, as :meth:`Gate.acquire` does.
+
+        :raises ConnectionFailed: the store of the limits was not reached for ``retry.patience`` seconds.
+        """
+        await self.turns.acquire(flow)
+        try:
+            await super().acquire(flow)
+            try:
+                await self._slot(flow)
+            except BaseException:
+                self.cancel()
+                raise
+        finally:
+            self.turns.release()
+
+    async def _slot(self, flow: Flow) -> None:
+        wait = await self._reserve(flow)
+        while wait > 0.0:
+            await flow.sleep(wait, self._asleep)
+            now = self.clock()
+            wait = self.pacer.next_at(now) - now  # the lane may have been paused meanwhile
+        self._check_open(flow)  # while the slot was reserved, neither a halt nor a close could end this wait
+
+    async def _reserve(self, flow: Flow) -> float:
+        while True:
+            try:
+                wait = await self.permits.reserve(self.lane)
+            except ConnectionFailed as error:
+                now = self.clock()
+                if self._unreachable_since is None:
+                    self._unreachable_since, self._tries = now, 0
+                if error.fatal or now - self._unreachable_since >= self.retry.patience:
+                    raise
+                self._tries += 1
+                pause = backoff(self._tries, base=self.retry.base, cap=self.retry.cap, rng=self.rng)
+                await flow.sleep(pause, self._asleep)
+            else:
+                self._unreachable_since = None
+                return wait
+
+    def brake(self, seconds: float) -> None:
+        """Let no request out for ``seconds``, in any of the processes."""
+        super().brake(seconds)
+        self.permits.brake(self.lane, seconds)
+
+    def _fail(self, error: Exception) -> None:
+        super()._fail(error)
+        for turn in self._asleep:
+            if not turn.done():
+                turn.set_exception(error)
+
+    def close(self, error: AvatarError) -> None:
+        """Refuse every caller from now on, those who wait included, with ``error``."""
+        self.turns.close(error)
+        super().close(error)
+
+
+def gates(
+    limits: Limits | SharedLimits,
+    permits: Permits | None,
+    *,
+    retry: Retry,
+    clock: Callable[[], float],
+    rng: random.Random,
+) -> tuple[Gate, Gate]:
+    """Return the gates of submissions and of queries under ``limits``; ``permits`` is the line to shared ones."""
+    if isinstance(limits, Limits):
+        submits = Pacer.build(rate=limits.submits_per_second, burst=limits.submit_burst, start=SUBMITS, rng=rng)
+        queries = Pacer.build(rate=limits.queries_per_second, burst=limits.query_burst, start=QUERIES, rng=rng)
+        return Gate(submits, limits.max_submitting, clock), Gate(queries, limits.max_polling, clock)
+    assert permits is not None  # noqa: S101 - the engine opens shared limits before it calls this
+
+    def shared(lane: Literal["submit", "query"], start: Prior, width: int) -> Gate:
+        pacer, ahead = (Pacer.build(rate=1e9, burst=1_000_000_000, start=start, rng=rng) for _ in range(2))
+        turns = Gate(ahead, AHEAD, clock)
+        return SharedGate(
+            pacer=pacer, width=width, clock=clock, permits=permits, lane=lane, retry=retry, rng=rng, turns=turns
+        )
+
+    return shared("submit", SUBMITS, limits.max_submitting), shared("query", QUERIES, limits.max_polling)

@@ -14,9 +14,8 @@ import attrs
 from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
 from seedance_avatar.client.client import Client
-from seedance_avatar.client.gate import Flow
+from seedance_avatar.client.gate import Flow, gates
 from seedance_avatar.client.poller import Poller
-from seedance_avatar.client.shared_gate import gates
 from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import AvatarError, SessionStateError

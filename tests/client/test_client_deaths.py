@@ -147,7 +147,7 @@ def guard(part: Any, name: str) -> Callable[..., Any]:
         ("record_failure", ConnectionFailed("no connection")),
         ("record_ill", ResponseLost("cut off")),
         ("record_success", None),
-        ("_change", ConnectionFailed("no connection")),
+        ("wait_until_up", ConnectionFailed("no connection")),
     ],
 )
 async def test_where_the_probe_of_an_outage_dies_nobody_waits_for_it(

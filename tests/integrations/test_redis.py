@@ -21,7 +21,7 @@ from rig.rude import until
 from rig.world import quick, sources
 
 from seedance_avatar import ConnectionFailed, InvalidInput, Limits, Retry, Unsent
-from seedance_avatar.client.shared_gate import AHEAD
+from seedance_avatar.client.gate import AHEAD
 from seedance_avatar.integrations.redis import RedisLimits
 from seedance_avatar.sandbox import Sandbox
 

@@ -13,8 +13,7 @@ from rig.rude import until
 from rig.world import quick, sources
 
 from seedance_avatar import AvatarSession, ConnectionFailed, Retry, SessionStateError, Unsent
-from seedance_avatar.client.gate import Flow
-from seedance_avatar.client.shared_gate import AHEAD, SharedGate, gates
+from seedance_avatar.client.gate import AHEAD, Flow, SharedGate, gates
 from seedance_avatar.options import Permits
 from seedance_avatar.sandbox import Sandbox
 
