@@ -6,9 +6,11 @@ import asyncio
 import logging
 import os
 import random
+from collections import OrderedDict
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+import aiohttp
 import attrs
 
 from seedance_avatar.client.callables import ENDS_THE_PROGRAM
@@ -19,15 +21,17 @@ from seedance_avatar.client.poller import Poller
 from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import AvatarError, SessionStateError
-from seedance_avatar.events import Observer
+from seedance_avatar.events import Accepted, Observer
 from seedance_avatar.ingest.adapter import Adapter
 from seedance_avatar.ingest.memory import MemoryRecorder
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.ingest.recorder import JournalRecorder, Recorder
 from seedance_avatar.ingest.sources import SourceReader
+from seedance_avatar.models import Asset, VideoTask
 from seedance_avatar.options import Limits, Permits, Polling, Rerun, Retry, SharedLimits, Timeouts
 from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.polling.schedule import Schedule
+from seedance_avatar.text import KeyProvider, Secret
 
 from .journals import Journals
 
@@ -35,6 +39,11 @@ if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
 
 __all__ = ["Engine"]
+
+A = TypeVar("A", bound=Asset | VideoTask)
+
+_REMEMBERED: Final = 1_000
+"""Acceptances of single calls whose time is kept for the wait that follows; the newest."""
 
 _log = logging.getLogger("seedance_avatar")
 
@@ -83,20 +92,30 @@ class Engine:
     singles: TaskSet = attrs.field(factory=TaskSet)
     draining: AvatarError | None = None
     _begun: int = 0
+    # An OrderedDict: finding the first key of a dict takes time linear in the keys deleted before it.
+    _accepted_at: OrderedDict[str, float] = attrs.field(factory=OrderedDict)
 
     @classmethod
     async def start(  # noqa: PLR0913 - the session's options, one by one
         cls,
-        transport: Transport,
+        base: str,
+        key: Secret[str] | KeyProvider,
         *,
         limits: Limits | SharedLimits,
         retry: Retry,
         polling: Polling,
         video_polling: Polling,
         timeouts: Timeouts,
+        http: aiohttp.ClientSession | None,
         observer: Observer | None,
+        trust_env: bool,
+        fast_path: bool,
     ) -> Engine:
         """Bind everything to the running loop; no request is sent yet."""
+        pool = limits.max_submitting + limits.max_polling
+        transport = Transport(
+            base, key, timeouts=timeouts, http=http, pool=pool, trust_env=trust_env, fast_path=fast_path
+        )
         loop = asyncio.get_running_loop()
         rng = random.Random()  # noqa: S311 - it spreads retries and looks; nothing secret hangs on it
         permits = None if isinstance(limits, Limits) else await limits.open()
@@ -203,6 +222,20 @@ class Engine:
             await self.journals.release(journal)
             raise self.draining.with_traceback(None)
         return journal
+
+    def accepted(self, source: Any, item: A) -> A:  # noqa: ANN401 - what was submitted, of whatever kind
+        """Note when a single call was accepted, tell the observer, and return ``item``."""
+        now = self.client.clock()
+        self._accepted_at[item.asset_id if isinstance(item, Asset) else item.task_id] = now
+        if len(self._accepted_at) > _REMEMBERED:
+            self._accepted_at.popitem(last=False)
+        if self.client.observer is not None:
+            self.client.observer(Accepted(at=now, ingest=None, source=source, asset=item))
+        return item
+
+    def take_accepted_at(self, item_id: str) -> float | None:
+        """Return when a single call of this session got ``item_id``, once; None for others, and for long ago."""
+        return self._accepted_at.pop(item_id, None)
 
     def stats(self) -> SessionStats:
         """Return the session's figures at this moment."""

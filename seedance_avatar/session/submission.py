@@ -20,6 +20,7 @@ from seedance_avatar.errors import (
 )
 from seedance_avatar.events import CallAbandoned
 from seedance_avatar.ingest.classify import UNRECORDED, outcome_of_error, record_not_accepted
+from seedance_avatar.options import check_positive
 from seedance_avatar.outcomes import AnyOutcome, InDoubt, Pending, Unsent
 from seedance_avatar.polling.expiry import GRACE
 
@@ -39,7 +40,7 @@ _NO_HARM: Final = "it does no harm to upload it again"
 T = TypeVar("T")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Kept(Generic[T]):
     """A submission that is made once over all runs with one journal.
 
@@ -52,7 +53,7 @@ class Kept(Generic[T]):
     path: str | os.PathLike[str]
     entry: Callable[[Journal], Entry]
     found: Callable[[str], Awaitable[T]]
-    resend: bool
+    resend: bool = attrs.field(kw_only=True)
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -116,6 +117,7 @@ class Submission(Generic[T]):
         """Submit in a task of ``engine``, so that a cancelled caller does not lose an id.
 
         :param timeout: seconds; None: as long as it takes.
+        :raises InvalidInput: ``timeout`` is no number above 0.
         :raises WaitTimeout: the timeout passed, and nothing was sent; or it was accepted, and its id is known.
         :raises SubmissionTimeout: the timeout passed while it was on the wire. For ``timeouts.drain`` seconds more its
             answer is waited for in the background.
@@ -124,6 +126,8 @@ class Submission(Generic[T]):
         (``timeouts.drain`` seconds; a second cancellation ends that) so that observer, log and journal get it,
         and then the cancellation leaves, with a note that says what became of it.
         """
+        if timeout is not None:
+            check_positive("timeout", timeout)
         task = engine.singles.spawn(self._run(engine), name="seedance-avatar: submission")
         try:
             if timeout is None or await self._over_within(task, timeout):

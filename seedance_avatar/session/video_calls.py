@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from seedance_avatar.errors import ContentRefused
-from seedance_avatar.events import Accepted, Progress, ReferenceRegistered
+from seedance_avatar.events import Progress, ReferenceRegistered
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Entry
 from seedance_avatar.models import Asset, AssetSource, VideoTask
@@ -23,33 +23,13 @@ from seedance_avatar.videos.request import GenerationRequest
 
 from .engine import Engine
 from .submission import Kept, Submission
-from .waiting import Recent, wait_until_finished
+from .waiting import wait_until_finished
 
-__all__ = ["Ends", "Register", "Videos"]
-
-
-@attrs.frozen
-class Ends:
-    """When a call of several steps ends.
-
-    :ivar at: by the loop's clock, or None: it takes as long as it takes.
-    """
-
-    at: float | None
-    clock: Callable[[], float]
-
-    @classmethod
-    def after(cls, timeout: float | None, clock: Callable[[], float]) -> Ends:
-        """Return the end of a call that begins now."""
-        return cls(None if timeout is None else clock() + timeout, clock)
-
-    def left(self) -> float | None:
-        """Return the seconds that are left, or None."""
-        return None if self.at is None else max(0.001, self.at - self.clock())
+__all__ = ["Videos"]
 
 
-Register = Callable[[AssetSource, Ends], Awaitable[Asset]]
-"""Makes an active asset of a source: uploads it to a group and waits for it, both within the end of the call."""
+Register = Callable[[AssetSource, Callable[[], float | None]], Awaitable[Asset]]
+"""Makes an active asset of a source: uploads it to a group and waits for it, both within the seconds that are left."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -60,7 +40,6 @@ class Videos:
     models: Mapping[str, VideoModel]
     allow_private: bool
     adapter: VideoAdapter = attrs.field(init=False)
-    _recent: Recent = attrs.field(factory=Recent)
 
     def __attrs_post_init__(self) -> None:
         self.adapter = VideoAdapter(self.models, self.allow_private)
@@ -79,10 +58,15 @@ class Videos:
         the request is submitted again: once for each image.
         """
         registered: set[str] = set()
-        ends = Ends.after(timeout, self.engine().client.clock)
+        client = self.engine().client
+        end = None if timeout is None else client.clock() + timeout
+
+        def left() -> float | None:
+            return None if end is None else max(0.001, end - client.clock())
+
         while True:
             try:
-                return await self._submit(request, journal, ends.left())
+                return await self._submit(request, journal, left())
             except ContentRefused as refusal:
                 url = refused_image(refusal, request)
                 if register is None or url is None or url in registered:
@@ -90,8 +74,7 @@ class Videos:
                 refused = refusal
             registered.add(url)
             source = AssetSource.image(url)
-            asset = await register(source, ends)
-            client = self.engine().client
+            asset = await register(source, left)
             if client.observer is not None:
                 client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
             request = with_asset(request, url, asset)
@@ -103,23 +86,18 @@ class Videos:
         timeout: float | None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> VideoTask:
         engine = self.engine()
-        client = engine.client
-        once = ExactlyOnce(client, engine.alone, looks=self.adapter.looks)
+        once = ExactlyOnce(engine.client, engine.alone, looks=self.adapter.looks)
         business_id = self.adapter.admit(request)
 
         async def call(submission: Submission[VideoTask]) -> VideoTask:
             sent_as = submission.target_id
             task = await once.submit(self.adapter.request(request, sent_as), sent_as, submission)
-            now = client.clock()
-            self._recent.note(task.task_id, now)
-            if client.observer is not None:
-                client.observer(Accepted(at=now, ingest=None, source=request, asset=task))
-            return task
+            return engine.accepted(request, task)
 
         def entry(journal: Journal) -> Entry:
             return self.adapter.entry(journal, request, business_id)
 
-        kept = None if path is None else Kept(path=path, entry=entry, found=self.get, resend=self.adapter.idempotent)
+        kept = None if path is None else Kept(path, entry, self.get, resend=self.adapter.idempotent)
         submission = Submission(
             call=call, id_of=self.adapter.item_id, about=request.label, target_id=business_id, kept=kept
         )
@@ -141,7 +119,6 @@ class Videos:
             self.engine(),
             video if isinstance(video, VideoTask) else None,
             question=video_query(task_id),
-            accepted_at=self._recent.take(task_id),
             timeout=timeout,
             read=read_video,
             kind=lambda _: "generation",

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Generic
 
 import attrs
 
 from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.errors import AvatarError, WaitTimeout
-from seedance_avatar.models import Asset, VideoTask
 from seedance_avatar.polling.expiry import GRACE, STALLED
 from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
-from .engine import Engine
+from .engine import A, Engine
 
-__all__ = [
-    "Recent",
-    "wait_until_finished",
-]
-
-_KEPT: Final = 1_000
-
-
-@attrs.define(eq=False, repr=False)
-class Recent:
-    """When single calls were accepted, by id: each is kept until it is asked for, the newest thousand at most."""
-
-    # An OrderedDict: finding the first key of a dict takes time linear in the keys deleted before it.
-    _times: OrderedDict[str, float] = attrs.field(factory=OrderedDict)
-
-    def note(self, item_id: str, now: float) -> None:
-        """Note that ``item_id`` was accepted ``now``."""
-        self._times[item_id] = now
-        if len(self._times) > _KEPT:
-            self._times.popitem(last=False)
-
-    def take(self, item_id: str) -> float | None:
-        """Return when ``item_id`` was accepted, once, or None."""
-        return self._times.pop(item_id, None)
-
-
-A = TypeVar("A", Asset, VideoTask)
+__all__ = ["wait_until_finished"]
 
 
 @attrs.define(eq=False, repr=False)
@@ -109,7 +81,6 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
     engine: Engine,
     seen: A | None,
     *,
-    accepted_at: float | None,
     timeout: float,  # noqa: ASYNC109 - its error carries the item as last seen
     question: Request,
     read: Callable[[Response], A],
@@ -119,7 +90,6 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
     """Poll until the item that ``question`` asks about is finished, and return it.
 
     :param seen: what the caller last saw of it, or None.
-    :param accepted_at: when it was accepted, by the loop's clock, or None when that is not known.
     :param timeout: seconds from now after which to give up, within two seconds, whatever becomes of the looks.
     :param kind: given what was last seen, the kind of item whose completion times apply, or None.
     :param failure: the error to raise for an item that is finished, or None when it succeeded.
@@ -128,7 +98,7 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
 
     Cancelled, the item is not polled any more.
     """
-    now = engine.client.clock()
+    now, accepted_at = engine.client.clock(), engine.take_accepted_at(question.about)
     if accepted_at is None and (seen is None or not seen.is_terminal):
         # It may have been finished for days, so look before the schedule does, which would take it for new.
         seen = await _first_look(engine, question, read, now + timeout, seen)

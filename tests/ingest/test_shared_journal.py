@@ -111,7 +111,7 @@ class Wanted:
 @asynccontextmanager
 async def wanted(tmp_path: Path, session_knobs: dict[str, Any] | None = None, **script: Any) -> AsyncIterator[Wanted]:
     async with studio(**script) as service, quick(service.url, **(session_knobs or {})) as session:
-        session._calls.videos.adapter.looks = (0.0, 0.0)
+        session._videos.adapter.looks = (0.0, 0.0)
         yield Wanted(service, session, tmp_path / "run.db")
 
 

@@ -12,7 +12,6 @@ from rig.rude import Late, RudeServer, Silence, json_answer, until
 from rig.world import quick, sources
 
 from seedance_avatar import Asset, AssetFailed, AvatarSession, GenerationFailed, Polling, VideoTask, WaitTimeout
-from seedance_avatar.session.waiting import Recent
 
 LATE = Polling.fixed(3600, 3600)
 """A schedule whose own looks come too late for any test."""
@@ -118,13 +117,14 @@ async def test_cancelled_between_looks_the_polling_of_it_stops(item: str, body: 
         assert len(server.requests) == asked
 
 
-def test_the_oldest_times_are_forgotten_and_each_is_given_once() -> None:
-    recent = Recent()
-    for number in range(1_001):
-        recent.note(f"pa_{number}", float(number))
-    assert recent.take("pa_0") is None
-    assert recent.take("pa_1") == 1.0
-    assert recent.take("pa_1") is None
+@pytest.mark.asyncio
+async def test_the_oldest_times_are_forgotten_and_each_is_given_once() -> None:
+    async with quick("http://127.0.0.1:9") as session:
+        for number in range(1_001):
+            session.engine.accepted(None, Asset(asset_id=f"pa_{number}"))
+        assert session.engine.take_accepted_at("pa_0") is None
+        assert session.engine.take_accepted_at("pa_1") is not None
+        assert session.engine.take_accepted_at("pa_1") is None
 
 
 @pytest.mark.asyncio

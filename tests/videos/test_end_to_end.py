@@ -53,7 +53,7 @@ async def test_from_urls_to_a_video_that_a_player_opens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["lost_answer", "truncated", "not_json", "reset", "server_error"])
 async def test_whatever_becomes_of_an_answer_there_is_one_task_for_each_request(fault: Any) -> None:
     async with world() as it:
-        it.session._calls.videos.adapter.looks = (0.0, 0.0, 0.0)
+        it.session._videos.adapter.looks = (0.0, 0.0, 0.0)
         it.sandbox.faults.add(fault, path="generations", probability=0.4)
         wanted = [GenerationRequest(f"Shot {number}", key=str(number)) for number in range(25)]
         async with it.session.generate_many(wanted) as stream:
@@ -188,7 +188,7 @@ async def test_a_generation_that_a_run_left_in_doubt_is_asked_for_and_not_made_t
     journal = tmp_path / "videos.db"
     async with Sandbox(time_scale=0.002) as sandbox:
         async with quick(sandbox.url) as session:
-            session._calls.videos.adapter.looks = (0.0,)
+            session._videos.adapter.looks = (0.0,)
             sandbox.faults.add("lost_answer", method="POST", path="generations", times=1)
             closed = sandbox.faults.add("server_error", method="GET", path="generation", status=500)
             with pytest.raises(SubmissionInDoubt):

@@ -37,14 +37,14 @@ from seedance_avatar import (
     WaitTimeout,
 )
 from seedance_avatar.events import Accepted, ReferenceRegistered
-from seedance_avatar.session import waiting as recent
+from seedance_avatar.session import engine
 
 PHOTO = "https://cdn.example.com/her.jpg?sig=s3cret"
 
 
 def session(service: Studio, looks: tuple[float, ...] = (0.0, 0.0, 0.0), **knobs: Any) -> AvatarSession:
     made = quick(service.url, **knobs)
-    made._calls.videos.adapter.looks = looks
+    made._videos.adapter.looks = looks
     return made
 
 
@@ -304,7 +304,7 @@ async def test_what_is_finished_already_is_not_asked_for() -> None:
 
 @pytest.mark.asyncio
 async def test_what_was_accepted_long_ago_is_looked_at_before_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent, "_KEPT", 1)
+    monkeypatch.setattr(engine, "_REMEMBERED", 1)
     async with studio(looks=0) as service, session(service, video_polling=Polling.fixed(30, 30)) as avatars:
         first = await avatars.generate("She waves.")
         await avatars.generate("She waves back.")
@@ -313,7 +313,7 @@ async def test_what_was_accepted_long_ago_is_looked_at_before_it_is_waited_for(m
 
 
 def test_the_schedule_of_videos_is_the_documented_one() -> None:
-    assert AvatarSession("sk-x")._video_polling == Polling.fixed(5, 10)
+    assert AvatarSession("sk-x")._start.keywords["video_polling"] == Polling.fixed(5, 10)
     assert inspect.signature(AvatarSession.wait_for_video).parameters["timeout"].default == 600
 
 

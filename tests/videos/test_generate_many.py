@@ -36,7 +36,7 @@ from seedance_avatar.wire import public_urls
 
 def session(service: Studio, **knobs: Any) -> AvatarSession:
     made = quick(service.url, **knobs)
-    made._calls.videos.adapter.looks = (0.0, 0.0)
+    made._videos.adapter.looks = (0.0, 0.0)
     return made
 
 
@@ -236,7 +236,7 @@ async def test_a_run_that_was_left_goes_on_with_what_was_accepted(tmp_path: Path
 @pytest.mark.asyncio
 async def test_left_between_two_looks_for_a_lost_answer_it_is_in_doubt(tmp_path: Path) -> None:
     async with studio(script=["lose request"]) as service, session(service) as avatars:
-        avatars._calls.videos.adapter.looks = (30.0,)
+        avatars._videos.adapter.looks = (30.0,)
         async with avatars.generate_many(requests(1), journal=tmp_path / "run.db") as stream:
             await service.arrived.wait()
             await asyncio.sleep(0.02)
