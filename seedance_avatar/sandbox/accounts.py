@@ -1,4 +1,4 @@
-"""The accepted API keys, and the account of each."""
+"""The accounts behind the accepted API keys, and the refusals for a wrong key and a low balance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import Literal
 
 import attrs
 
-from seedance_avatar.text import Secret
-
 from .limits import RateLimits
 from .replies import Refused, Reply, refusal
-
-__all__ = ["Account", "Accounts", "no_money", "unauthorized"]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -43,52 +39,28 @@ class Account:
         self.credits -= price
 
 
-def _header(key: str) -> Secret[str]:
-    return Secret(f"Bearer {key}")
-
-
-class Accounts:
-    """The accounts, by API key."""
-
-    def __init__(
-        self, keys: Sequence[str] | Mapping[str, str], *, limits: RateLimits | None, quota: float | None
-    ) -> None:
-        names = dict(keys) if isinstance(keys, Mapping) else {key: f"account-{n}" for n, key in enumerate(keys, 1)}
-        if not names:
-            message = "keys must name at least one accepted key"
-            raise ValueError(message)
-        self.all: list[Account] = []
-        for number, name in enumerate(dict.fromkeys(names.values())):
-            # The first account keeps the caller's own object, so that a later change to it takes effect.
-            own = limits if number == 0 else copy.deepcopy(limits)
-            self.all.append(Account(name=name, number=number, limits=own, credits=quota))
-        by_name = {account.name: account for account in self.all}
-        self._by_header = {_header(key): by_name[name] for key, name in names.items()}
-
-    def of_key(self, key: str) -> Account:
-        """Return the account behind ``key``; KeyError when it is not accepted."""
-        return self._by_header[_header(key)]
-
-    def of_header(self, authorization: str | None) -> Account | None:
-        """Return the account that an ``Authorization`` header names, or None."""
-        return self._by_header.get(Secret(authorization)) if authorization else None
-
-    def admit(self, key: str, account: str | None = None) -> None:
-        """Accept ``key`` from now on, for the account named ``account``, by default the first."""
-        self._by_header[_header(key)] = next(a for a in self.all if account in {None, a.name})
-
-    def revoke(self, key: str) -> None:
-        """Refuse ``key`` from now on."""
-        self._by_header.pop(_header(key), None)
+def accounts_of(
+    keys: Sequence[str] | Mapping[str, str], *, limits: RateLimits | None, quota: float | None
+) -> dict[str, Account]:
+    """Return the account of each key; ValueError when there is no key."""
+    names = dict(keys) if isinstance(keys, Mapping) else {key: f"account-{n}" for n, key in enumerate(keys, 1)}
+    if not names:
+        message = "keys must name at least one accepted key"
+        raise ValueError(message)
+    by_name: dict[str, Account] = {}
+    for number, name in enumerate(dict.fromkeys(names.values())):
+        # The first account keeps the caller's own object, so that a later change to it takes effect.
+        own = limits if number == 0 else copy.deepcopy(limits)
+        by_name[name] = Account(name=name, number=number, limits=own, credits=quota)
+    return {key: by_name[name] for key, name in names.items()}
 
 
 def unauthorized(authorization: str | None) -> Reply:
     """Return the 401 for a missing key, or for one that is not accepted."""
     if not authorization:
         return refusal(401, "no API key was provided (request id: {id})", kind="new_api_error")
-    return refusal(
-        401, "the API key is not valid (request id: {id})", code="authentication_error", kind="authentication_error"
-    )
+    code = "authentication_error"
+    return refusal(401, "the API key is not valid (request id: {id})", code=code, kind=code)
 
 
 def no_money(status: Literal[402, 403]) -> Reply:

@@ -7,48 +7,28 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from typing import Final
 
-import attrs
-
-__all__ = ["Clock"]
-
-STEPPED_EPOCH = 1_760_000_000.0
+_STEPPED_EPOCH: Final = 1_760_000_000.0
 """The wall time at which a stepped clock starts, so that every stepped run is the same."""
 
 
-@attrs.define(eq=False)
 class Clock:
     """Seconds since the sandbox was created, and the corresponding wall time.
 
-    :ivar source: where the seconds come from; None for the machine's monotonic clock.
-    :ivar stepped: True when time moves by :meth:`advance` only.
+    :ivar now: returns the seconds.
     """
 
-    source: Callable[[], float] | None = None
-    stepped: bool = False
-    _origin: float = attrs.field(init=False, default=0.0)
-    _epoch: float = attrs.field(init=False, default=STEPPED_EPOCH)
-    _sleepers: list[tuple[float, int, asyncio.Future[None]]] = attrs.field(init=False, factory=list)
-    _ticket: itertools.count[int] = attrs.field(init=False, factory=itertools.count)
-    _stepped_to: float = attrs.field(init=False, default=0.0)
-    now: Callable[[], float] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        if self.stepped:
-            self.now = self._stepped_now
-            return
-        read = self.source or time.monotonic
-        origin = self._origin = read()
-        self._epoch = time.time()
+    def __init__(self, source: Callable[[], float] | None, *, stepped: bool) -> None:
+        read = source or time.monotonic
+        origin = read()
+        self._stepped = stepped
+        self._stepped_to = 0.0
+        self._epoch = _STEPPED_EPOCH if stepped else time.time()
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
         # A closure, because it is called several times for every request and attribute look-ups take time.
-        self.now = lambda: read() - origin
-
-    def _stepped_now(self) -> float:
-        return self._stepped_to
-
-    def wall(self) -> float:
-        """Return seconds since the epoch, for dates in answers."""
-        return self._epoch + self.now()
+        self.now: Callable[[], float] = (lambda: self._stepped_to) if stepped else (lambda: read() - origin)
 
     def wall_at(self, moment: float) -> float:
         """Return seconds since the epoch at ``moment`` on this clock."""
@@ -56,22 +36,16 @@ class Clock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait ``seconds``; on a stepped clock until :meth:`advance` has gone that far."""
-        if not self.stepped:
+        if not self._stepped:
             await asyncio.sleep(seconds)
-            return
-        if seconds <= 0:
-            return
-        woken = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self._stepped_to + seconds, next(self._ticket), woken))
-        await woken
+        elif seconds > 0:
+            woken = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._sleepers, (self._stepped_to + seconds, next(self._ticket), woken))
+            await woken
 
     def advance(self, seconds: float) -> None:
-        """Move a stepped clock ``seconds`` on and wake the sleepers that are due.
-
-        :raises RuntimeError: the clock is not stepped.
-        :raises ValueError: ``seconds`` is negative.
-        """
-        if not self.stepped:
+        """Move a stepped clock on and wake the sleepers that are due."""
+        if not self._stepped:
             message = "only a stepped sandbox can be advanced: build it with Sandbox(stepped=True)"
             raise RuntimeError(message)
         if seconds < 0:

@@ -9,8 +9,6 @@ import attrs
 
 from .ids import IdStyle
 
-__all__ = ["Vintage"]
-
 ReasonField: TypeAlias = Literal["reason", "message", "fail_reason", "error", "error_object", "detail", "none", "mixed"]
 _OLDER = {"queued": "submitted", "in_progress": "processing", "completed": "succeeded", "failed": "failure"}
 _ENGINE = {"queued": "SUBMITTED", "in_progress": "IN_PROGRESS", "completed": "SUCCESS", "failed": "FAILURE"}

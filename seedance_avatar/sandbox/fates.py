@@ -10,8 +10,6 @@ from typing import Final, Literal, Self, TypeAlias
 
 import attrs
 
-__all__ = ["Fate", "Fates", "ProcessingTime"]
-
 ProcessingTime: TypeAlias = float | Callable[[random.Random], float]
 """Seconds until an asset is active: a number, or a function of a random generator."""
 

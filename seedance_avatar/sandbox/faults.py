@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import attrs
 
-__all__ = ["Fault", "FaultKind", "Faults"]
+from .accounts import no_money, unauthorized
+from .clock import Clock
+from .replies import Reply, refusal, refusal_in_envelope
 
 FaultKind: TypeAlias = Literal[
     "rate_limited",
@@ -40,8 +44,11 @@ RetryAfter: TypeAlias = float | Literal["date", "none", "absurd", "any"]
 _LASTING: Final = frozenset({"unauthorized", "no_money"})
 
 # Whether the request is applied although its answer is wrong or missing: always, or at random.
-_DONE: Final = {"lost_answer": True, "truncated": True, "empty": True, "not_json": True, "slow": True}
+_APPLIED: Final = frozenset({"lost_answer", "truncated", "empty", "not_json", "slow"})
 _EITHER: Final = frozenset({"server_error", "reset"})
+
+_ABSURD: Final = ("86400", "-1", "NaN", "1e999", "soon", "9" * 400)
+_PAGE: Final = "<html><head><title>{0} {1}</title></head><body><center><h1>{0} {1}</h1></center><hr></body></html>"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -112,14 +119,9 @@ class Faults:
 
         A refused key and a low balance are not among them, because they end a run.
         """
-        return cls(
-            (
-                Fault(kind, probability=probability, retry_after=retry_after, delay=delay)
-                for kind in get_args(FaultKind)
-                if kind not in _LASTING
-            ),
-            seed=seed,
-        )
+        kinds = (kind for kind in get_args(FaultKind) if kind not in _LASTING)
+        rules = (Fault(kind, probability=probability, retry_after=retry_after, delay=delay) for kind in kinds)
+        return cls(rules, seed=seed)
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(self._rules)
@@ -143,14 +145,60 @@ class Faults:
 
     def match(self, method: str, path: str) -> Fault | None:
         """Return the rule that applies to this request, or None."""
-        rng = self.rng
-        for rule in self._rules:
-            if rule.matches(method, path, rng):
-                return rule
-        return None
+        return next((rule for rule in self._rules if rule.matches(method, path, self.rng)), None)
 
-    def applies(self, rule: Fault) -> bool:
-        """Return whether the request is applied although it gets this fault."""
+    async def misbehave(
+        self, rule: Fault, do: Callable[[], Awaitable[Reply]], clock: Clock, money: Literal[402, 403]
+    ) -> Reply:
+        """Return the answer to a request that gets the fault ``rule``; ``do`` applies it and returns the right one."""
+        if rule.kind == "slow":
+            await clock.sleep(rule.delay)
+        applied = rule.kind in _APPLIED
         if rule.kind in _EITHER:
-            return self.rng.random() < 0.5 if rule.applied is None else rule.applied  # noqa: PLR2004 - an even chance
-        return _DONE.get(rule.kind, False)
+            applied = self.rng.random() < 0.5 if rule.applied is None else rule.applied  # noqa: PLR2004 - an even chance
+        right = await do() if applied else None
+        if right is not None and rule.kind in {"slow", "truncated"}:
+            right.end = "answer" if rule.kind == "slow" else "cut"
+            return right
+        if rule.kind == "no_money":
+            return no_money(money)
+        return _WRONG[rule.kind](rule, self.rng, clock)
+
+
+def _page(rule: Fault, rng: random.Random, _: Clock) -> Reply:
+    status = 503 if rule.kind == "unavailable" else rule.status or rng.choice((500, 502, 504))
+    return Reply(status, _PAGE.format(status, HTTPStatus(status).phrase).encode(), "text/html")
+
+
+def _with_hint(reply: Reply, rule: Fault, rng: random.Random, clock: Clock) -> Reply:
+    hint: float | str = rng.choice((1.0, "date", "none")) if rule.retry_after == "any" else rule.retry_after
+    if hint == "absurd":
+        hint = rng.choice(_ABSURD)
+    elif hint == "date":
+        # A date has whole seconds: it is rounded up, or it would often be in the past when it is read.
+        hint = formatdate(int(clock.wall_at(clock.now())) + 2, usegmt=True)
+    if hint != "none":
+        reply.headers = f"Retry-After: {hint if isinstance(hint, str) else format(hint, 'g')}\r\n"
+    return reply
+
+
+def _rate_limited(rule: Fault, rng: random.Random, clock: Clock) -> Reply:
+    # The service also sends a 429 without a body.
+    empty = rng.random() < 0.5  # noqa: PLR2004 - an even chance
+    full = refusal(429, "too many requests (request id: {id})", code="rate_limit_exceeded")
+    return _with_hint(Reply(429) if empty else full, rule, rng, clock)
+
+
+_WRONG: Final[dict[FaultKind, Callable[[Fault, random.Random, Clock], Reply]]] = {
+    "rate_limited": _rate_limited,
+    "server_error": _page,
+    "unavailable": lambda rule, rng, clock: _with_hint(_page(rule, rng, clock), rule, rng, clock),
+    "limiter_down": lambda *_: refusal(503, "the rate limiter cannot be reached", code="rate_limit_unavailable"),
+    "dropped": lambda *_: Reply(end="close"),
+    "lost_answer": lambda *_: Reply(end="close"),
+    "reset": lambda *_: Reply(end="reset"),
+    "empty": lambda *_: Reply(200),
+    "not_json": lambda *_: Reply(200, b"upstream says hello\n", "text/plain"),
+    "refused": lambda *_: refusal_in_envelope(200, "the system is busy (request id: {id})"),
+    "unauthorized": lambda *_: unauthorized("a key"),
+}

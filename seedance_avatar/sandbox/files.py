@@ -1,34 +1,46 @@
-"""The files host: serves finished videos and uploaded files, without an API key."""
+"""The files host, which needs no API key: finished videos, and local files that were uploaded to be served by it."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import parse_qs
 
 import attrs
+from aiohttp import BodyPartReader, hdrs, web
 
+from .accounts import Account
 from .clock import Clock
-from .replies import Reply
-
-__all__ = ["Files"]
+from .ids import Ids
+from .ledger import Ledger
+from .records import FileUpload
+from .replies import Refused, Reply, as_json, refusal_in_envelope
 
 _RANGE: Final = re.compile(r"bytes=([0-9]*)-([0-9]*)$")
+_MB: Final = 1_000_000
+
+# For each kind of upload, the largest size in bytes, and the media type of each file extension.
+_KINDS: Final[dict[str, tuple[int, dict[str, str]]]] = {
+    "images": (
+        10 * _MB,
+        {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif"},
+    ),
+    "videos": (50 * _MB, {"mp4": "video/mp4", "webm": "video/webm", "mov": "video/quicktime"}),
+    "audios": (50 * _MB, {"mp3": "audio/mpeg", "wav": "audio/wav", "m4a": "audio/mp4"}),
+}
 
 
 @attrs.frozen
 class _File:
     read: Callable[[], bytes]
     mime_type: str
-    gone_at: float
-    signed: bool
+    gone_at: float | None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Files:
     """The files by their path; the bytes are read when somebody fetches them.
 
@@ -37,14 +49,16 @@ class Files:
     """
 
     clock: Clock
+    ledger: Ledger
+    ids: Ids
     url_lives: float
     seed: int
     base: str = ""
     _files: dict[str, _File] = attrs.field(init=False, factory=dict)
 
-    def put(self, path: str, read: Callable[[], bytes], mime_type: str, *, gone_at: float | None = None) -> None:
+    def put(self, path: str, read: Callable[[], bytes], mime_type: str, gone_at: float | None = None) -> None:
         """Serve what ``read()`` returns at ``path``: without end, or by signed URLs until ``gone_at``."""
-        self._files[path] = _File(read, mime_type, math.inf if gone_at is None else gone_at, gone_at is not None)
+        self._files[path] = _File(read, mime_type, gone_at)
 
     def has(self, url: str) -> bool:
         """Return whether ``url`` belongs to this host."""
@@ -52,10 +66,10 @@ class Files:
 
     def url(self, path: str) -> str:
         """Return a URL that is valid now for ``path``."""
-        file = self._files[path]
-        if not file.signed:
+        gone_at = self._files[path].gone_at
+        if gone_at is None:
             return self.base + path
-        expires = f"{min(file.gone_at, self.clock.now() + self.url_lives):.6f}"
+        expires = f"{min(gone_at, self.clock.now() + self.url_lives):.6f}"
         return f"{self.base}{path}?Expires={expires}&Signature={self._sign(path, expires)}"
 
     def _sign(self, path: str, expires: str) -> str:
@@ -65,33 +79,79 @@ class Files:
         """Answer a GET or HEAD."""
         path, _, query = raw_path.partition("?")
         file, now = self._files.get(path), self.clock.now()
-        if file is None or now >= file.gone_at:
+        if file is None or (file.gone_at is not None and now >= file.gone_at):
             return _xml(404, "NoSuchKey", "The specified key does not exist.")
-        if file.signed and (refused := self._judge(path, query, now)) is not None:
-            return refused
+        if file.gone_at is not None:
+            asked = parse_qs(query)
+            expires, signature = asked.get("Expires", [""])[0], asked.get("Signature", [""])[0]
+            if not hmac.compare_digest(signature.encode(), self._sign(path, expires).encode()):
+                return _xml(403, "SignatureDoesNotMatch", "The request signature does not match.")
+            if now >= float(expires):
+                return _xml(403, "AccessDenied", "Request has expired.")
         data = file.read()
         etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
         headers = f"Accept-Ranges: bytes\r\nETag: {etag}\r\n"
-        reply = Reply(200, data, content_type=file.mime_type)
+        reply = Reply(200, data, file.mime_type)
         if ranged is not None and if_range in {None, etag} and (wanted := _RANGE.match(ranged)) is not None:
             start, end = _span(wanted[1], wanted[2], len(data))
             if start >= len(data) or start > end:
                 reply = _xml(416, "InvalidRange", "The requested range is not satisfiable.")
                 headers += f"Content-Range: bytes */{len(data)}\r\n"
             else:
-                reply = Reply(206, data[start : end + 1], content_type=file.mime_type)
+                reply = Reply(206, data[start : end + 1], file.mime_type)
                 headers += f"Content-Range: bytes {start}-{end}/{len(data)}\r\n"
         reply.headers = headers
         return reply
 
-    def _judge(self, path: str, query: str, now: float) -> Reply | None:
-        asked = parse_qs(query)
-        expires, signature = asked.get("Expires", [""])[0], asked.get("Signature", [""])[0]
-        if not hmac.compare_digest(signature.encode(), self._sign(path, expires).encode()):
-            return _xml(403, "SignatureDoesNotMatch", "The request signature does not match.")
-        if now >= float(expires):
-            return _xml(403, "AccessDenied", "Request has expired.")
-        return None
+    async def receive(self, kind: str, account: Account, request: web.BaseRequest) -> Reply:
+        """Answer ``POST /v1/uploads/{kind}``; ConnectionError when the client closed the connection meanwhile."""
+        if kind not in _KINDS:
+            raise Refused(refusal_in_envelope(404, "no such kind of upload"))
+        most, formats = _KINDS[kind]
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        name, data = await _read_file(request, most)
+        extension = name.rpartition(".")[2].lower()
+        if extension not in formats:
+            _refuse(f"{kind} may be {', '.join(sorted(formats))}, not {extension or 'nameless'}")
+        now = self.clock.now()
+        file_id = self.ids.mint(len(self.ledger.files), self.clock.wall_at(now))
+        path = f"/uploads/{file_id}.{extension}"
+        self.put(path, lambda: data, formats[extension])
+        entry = FileUpload(
+            file_id=file_id,
+            url=self.url(path),
+            mime_type=formats[extension],
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            account=account.name,
+            at=now,
+        )
+        self.ledger.files.append(entry)
+        shown = {"id": entry.file_id, "url": entry.url, "mime_type": entry.mime_type, "size": entry.size}
+        return as_json({"success": True, "message": "", "data": shown})
+
+
+def _refuse(message: str) -> NoReturn:
+    raise Refused(refusal_in_envelope(400, message))
+
+
+async def _read_file(request: web.BaseRequest, most: int) -> tuple[str, bytes]:
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name != "file":
+                continue
+            data = bytearray()
+            while chunk := await part.read_chunk(1 << 16):
+                data += chunk
+                if len(data) > most:
+                    _refuse(f"the file is larger than {most // _MB} MB")
+            if not data:
+                _refuse("the file is empty")
+            return part.filename or "", bytes(data)
+    except (ValueError, AssertionError):
+        _refuse("the body is not multipart/form-data")
+    _refuse("the field file is missing")
 
 
 def _span(first: str, last: str, size: int) -> tuple[int, int]:
@@ -102,4 +162,4 @@ def _span(first: str, last: str, size: int) -> tuple[int, int]:
 
 def _xml(status: int, code: str, message: str) -> Reply:
     page = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>\n'
-    return Reply(status, page.encode(), content_type="application/xml")
+    return Reply(status, page.encode(), "application/xml")

@@ -10,8 +10,6 @@ import random
 import time
 from typing import Final, Literal
 
-__all__ = ["IdStyle", "Ids"]
-
 IdStyle = Literal["ulid", "dated"]
 
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -32,8 +30,8 @@ class Ids:
 
     def __init__(self, style: IdStyle, *, short: str, dated: str, seed: int) -> None:
         self._style = style
-        self._short = f"{short}_"
-        self._dated = f"{dated}-"
+        self._short = short
+        self._dated = dated
         self._space = _ULID_SPACE if style == "ulid" else _DATED_SPACE
         self._inverse = pow(_FACTOR, -1, self._space)
         # Two sandboxes with different seeds, or two kinds of one sandbox, make different ids.
@@ -47,7 +45,7 @@ class Ids:
         if self._style == "ulid":
             ms = int(wall * 1000)
             return (
-                f"{self._short}{pairs[ms >> 40 & 1023]}{pairs[ms >> 30 & 1023]}{pairs[ms >> 20 & 1023]}"
+                f"{self._short}_{pairs[ms >> 40 & 1023]}{pairs[ms >> 30 & 1023]}{pairs[ms >> 20 & 1023]}"
                 f"{pairs[ms >> 10 & 1023]}{pairs[ms & 1023]}{self._salt}{pairs[mixed >> 30]}"
                 f"{pairs[mixed >> 20 & 1023]}{pairs[mixed >> 10 & 1023]}{pairs[mixed & 1023]}"
             )
@@ -55,22 +53,17 @@ class Ids:
         for _ in range(6):
             mixed, digit = divmod(mixed, 36)
             digits = _BASE36[digit] + digits
-        return f"{self._dated}{time.strftime('%Y%m%d%H%M%S', time.gmtime(wall))}-{digits}"
+        return f"{self._dated}-{time.strftime('%Y%m%d%H%M%S', time.gmtime(wall))}-{digits}"
 
     def number_of(self, text: str) -> int | None:
         """Return the number encoded in ``text``, or None; the caller confirms it with :meth:`mint`."""
         try:
-            if self._style == "ulid":
-                if not text.startswith(self._short):
-                    return None
-                mixed = 0
-                for at in (-8, -6, -4):
-                    mixed = mixed << 10 | _PAIR_VALUES[text[at : at + 2]]
-                mixed = mixed << 10 | _PAIR_VALUES[text[-2:]]
-            elif text.startswith(self._dated):
+            if self._style == "dated":
                 mixed = int(text[-6:], 36)
             else:
-                return None
+                mixed = 0
+                for at in range(len(text) - 8, len(text), 2):
+                    mixed = mixed << 10 | _PAIR_VALUES[text[at : at + 2]]
         except (KeyError, ValueError):
             return None
         return (mixed - _SHIFT) * self._inverse % self._space

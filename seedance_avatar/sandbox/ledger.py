@@ -4,21 +4,91 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from seedance_avatar.errors import AssetFailed
 from seedance_avatar.models import ASSET_TYPES
+from seedance_avatar.text import redact_url, safe_text
 
-from .asset_table import AssetTable
-from .reconcile import disagreements
+from .clock import Clock
+from .fates import Fate
+from .ids import Ids
 from .records import Delivery, Download, FileUpload, Generation, Group, Upload
 
-__all__ = ["Lane", "Ledger"]
-
 Lane: TypeAlias = Literal["submit", "query"]
+
+
+@attrs.define(eq=False)
+class AssetTable:
+    """All assets, stored by column, some 40 bytes for each beside its URL; a row's number is the asset's.
+
+    A million assets as objects would take half a gigabyte. No task runs for an asset either: its status is computed
+    from the time at which it is queried.
+
+    :ivar ready: when its processing ends; infinity for never.
+    :ivar fate: an index into ``fates``; ``type`` one into ``ASSET_TYPES``; ``group`` and ``account`` are numbers.
+    :ivar answered: 1 once the whole answer to its POST was written.
+    :ivar looks: how often its status was queried.
+    :ivar urls: the source URLs, or None when they are not kept.
+    :ivar words: name and description of the assets that have one.
+    """
+
+    ids: Ids
+    clock: Clock
+    urls: list[str] | None
+    accepted: array[float] = attrs.field(init=False, factory=lambda: array("d"))
+    ready: array[float] = attrs.field(init=False, factory=lambda: array("d"))
+    fate: array[int] = attrs.field(init=False, factory=lambda: array("H"))
+    type: bytearray = attrs.field(init=False, factory=bytearray)
+    group: array[int] = attrs.field(init=False, factory=lambda: array("L"))
+    account: bytearray = attrs.field(init=False, factory=bytearray)
+    answered: bytearray = attrs.field(init=False, factory=bytearray)
+    looks: array[int] = attrs.field(init=False, factory=lambda: array("L"))
+    words: dict[int, tuple[str | None, str | None]] = attrs.field(init=False, factory=dict)
+    fates: list[Fate] = attrs.field(init=False, factory=list)
+    _fate_numbers: dict[Fate, int] = attrs.field(init=False, factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.accepted)
+
+    def add(  # noqa: PLR0913 - one argument for each column
+        self, *, source_url: str, asset_type: str, group: int, account: int, now: float, fate: Fate, ready: float
+    ) -> int:
+        """Add an asset and return its number."""
+        number = len(self.accepted)
+        fate_number = self._fate_numbers.setdefault(fate, len(self.fates))
+        if fate_number == len(self.fates):
+            self.fates.append(fate)
+        self.accepted.append(now)
+        self.ready.append(ready)
+        self.fate.append(fate_number)
+        self.type.append(ASSET_TYPES.index(asset_type))
+        self.group.append(group)
+        self.account.append(account)
+        self.answered.append(0)
+        self.looks.append(0)
+        if self.urls is not None:
+            self.urls.append(source_url)
+        return number
+
+    def id_of(self, number: int) -> str:
+        """Return the id of asset ``number``."""
+        return self.ids.mint(number, self.clock.wall_at(self.accepted[number]))
+
+    def find(self, asset_id: str) -> int | None:
+        """Return the number of the asset with this id, or None."""
+        number = self.ids.number_of(asset_id)
+        if number is None or number >= len(self.accepted) or self.id_of(number) != asset_id:
+            return None
+        return number
+
+    def status(self, number: int, now: float) -> str:
+        """Return the status of asset ``number`` at ``now``: ``processing``, ``active`` or ``failed``."""
+        return self.fates[self.fate[number]].status if now >= self.ready[number] else "processing"
 
 
 @attrs.define(eq=False)
@@ -32,22 +102,24 @@ class Ledger:
     :ivar files: the local files that were uploaded.
     :ivar downloads: the requests to the files host.
     :ivar deliveries: the attempts to deliver webhooks.
+    :ivar tasks: for each generation a function that returns its entry.
     :ivar in_flight: requests being answered now; ``peak`` is the highest number so far.
     """
 
     table: AssetTable
     _accounts: list[str]
-    _keep_times: bool
     counts: Counter[tuple[str, str, int]] = attrs.field(init=False, factory=Counter)
     groups: dict[str, Group] = attrs.field(init=False, factory=dict)
     files: list[FileUpload] = attrs.field(init=False, factory=list)
     downloads: list[Download] = attrs.field(init=False, factory=list)
     deliveries: list[Delivery] = attrs.field(init=False, factory=list)
-    _generations: Callable[[], list[Generation]] = attrs.field(init=False, default=list)
+    tasks: list[Callable[[], Generation]] = attrs.field(init=False, factory=list)
     in_flight: int = attrs.field(init=False, default=0)
     peak: int = attrs.field(init=False, default=0)
     _group_ids: list[str] = attrs.field(init=False, factory=list)
-    _times: dict[tuple[str, Lane, bool], array[float]] = attrs.field(init=False, factory=dict)
+    _times: dict[tuple[str, Lane, bool], array[float]] = attrs.field(
+        init=False, factory=lambda: defaultdict(lambda: array("d"))
+    )
     _by_url: dict[str, list[int]] = attrs.field(init=False, factory=dict)
     _indexed: int = attrs.field(init=False, default=0)
 
@@ -62,11 +134,8 @@ class Ledger:
 
     def note(self, account: str, lane: Lane, now: float, *, refused: bool) -> None:
         """Record a request of a lane, and whether its rate limit refused it."""
-        if self._keep_times:
-            times = self._times.get((account, lane, refused))
-            if times is None:
-                times = self._times[account, lane, refused] = array("d")
-            times.append(now)
+        if self.table.urls is not None:
+            self._times[account, lane, refused].append(now)
 
     def __len__(self) -> int:
         """Return the number of assets that were created."""
@@ -104,14 +173,10 @@ class Ledger:
         number = self.table.find(asset_id)
         return None if number is None else self.upload(number)
 
-    def show_generations(self, view: Callable[[], list[Generation]]) -> None:
-        """Set the function that lists the generations; the sandbox calls this."""
-        self._generations = view
-
     @property
     def generations(self) -> list[Generation]:
         """The generations that were created, in order."""
-        return self._generations()
+        return [entry() for entry in self.tasks]
 
     @property
     def leaks(self) -> list[Download]:
@@ -156,7 +221,7 @@ class Ledger:
         """
         self._index()
         kept = (upload for upload in self.uploads if group_id in {None, upload.group_id})
-        return disagreements(kept, outcomes)
+        return _disagreements(kept, outcomes)
 
     def count(self, *, method: str | None = None, kind: str | None = None, status: int | None = None) -> int:
         """Return the number of answered requests with this method, kind of path and status; None matches all."""
@@ -211,3 +276,58 @@ class Ledger:
                 for (method, kind, status), n in sorted(self.counts.items())
             },
         }
+
+
+def _disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[str]:
+    """Return the differences between ``outcomes`` and ``uploads``, one line each.
+
+    An outcome with an asset accounts for exactly one upload, with that id and that URL; several outcomes of one asset
+    are the same source given several times. An outcome in doubt accounts for one upload or none, any other for none.
+    An upload without an outcome is a difference too. URLs are compared byte for byte.
+    """
+    unclaimed: dict[str, dict[str, Upload]] = {}
+    by_id: dict[str, Upload] = {}
+    for upload in uploads:
+        unclaimed.setdefault(upload.source_url, {})[upload.asset_id] = upload
+        by_id[upload.asset_id] = upload
+
+    found: list[str] = []
+    reported: dict[str, set[str]] = {}
+    doubtful: dict[str, set[tuple[Any, ...]]] = {}
+    for outcome in outcomes:
+        source, kind = outcome.source, type(outcome).__name__
+        reported.setdefault(source.source_url, set()).add(kind)
+        asset = getattr(outcome, "asset", None)
+        if kind == "InDoubt":
+            # The same source given twice is one upload, and in doubt once.
+            same = (source.key,) if source.key is not None else (source.asset_type,)
+            doubtful.setdefault(source.source_url, set()).add(same)
+        elif asset is not None:
+            found += _about_asset(outcome, kind, by_id.get(asset.asset_id))
+            unclaimed.get(source.source_url, {}).pop(asset.asset_id, None)
+        elif kind in {"Active", "Pending"}:
+            found.append(f"{redact_url(source.source_url)}: {kind} without an asset")
+        elif kind not in {"Failed", "Unsent"}:
+            found.append(f"{redact_url(source.source_url)}: {safe_text(kind, 40)} is no outcome")
+
+    for url, left in unclaimed.items():
+        spare = len(left) - len(doubtful.get(url, ()))
+        if spare > 0:
+            ids = ", ".join(sorted(left))
+            kinds = " and ".join(sorted(reported.get(url, ()))) or "no outcome at all"
+            found.append(
+                f"{redact_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), reported as {kinds}"
+            )
+    return found
+
+
+def _about_asset(outcome: Any, kind: str, upload: Upload | None) -> list[str]:  # noqa: ANN401 - any class of outcome
+    label = f"{redact_url(outcome.source.source_url)}: {kind} {safe_text(outcome.asset.asset_id, 64)}"
+    if upload is None:
+        return [f"{label}, which was never made"]
+    if upload.source_url != outcome.source.source_url:
+        return [f"{label}, which was made from {redact_url(upload.source_url)}"]
+    failed = isinstance(getattr(outcome, "error", None), AssetFailed)
+    if (kind == "Active" and upload.status != "active") or (failed and upload.status != "failed"):
+        return [f"{label}, which is {upload.status}"]
+    return []

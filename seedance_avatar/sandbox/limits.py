@@ -16,8 +16,6 @@ import attrs
 
 from .replies import Reply, refusal
 
-__all__ = ["Bucket", "RateLimits", "Window"]
-
 
 @attrs.define(eq=False)
 class Bucket:

@@ -9,8 +9,6 @@ import attrs
 
 from seedance_avatar.text import redact_url
 
-__all__ = ["Delivery", "Download", "FileUpload", "Generation", "Group", "Upload"]
-
 
 @attrs.frozen(kw_only=True)
 class Group:

@@ -9,39 +9,34 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
+import attrs
 from aiohttp import web
-
-__all__ = ["Refused", "Reply", "as_json", "no_answer", "refusal", "refusal_in_envelope"]
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+@attrs.define(eq=False)
 class Reply:
-    """One answer, or a connection that ends without one.
+    """One answer, or a connection that ends without one: it has the methods that aiohttp's server calls.
 
     :ivar end: ``answer`` writes all of it, ``cut`` only half of the body, ``close`` closes the connection without an
         answer, ``reset`` resets it.
     :ivar sent: called once the whole answer was written.
     """
 
-    __slots__ = ("body", "content_type", "end", "headers", "keep_alive", "request_id", "sent", "status")
-
-    def __init__(self, status: int, body: bytes, *, content_type: str = "application/json; charset=utf-8") -> None:
-        self.status: int = status
-        self.body: bytes = body
-        self.content_type: str = content_type
-        self.headers: str = ""
-        self.request_id: str = ""
-        self.end: Literal["answer", "cut", "close", "reset"] = "answer"
-        self.sent: Callable[[], None] | None = None
-        self.keep_alive: bool = True
-
-    # The methods of aiohttp's StreamResponse that its server calls.
+    status: int = 0
+    body: bytes = b""
+    content_type: str = "application/json; charset=utf-8"
+    end: Literal["answer", "cut", "close", "reset"] = "answer"
+    headers: str = ""
+    request_id: str = ""
+    sent: Callable[[], object] | None = None
+    keep_alive: bool = True
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Write the answer to the connection of ``request``."""
@@ -74,21 +69,11 @@ class Reply:
 
 
 class Refused(Exception):  # noqa: N818 - the name says what happened, and the sandbox catches it itself
-    """Ends the handling of a request with a refusal.
-
-    :ivar reply: the answer.
-    """
+    """Ends the handling of a request with the refusal ``reply``."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.status)
         self.reply = reply
-
-
-def no_answer(end: Literal["close", "reset"] = "close") -> Reply:
-    """Return a reply that ends the connection without an answer."""
-    reply = Reply(0, b"")
-    reply.end = end
-    return reply
 
 
 def as_json(value: Any, status: int = 200) -> Reply:  # noqa: ANN401 - any JSON value
@@ -96,12 +81,11 @@ def as_json(value: Any, status: int = 200) -> Reply:  # noqa: ANN401 - any JSON 
     return Reply(status, _encode(value).encode("utf-8", "surrogatepass"))
 
 
-def refusal(status: int, message: str, *, code: str | int = "", kind: str = "invalid_request_error") -> Reply:
+def refusal(status: int, message: str, *, code: str = "", kind: str = "invalid_request_error") -> Reply:
     """Return a refusal in the New API gateway's format ``{"error": {"message", "type", "code"}}``."""
     return as_json({"error": {"message": message, "type": kind, "param": "", "code": code}}, status)
 
 
-def refusal_in_envelope(status: int, message: str, **more: Any) -> Reply:  # noqa: ANN401 - any JSON value
+def refusal_in_envelope(status: int, message: str) -> Reply:
     """Return a refusal in the format of the private-avatar endpoints, ``{"message", "success": false}``."""
-    body: Mapping[str, Any] = {"message": message, "success": False, **more}
-    return as_json(body, status)
+    return as_json({"message": message, "success": False}, status)

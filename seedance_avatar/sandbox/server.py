@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from email.utils import formatdate
+from typing import Any, Final, Literal, Self
 
 from aiohttp import web
 
 from seedance_avatar.text import Secret
 
-from .accounts import Account, Accounts
-from .asset_table import AssetTable
+from .accounts import Account, accounts_of, unauthorized
 from .assets import Assets
 from .clock import Clock
 from .dialect import Vintage
@@ -20,18 +20,44 @@ from .fates import TYPICAL, Fate, Fates, ProcessingTime
 from .faults import Fault, Faults
 from .files import Files
 from .ids import Ids, IdStyle
-from .ledger import Ledger
+from .ledger import AssetTable, Lane, Ledger
 from .limits import RateLimits
-from .router import Router
-from .uploads import Uploads
+from .records import Download
+from .replies import Refused, Reply, as_json, refusal
+from .state import State
 from .videos import Videos
 from .webhooks import Webhooks
 
-__all__ = ["Sandbox"]
+_AVATARS: Final = "/v1/videos/doubao-seedance-2-0/private-avatar"
+_TASKS: Final = "/v1/videos/generations"
+_UPLOADS: Final = "/v1/uploads/"
+_PATHS: Final = {
+    ("POST", f"{_AVATARS}/groups"): "groups",
+    ("POST", f"{_AVATARS}/assets"): "assets",
+    ("POST", _TASKS): "generations",
+}
+"""The kind of a request with this method and path, as the ledger counts it."""
+_PREFIXES: Final = {
+    "GET": {f"{_AVATARS}/assets/": "asset", f"{_TASKS}/": "generation"},
+    "POST": {_UPLOADS: "uploads"},
+}
+"""By method, the kind of a request whose path begins so; an id or the kind of an upload follows."""
+_HELLO: Final = f"""A local ToAPIs for the Seedance 2 private-avatar API. Nothing here leaves this machine.
 
+POST {_AVATARS}/groups
+     {{"name": "my-avatar"}}
+POST {_AVATARS}/assets
+     {{"group_id": "pg_…", "asset_type": "image", "source_url": "https://…"}}
+GET  {_AVATARS}/assets/<asset_id>
+POST {_TASKS}
+     {{"model": "seedance-2", "prompt": "…", "image_with_roles": [{{"url": "asset://…", "role": "reference_image"}}]}}
+GET  {_TASKS}/<task id or client_business_id>
+POST {_UPLOADS}images (or videos, audios)
+     multipart/form-data with the field: file
 
-def _says_real_person(url: str) -> bool:
-    return "real-person" in url
+Every call needs the header  Authorization: Bearer <key>
+GET  /sandbox/ledger needs none; it answers with counts of what arrived.
+"""
 
 
 class Sandbox:
@@ -61,14 +87,13 @@ class Sandbox:
     :param fates: called with source URL and asset type, returns a :class:`Fate`, or None for a random one.
     :param limits: the rate limits of each account, or None for none; see :class:`RateLimits`.
     :param quota: the balance of each account, or None for an unlimited one: an upload costs 1, a video 10.
-    :param latency: seconds that every answer takes.
-    :param videos: called with the body of a generation, returns its :class:`Fate`, or None for *completed*.
-    :param real_person: returns whether the image at a URL shows a real person, for which a generation is refused;
-        by default whether the URL contains ``real-person``.
+    :param latency: seconds that every answer takes. The attribute ``latency`` can be changed at any time.
+    :param videos: called with the body of a generation, returns its :class:`Fate`, or None for *completed*. A
+        generation is refused with an image whose URL contains ``real-person``, as one that shows a real person.
     :param url_lives: seconds, before ``time_scale``, for which the URL of a video is valid; a query of its task returns
         a new one, until the video is deleted 24 hours after it was finished.
     :param webhook_secrets: secrets that webhooks are signed with, all of them.
-    :param faults: the faults at the start; see :class:`Faults`.
+    :param faults: the faults at the start; see :class:`Faults`. The attribute ``faults`` can be changed at any time.
     :param vintage: the format of the answers; see :class:`Vintage`.
     :param allow_private: accept source URLs that are not public, which the service refuses.
     :param ledger: ``all`` keeps every URL, ``counters`` only numbers, some 40 bytes an asset, for very large runs.
@@ -92,7 +117,6 @@ class Sandbox:
         quota: float | None = None,
         latency: float = 0.0,
         videos: Callable[[Mapping[str, Any]], Fate | None] | None = None,
-        real_person: Callable[[str], bool] = _says_real_person,
         url_lives: float = 86_400.0,
         webhook_secrets: Sequence[str] = ("whsec-sandbox",),
         faults: Faults | Iterable[Fault] = (),
@@ -103,9 +127,26 @@ class Sandbox:
         stepped: bool = False,
     ) -> None:
         self._host, self._port, self._files_port = host, port, 0
+        self.latency: float = latency
+        self.faults: Faults = faults if isinstance(faults, Faults) else Faults(faults, seed=seed)
         vintage = vintage or Vintage()
-        self._clock = Clock(clock, stepped)
-        self._accounts = Accounts(keys, limits=limits, quota=quota)
+        self._clock = Clock(clock, stepped=stepped)
+        accounts = accounts_of(keys, limits=limits, quota=quota)
+        self._accounts = list(dict.fromkeys(accounts.values()))
+        self._by_header = {_header(key): account for key, account in accounts.items()}
+
+        def ids(short: str, dated: str, style: IdStyle = vintage.ids) -> Ids:
+            return Ids(style, short=short, dated=dated, seed=seed)
+
+        table = AssetTable(ids("pa", "asset"), self._clock, [] if ledger == "all" else None)
+        self.ledger: Ledger = Ledger(table, [account.name for account in self._accounts])
+        self._files = Files(
+            clock=self._clock,
+            ledger=self.ledger,
+            ids=ids("file", "file", "ulid"),
+            url_lives=url_lives * time_scale,
+            seed=seed,
+        )
         self._fates = Fates(
             seed=seed,
             time_scale=time_scale,
@@ -114,56 +155,31 @@ class Sandbox:
             processing={**TYPICAL, **(processing or {})},
             decide=fates,
         )
-
-        def ids(short: str, dated: str, style: IdStyle = vintage.ids) -> Ids:
-            return Ids(style, short=short, dated=dated, seed=seed)
-
-        table = AssetTable(ids("pa", "asset"), self._clock, [] if ledger == "all" else None)
-        self.ledger: Ledger = Ledger(table, [account.name for account in self._accounts.all], ledger == "all")
-        self._files = Files(self._clock, url_lives * time_scale, seed)
-        self._assets = Assets(
-            clock=self._clock,
-            table=table,
-            ledger=self.ledger,
-            fates=self._fates,
-            vintage=vintage,
-            group_ids=ids("pg", "group"),
-            files=self._files,
-            allow_private=allow_private,
-        )
-        generations = Videos(
-            clock=self._clock,
-            table=table,
-            fates=self._fates,
-            files=self._files,
-            ids=ids("task", "cgt"),
-            vintage=vintage,
-            allow_private=allow_private,
-            decide=videos,
-            shows_real_person=real_person,
-            signs_webhooks=bool(webhook_secrets),
-        )
-        self.ledger.show_generations(generations.view)
         self._webhooks = Webhooks(
             clock=self._clock,
             ledger=self.ledger,
-            videos=generations,
-            secrets=tuple(Secret(secret) for secret in webhook_secrets),
+            secrets=[Secret(secret) for secret in webhook_secrets],
             time_scale=time_scale,
         )
-        generations.accepted = self._webhooks.schedule
-        self._router = Router(
+        self._state = State(
             clock=self._clock,
-            accounts=self._accounts,
-            ledger=self.ledger,
-            faults=faults if isinstance(faults, Faults) else Faults(faults, seed=seed),
+            fates=self._fates,
             vintage=vintage,
-            assets=self._assets,
-            videos=generations,
-            uploads=Uploads(clock=self._clock, ledger=self.ledger, files=self._files, ids=ids("file", "file", "ulid")),
+            ledger=self.ledger,
             files=self._files,
-            latency=latency,
+            allow_private=allow_private,
         )
+        assets = Assets(self._state, ids("pg", "group"))
+        generations = Videos(state=self._state, ids=ids("task", "cgt"), webhooks=self._webhooks, decide=videos)
+        self._handlers: dict[str, Callable[[Account, Any], Reply]] = {
+            "groups": assets.create_group,
+            "assets": assets.create,
+            "asset": assets.look,
+            "generations": generations.create,
+            "generation": generations.look,
+        }
+        self._requests = 0
+        self._date = (-1, "")
         self._listeners: list[tuple[asyncio.Server, web.ServerRunner]] = []
 
     # Starting and stopping
@@ -188,8 +204,8 @@ class Sandbox:
             message = "this sandbox is running already"
             raise RuntimeError(message)
         try:
-            self._port = await self._listen(self._router.answer, self._port)
-            self._files_port = await self._listen(self._router.answer_file, self._files_port)
+            self._port = await self._listen(self._answer, self._port)
+            self._files_port = await self._listen(self._answer_file, self._files_port)
         except BaseException:
             await self._stop_listening()
             raise
@@ -234,24 +250,6 @@ class Sandbox:
 
     # What can be changed while it runs
 
-    @property
-    def faults(self) -> Faults:
-        """The fault rules; add rules to it, or remove them."""
-        return self._router.faults
-
-    @faults.setter
-    def faults(self, faults: Faults) -> None:
-        self._router.faults = faults
-
-    @property
-    def latency(self) -> float:
-        """Seconds that every answer takes."""
-        return self._router.latency
-
-    @latency.setter
-    def latency(self, seconds: float) -> None:
-        self._router.latency = seconds
-
     def fail(self, source_url: str, *, reason: str | None = None, after: float | None = None) -> None:
         """Make ``source_url`` fail with ``reason``, ``after`` seconds (times ``time_scale``) from its acceptance."""
         self._fates.rules[source_url] = Fate.failed(reason, after=after)
@@ -277,21 +275,134 @@ class Sandbox:
 
     def account(self, key: str = "sk-sandbox") -> Account:
         """Return the account behind ``key``, whose limits and credits can be changed; KeyError for an unknown key."""
-        return self._accounts.of_key(key)
+        return self._by_header[_header(key)]
 
     @property
     def limits(self) -> RateLimits | None:
         """The rate limits of the first account."""
-        return self._accounts.all[0].limits
+        return self._accounts[0].limits
 
     @limits.setter
     def limits(self, limits: RateLimits | None) -> None:
-        self._accounts.all[0].limits = limits
+        self._accounts[0].limits = limits
 
     def admit(self, key: str, *, account: str | None = None) -> None:
         """Accept ``key`` from now on, for the account of that name (the first by default)."""
-        self._accounts.admit(key, account)
+        self._by_header[_header(key)] = next(a for a in self._accounts if account in {None, a.name})
 
     def revoke(self, key: str) -> None:
         """Refuse ``key`` from now on."""
-        self._accounts.revoke(key)
+        self._by_header.pop(_header(key), None)
+
+    # How a request is answered
+
+    async def _answer(self, request: web.BaseRequest) -> Reply:
+        path = request.raw_path.partition("?")[0]
+        kind, name = _route(request.method, path)
+        answering = self._api(request, kind, name) if kind != "other" else self._elsewhere(request.method, path)
+        return await self._counted(request.method, kind, answering)
+
+    async def _answer_file(self, request: web.BaseRequest) -> Reply:
+        return await self._counted(request.method, "files", self._file(request))
+
+    async def _counted(self, method: str, kind: str, answering: Coroutine[None, None, Reply]) -> Reply:
+        ledger = self.ledger
+        self._requests += 1
+        number = self._requests
+        ledger.in_flight += 1
+        ledger.peak = max(ledger.peak, ledger.in_flight)
+        try:
+            reply = await answering
+        except ConnectionError:
+            # The client closed the connection during its request: nothing was done, and there is nobody to answer.
+            reply = Reply(end="close")
+        finally:
+            ledger.in_flight -= 1
+        ledger.counts[method, kind, reply.status] += 1
+        second = int(self._clock.wall_at(self._clock.now()))
+        if second != self._date[0]:
+            self._date = second, f"Date: {formatdate(second, usegmt=True)}\r\n"
+        reply.headers += self._date[1]
+        reply.request_id = f"{second}{number:012d}"
+        if b"{id}" in reply.body and reply.content_type.startswith("application/json"):
+            reply.body = reply.body.replace(b"{id}", reply.request_id.encode())
+        return reply
+
+    async def _api(self, request: web.BaseRequest, kind: str, name: str) -> Reply:
+        # An uploaded file is read in chunks, up to its own limit; all other bodies are small.
+        body = await request.read() if kind != "uploads" and request.body_exists else b""
+        if self.latency:
+            await self._clock.sleep(self.latency)
+        authorization = request.headers.get("Authorization")
+        account = self._by_header.get(Secret(authorization)) if authorization else None
+        if account is None:
+            return unauthorized(authorization)
+
+        async def do() -> Reply:
+            try:
+                if kind == "uploads":
+                    return await self._files.receive(name, account, request)
+                return self._handlers[kind](account, body if request.method == "POST" else name)
+            except Refused as refused:
+                return refused.reply
+
+        headers, reply = ("", None) if kind == "uploads" else self._limited(account, request.method)
+        if reply is None:
+            reply = await self._with_faults(request.method, kind, do)
+        reply.headers += headers
+        return reply
+
+    def _limited(self, account: Account, method: str) -> tuple[str, Reply | None]:
+        """Return the rate-limit headers, and the refusal if a limit is reached."""
+        lane: Lane = "submit" if method == "POST" else "query"
+        now, limits = self._clock.now(), account.limits
+        gates = () if limits is None else limits.submits if lane == "submit" else limits.queries
+        headers, refused = "", None
+        if limits is not None and gates:
+            headers, refused = limits.pass_or_refuse(gates, now, self._clock.wall_at(now))
+        self.ledger.note(account.name, lane, now, refused=refused is not None)
+        return headers, refused
+
+    async def _with_faults(self, method: str, kind: str, do: Callable[[], Coroutine[None, None, Reply]]) -> Reply:
+        rule = self.faults.match(method, kind) if self.faults else None
+        if rule is None:
+            return await do()
+        return await self.faults.misbehave(rule, do, self._clock, self._state.vintage.money)
+
+    async def _file(self, request: web.BaseRequest) -> Reply:
+        asked = request.headers
+
+        async def fetch() -> Reply:
+            return self._files.fetch(request.raw_path, asked.get("Range"), asked.get("If-Range"))
+
+        reply = await self._with_faults(request.method, "files", fetch)
+        entry = Download(
+            path=request.raw_path.partition("?")[0],
+            status=reply.status,
+            authorized="Authorization" in asked,
+            ranged=asked.get("Range"),
+            at=self._clock.now(),
+        )
+        self.ledger.downloads.append(entry)
+        return reply
+
+    async def _elsewhere(self, method: str, path: str) -> Reply:
+        if path == "/":
+            return Reply(200, _HELLO.encode(), "text/plain; charset=utf-8")
+        if path == "/sandbox/ledger":
+            return as_json(self.ledger.summary())
+        return refusal(404, f"Invalid URL ({method} {path})")
+
+
+def _header(key: str) -> Secret[str]:
+    return Secret(f"Bearer {key}")
+
+
+def _route(method: str, path: str) -> tuple[str, str]:
+    """Return the kind of a request, and the id or the kind of upload at the end of its path."""
+    if (kind := _PATHS.get((method, path))) is not None:
+        return kind, ""
+    for prefix, kind in _PREFIXES.get(method, {}).items():
+        if path.startswith(prefix):
+            return kind, path[len(prefix) :]
+    return "other", ""

@@ -1,14 +1,16 @@
-"""Runs a sandbox until SIGINT or SIGTERM, as the command line does."""
+"""Runs a sandbox for code without an event loop to share: until a signal comes, or in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 from .server import Sandbox
-
-__all__ = ["serve"]
 
 
 async def serve(sandbox: Sandbox, *, announce: Callable[[str], None] = print) -> int:
@@ -27,12 +29,10 @@ async def serve(sandbox: Sandbox, *, announce: Callable[[str], None] = print) ->
         if not stop.done():
             stop.set_result(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
+    with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):  # another thread, or Windows
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end, number)
-        except (RuntimeError, ValueError, NotImplementedError):
-            break
-        handled.append(number)
+            handled.append(number)
     try:
         async with sandbox:
             announce(sandbox.url)
@@ -40,3 +40,35 @@ async def serve(sandbox: Sandbox, *, announce: Callable[[str], None] = print) ->
     finally:
         for each in handled:
             loop.remove_signal_handler(each)
+
+
+@contextlib.contextmanager
+def in_thread(**options: Any) -> Iterator[Sandbox]:  # noqa: ANN401 - each option of Sandbox has its own type
+    """Run a :class:`Sandbox` with these ``options`` in a thread, during the ``with`` block.
+
+    Its methods that are not coroutines, and its ledger, may be used from the calling thread.
+
+    :raises OSError: its port is taken.
+    """
+    sandbox = Sandbox(**options)
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        try:
+            async with sandbox:
+                started.set_result((asyncio.get_running_loop(), stop))
+                await stop.wait()
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="seedance-avatar: sandbox", daemon=True)
+    thread.start()
+    loop, stop = started.result()
+    try:
+        yield sandbox
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()

@@ -9,8 +9,6 @@ import attrs
 
 from .replies import Refused, refusal
 
-__all__ = ["Medium", "fails_later", "media_of"]
-
 MEDIA: Final = ("image", "video", "audio")
 _FRAMES: Final = ("first_frame", "last_frame")
 _RATIOS: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16", "adaptive")

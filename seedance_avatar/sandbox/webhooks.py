@@ -7,8 +7,8 @@ import contextlib
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import aiohttp
 import attrs
@@ -18,16 +18,24 @@ from seedance_avatar.text import Secret
 from .clock import Clock
 from .ledger import Ledger
 from .records import Delivery
-from .videos import Task, Videos
 
-__all__ = ["Webhooks", "sign"]
-
-_WAITS: Final = (1.0, 5.0, 25.0, 125.0)
+_WAITS: Final = (1.0, 5.0, 25.0, 125.0, 0.0)
+"""Seconds after each attempt until the next; the last is not repeated."""
 
 
 def sign(secret: str, event_id: str, timestamp: str, body: bytes) -> str:
     """Return the signature of a delivery: HMAC-SHA256 in hex over ``id + "." + timestamp + "." + body``."""
     return hmac.new(secret.encode(), f"{event_id}.{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Webhook:
+    """What is to be delivered once ``ready_at`` has come; ``event`` returns it without its id."""
+
+    task_id: str
+    url: str = attrs.field(repr=False)
+    ready_at: float
+    event: Callable[[], dict[str, Any]]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -40,18 +48,17 @@ class Webhooks:
 
     clock: Clock
     ledger: Ledger
-    videos: Videos
     secrets: Sequence[Secret[str]]
     time_scale: float
-    _pending: list[Task] = attrs.field(init=False, factory=list)
+    _pending: list[Webhook] = attrs.field(init=False, factory=list)
     _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
     _http: aiohttp.ClientSession | None = attrs.field(init=False, default=None)
 
     def open(self) -> None:
         """Start the pending deliveries."""
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
-        for task in self._pending:
-            self._begin(task)
+        for webhook in self._pending:
+            self._begin(webhook)
 
     async def aclose(self) -> None:
         """Stop delivering; pending deliveries stay pending."""
@@ -63,25 +70,25 @@ class Webhooks:
             await self._http.close()
             self._http = None
 
-    def schedule(self, task: Task) -> None:
-        """Deliver the webhook of ``task`` once it is finished."""
-        self._pending.append(task)
-        self._begin(task)
+    def schedule(self, webhook: Webhook) -> None:
+        """Deliver ``webhook`` once its task is finished."""
+        self._pending.append(webhook)
+        self._begin(webhook)
 
-    def _begin(self, task: Task) -> None:
-        running = asyncio.get_running_loop().create_task(self._deliver(task))
+    def _begin(self, webhook: Webhook) -> None:
+        running = asyncio.get_running_loop().create_task(self._deliver(webhook))
         self._running.add(running)
         running.add_done_callback(self._running.discard)
 
-    async def _deliver(self, task: Task) -> None:
-        await self.clock.sleep(max(0.0, task.ready_at - self.clock.now()))
-        event_id = f"evt_{task.task_id}"
-        for attempt, wait in enumerate((*_WAITS, 0.0), 1):
-            status = await self._send(task, event_id)
+    async def _deliver(self, webhook: Webhook) -> None:
+        await self.clock.sleep(max(0.0, webhook.ready_at - self.clock.now()))
+        event_id = f"evt_{webhook.task_id}"
+        for attempt, wait in enumerate(_WAITS, 1):
+            status = await self._send(webhook, event_id)
             entry = Delivery(
                 event_id=event_id,
-                task_id=task.task_id,
-                url=task.request["callback_url"],
+                task_id=webhook.task_id,
+                url=webhook.url,
                 attempt=attempt,
                 status=status,
                 at=self.clock.now(),
@@ -90,45 +97,20 @@ class Webhooks:
             if status is not None and 200 <= status < 300:  # noqa: PLR2004 - any 2xx is a success
                 break
             await self.clock.sleep(wait * self.time_scale)
-        self._pending.remove(task)
+        self._pending.remove(webhook)
 
-    async def _send(self, task: Task, event_id: str) -> int | None:
-        body = self._body(task, event_id)
-        timestamp = str(int(self.clock.wall()))
+    async def _send(self, webhook: Webhook, event_id: str) -> int | None:
+        body = json.dumps({"id": event_id, **webhook.event()}, ensure_ascii=False).encode()
+        timestamp = str(int(self.clock.wall_at(self.clock.now())))
+        signatures = (f"v1={sign(secret.reveal(), event_id, timestamp, body)}" for secret in self.secrets)
         headers = {
             "Content-Type": "application/json",
             "X-ToAPIs-Webhook-Id": event_id,
             "X-ToAPIs-Webhook-Timestamp": timestamp,
-            "X-ToAPIs-Webhook-Signature": ",".join(
-                f"v1={sign(secret.reveal(), event_id, timestamp, body)}" for secret in self.secrets
-            ),
+            "X-ToAPIs-Webhook-Signature": ",".join(signatures),
         }
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
             assert self._http is not None  # noqa: S101 - deliveries run only while it is open
-            async with self._http.post(
-                task.request["callback_url"], data=body, headers=headers, allow_redirects=False
-            ) as response:
+            async with self._http.post(webhook.url, data=body, headers=headers, allow_redirects=False) as response:
                 return response.status
         return None
-
-    def _body(self, task: Task, event_id: str) -> bytes:
-        failed = task.fate.status == "failed"
-        data = {
-            "task_id": task.task_id,
-            "task_type": "video",
-            "model": task.request["model"],
-            "status": "FAILURE" if failed else "SUCCESS",
-            "progress": "100%",
-            "submitted_at": int(self.clock.wall_at(task.at)),
-            "finished_at": int(self.clock.wall_at(task.ready_at)),
-        }
-        if task.business_id is not None:
-            data["client_business_id"] = task.business_id
-        event = {
-            "id": event_id,
-            "type": f"generation.{'failed' if failed else 'completed'}",
-            "api_version": "v1",
-            "created_at": int(self.clock.wall_at(task.ready_at)),
-            "data": {**data, "result": None, "error": None, **self.videos.outcome(task)},
-        }
-        return json.dumps(event, ensure_ascii=False).encode()

@@ -21,7 +21,7 @@ from aiohttp import web
 from rig.raw import Raw, sandbox_and_raw, until
 
 from seedance_avatar.sandbox import Fate, Sandbox
-from seedance_avatar.sandbox.clips import video
+from seedance_avatar.sandbox.videos import stretched
 from seedance_avatar.sandbox.webhooks import sign
 
 GENERATIONS = "/v1/videos/generations"
@@ -82,7 +82,7 @@ def times(data: bytes) -> list[float]:
 def test_a_video_is_one_that_players_open_and_plays_for_as_long_as_was_asked(
     ratio: str, seconds: int, tmp_path: Path
 ) -> None:
-    data = video(ratio, seconds, "cgt-1")
+    data = stretched(ratio, seconds, "cgt-1")
     assert [kind for kind in boxes(data) if kind != "free"] == ["ftyp", "moov", "mdat"]  # it plays while it loads
     assert data.endswith(b"freecgt-1")
     assert times(data) == [seconds] * 4

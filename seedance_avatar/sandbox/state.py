@@ -1,0 +1,87 @@
+"""What the endpoints share: the state of a sandbox, and how they read a request."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from .accounts import Account
+from .clock import Clock
+from .dialect import Vintage
+from .fates import Fate, Fates
+from .files import Files
+from .ledger import Ledger
+from .replies import Refused, refusal, refusal_in_envelope
+
+_PRIVATE: Final = frozenset({"localhost", "local", "internal", "lan", "home", "corp"})
+
+
+@attrs.frozen(kw_only=True)
+class State:
+    """The state of a sandbox."""
+
+    clock: Clock
+    fates: Fates
+    vintage: Vintage
+    ledger: Ledger
+    files: Files
+    allow_private: bool
+
+    def may_fetch(self, url: str) -> bool:
+        """Return whether the service could fetch ``url``."""
+        return self.allow_private or self.files.has(url) or is_public(url)
+
+    def accept(self, account: Account, fate: Fate, price: float) -> None:
+        """Charge ``account`` for what has this ``fate``.
+
+        :raises Refused: it is to be refused, or the balance is too low.
+        """
+        if fate.status == "refused":
+            raise Refused(refusal(fate.http_status, fate.reason or "refused", code=fate.code))
+        account.charge(price, self.vintage.money)
+
+    def find_asset(self, account: Account, asset_id: str) -> int | None:
+        """Return the number of this asset of ``account``, or None."""
+        number = self.ledger.table.find(asset_id)
+        return None if number is None or self.ledger.table.account[number] != account.number else number
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return ``body`` read as a JSON object; Refused when it is none."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise invalid_body()
+    return value
+
+
+def invalid_body() -> Refused:
+    """Return the refusal that gives no reason."""
+    return Refused(refusal_in_envelope(400, "invalid request body"))
+
+
+def is_public(url: str) -> bool:
+    """Return whether ``url`` is public ``http`` or ``https``, as the service demands; no name is resolved."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it raises for an invalid port
+        return parts.scheme in {"http", "https"} and _is_public_host(parts.hostname or "")
+    except ValueError:
+        return False
+
+
+@functools.lru_cache(1024)
+def _is_public_host(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        labels = host.rstrip(".").split(".")
+    # Without a dot or with a number at its end it is an address in another notation: 2130706433, 0x7f.1.
+    return len(labels) > 1 and not labels[-1][:1].isdigit() and labels[-1] not in _PRIVATE
