@@ -12,12 +12,6 @@ from seedance_avatar import AvatarError, __version__
 from seedance_avatar.text import safe_text
 
 from .arguments import hide_dashes, show_dashes
-from .commands.demo import demo
-from .commands.generate import generate
-from .commands.guide import guide
-from .commands.ingest import ingest
-from .commands.report import report
-from .commands.sandbox import sandbox
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
 from .pages import page_pointer
 from .run.summary import INVOCATION
@@ -62,8 +56,9 @@ app: Final = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for _command in (demo, ingest, generate, report, sandbox, guide):
-    app.command(_command)
+for _name in ("demo", "ingest", "generate", "report", "sandbox", "guide"):
+    # Loaded when it is called, so that none waits for what another one needs.
+    app.command(f"seedance_avatar.cli.commands.{_name}:{_name}", name=_name)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -75,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     arguments = [word for word in arguments if word != "--debug"]
     INVOCATION.set(arguments)
     try:
+        if arguments[:1] in ([], ["--help"], ["-h"]):
+            app.resolved_commands()  # the list says in a line what each of them does
         code = app(hide_dashes(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:

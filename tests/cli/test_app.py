@@ -4,11 +4,13 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import aiohttp
 import pytest
-from rig.command import ran, started
+from rig.command import environment, ran, started
 
 from seedance_avatar import AuthError, __version__
 from seedance_avatar.cli.app import app, run
@@ -185,3 +187,11 @@ def test_a_mistake_in_an_option_is_one_line_that_names_it(
     assert told.startswith("seedance-avatar: ")
     assert told.count("\n") == 1
     assert says in told
+
+
+def test_a_command_loads_only_what_it_needs() -> None:
+    program = (
+        "import sys\nfrom seedance_avatar.cli.app import run\nassert run(['guide', 'files']) == 0\n"
+        "assert not {'aiohttp', 'sqlite3', 'seedance_avatar.sandbox'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment(), stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - our own interpreter

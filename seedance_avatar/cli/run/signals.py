@@ -10,11 +10,14 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from seedance_avatar import AvatarError, AvatarSession
+from seedance_avatar import AvatarError
 from seedance_avatar.cli.exits import exit_for_signal
 from seedance_avatar.cli.streams import write_at_once
+
+if TYPE_CHECKING:
+    from seedance_avatar import AvatarSession
 
 __all__ = ["DRAIN", "Interrupts", "bring_home", "end_on_signals"]
 
