@@ -8,28 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .assets.messages import check_source as check_source
-    from .errors import ApiError as ApiError
-    from .errors import AssetFailed as AssetFailed
-    from .errors import AuthError as AuthError
-    from .errors import AvatarError as AvatarError
-    from .errors import AvatarWarning as AvatarWarning
-    from .errors import ConnectionFailed as ConnectionFailed
-    from .errors import ContentRefused as ContentRefused
-    from .errors import GenerationFailed as GenerationFailed
-    from .errors import IngestError as IngestError
-    from .errors import InvalidInput as InvalidInput
-    from .errors import InvalidRequest as InvalidRequest
-    from .errors import InvalidSource as InvalidSource
-    from .errors import JournalError as JournalError
-    from .errors import NotFound as NotFound
-    from .errors import ProtocolError as ProtocolError
-    from .errors import QuotaExhausted as QuotaExhausted
-    from .errors import RateLimited as RateLimited
-    from .errors import ServerError as ServerError
-    from .errors import SessionStateError as SessionStateError
-    from .errors import SubmissionInDoubt as SubmissionInDoubt
-    from .errors import WaitTimeout as WaitTimeout
-    from .errors import WebhookRefused as WebhookRefused
+    from .errors import *  # noqa: F403 - each of its names is public
     from .events import Event as Event
     from .events import Observer as Observer
     from .ingest.stream import Ingest as Ingest
@@ -42,15 +21,7 @@ if TYPE_CHECKING:
     from .options import Polling as Polling
     from .options import Retry as Retry
     from .options import Timeouts as Timeouts
-    from .outcomes import Active as Active
-    from .outcomes import Failed as Failed
-    from .outcomes import InDoubt as InDoubt
-    from .outcomes import IngestReport as IngestReport
-    from .outcomes import IngestStats as IngestStats
-    from .outcomes import Outcome as Outcome
-    from .outcomes import Pending as Pending
-    from .outcomes import SessionStats as SessionStats
-    from .outcomes import Unsent as Unsent
+    from .outcomes import *  # noqa: F403 - as above
     from .pool.pool import AccountPool as AccountPool
     from .session.session import AvatarSession as AvatarSession
     from .videos.model_table import VIDEO_MODELS as VIDEO_MODELS

@@ -186,9 +186,7 @@ class ProtocolError(AvatarError):
         task: VideoTask | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, about=about)
-        if hint is not None:
-            self.hint = hint
+        super().__init__(message, about=about, hint=hint)
         self.status = status
         self.task = task
         self.body: str = safe_redacted(body)
@@ -312,17 +310,10 @@ class WaitTimeout(AvatarError, TimeoutError):
     hint: str = "it may still finish: wait for it again by its id"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        last: Asset | VideoTask | None = None,
-        about: str | None = None,
-        hint: str | None = None,
+        self, message: str, *, last: Asset | VideoTask | None = None, about: str | None = None, hint: str | None = None
     ) -> None:
-        super().__init__(message, about=about)
+        super().__init__(message, about=about, hint=hint)
         self.last = last
-        if hint is not None:
-            self.hint = hint
 
 
 class AvatarWarning(UserWarning):
@@ -355,7 +346,5 @@ class IngestError(AvatarError, ExceptionGroup[AvatarError]):
         """Return the part of this group with ``excs``; ``except*`` and ``split`` call it."""
         kept = set(map(id, excs))
         return IngestError(
-            self.message,
-            excs,
-            outcomes=[o for o in self.outcomes if id(getattr(o, "error", None)) in kept],
+            self.message, excs, outcomes=[o for o in self.outcomes if id(getattr(o, "error", None)) in kept]
         )

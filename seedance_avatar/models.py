@@ -12,14 +12,7 @@ import attrs
 from .errors import AssetFailed, InvalidInput
 from .text import redact_url, safe_redacted, safe_text
 
-__all__ = [
-    "ASSET_TYPES",
-    "Asset",
-    "AssetGroup",
-    "AssetSource",
-    "AssetType",
-    "VideoTask",
-]
+__all__ = ["ASSET_TYPES", "Asset", "AssetGroup", "AssetSource", "AssetType", "VideoTask"]
 
 AssetType: TypeAlias = Literal["image", "video", "audio"]
 ASSET_TYPES: Final = ("image", "video", "audio")
@@ -70,9 +63,7 @@ class AssetSource:
 
         :param path: the file.
         :param asset_type: ``"image"``, ``"video"`` or ``"audio"``; by default from the file's extension, else image.
-        :param name: stored by the service, at most 64 characters.
-        :param description: stored by the service, at most 300 characters.
-        :param key: the caller's own stable name for it.
+        :param name: as in the class; so are ``description`` and ``key``.
         """
         file = Path(path).absolute()
         asset_type = asset_type or _EXTENSIONS.get(file.suffix.lower(), "image")
@@ -82,39 +73,21 @@ class AssetSource:
     def image(
         cls, source_url: str, *, name: str | None = None, description: str | None = None, key: str | None = None
     ) -> Self:
-        """Return a source for an image.
-
-        :param source_url: its public URL.
-        :param name: stored by the service, at most 64 characters.
-        :param description: stored by the service, at most 300 characters.
-        :param key: the caller's own stable name for it.
-        """
+        """Return a source for an image at ``source_url``: see the class for ``name``, ``description``, ``key``."""
         return cls(source_url, "image", name, description, key)
 
     @classmethod
     def video(
         cls, source_url: str, *, name: str | None = None, description: str | None = None, key: str | None = None
     ) -> Self:
-        """Return a source for a video.
-
-        :param source_url: its public URL.
-        :param name: stored by the service, at most 64 characters.
-        :param description: stored by the service, at most 300 characters.
-        :param key: the caller's own stable name for it.
-        """
+        """Return a source for a video at ``source_url``: see the class for ``name``, ``description``, ``key``."""
         return cls(source_url, "video", name, description, key)
 
     @classmethod
     def audio(
         cls, source_url: str, *, name: str | None = None, description: str | None = None, key: str | None = None
     ) -> Self:
-        """Return a source for a voice or other audio.
-
-        :param source_url: its public URL.
-        :param name: stored by the service, at most 64 characters.
-        :param description: stored by the service, at most 300 characters.
-        :param key: the caller's own stable name for it.
-        """
+        """Return a source for an audio at ``source_url``: see the class for ``name``, ``description``, ``key``."""
         return cls(source_url, "audio", name, description, key)
 
     @property

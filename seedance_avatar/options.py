@@ -199,10 +199,7 @@ class Limits:
     def unlimited(cls) -> Self:
         """Return limits without any rate, for a local gateway; a ``Retry-After`` is still honoured."""
         return cls(
-            submits_per_second=1e9,
-            submit_burst=1_000_000_000,
-            queries_per_second=1e9,
-            query_burst=1_000_000_000,
+            submits_per_second=1e9, submit_burst=1_000_000_000, queries_per_second=1e9, query_burst=1_000_000_000
         )
 
 

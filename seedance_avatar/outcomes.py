@@ -15,17 +15,7 @@ import attrs
 from .errors import AvatarError
 from .models import Asset, AssetSource
 
-__all__ = [
-    "Active",
-    "Failed",
-    "InDoubt",
-    "IngestReport",
-    "IngestStats",
-    "Outcome",
-    "Pending",
-    "SessionStats",
-    "Unsent",
-]
+__all__ = ["Active", "Failed", "InDoubt", "IngestReport", "IngestStats", "Outcome", "Pending", "SessionStats", "Unsent"]
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -81,11 +71,11 @@ class Pending(Generic[S, A]):
 
 
 @attrs.frozen(kw_only=True)
-class InDoubt(Generic[S, A]):
-    """It was sent and the answer was lost: it may exist at the service. It is not sent again unless asked for.
+class _WithoutId(Generic[S, A]):
+    """No id of it is known.
 
-    :ivar source: what was submitted.
-    :ivar error: how the answer was lost.
+    :ivar source: what was submitted, or was to be.
+    :ivar error: why.
     :ivar account: the account of the pool that it belongs to, or None.
     """
 
@@ -94,18 +84,19 @@ class InDoubt(Generic[S, A]):
     account: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Unsent(Generic[S, A]):
-    """It was not sent, for a reason other than the source: no balance, no key, no network, or stopped.
+class InDoubt(_WithoutId[S, A]):
+    """It was sent and the answer was lost, as ``error`` says: it may exist at the service.
 
-    :ivar source: what was to be submitted.
-    :ivar error: that reason.
-    :ivar account: the account of the pool that it belongs to, or None.
+    It is not sent again unless asked for.
     """
 
-    source: S
-    error: AvatarError
-    account: str | None = None
+    __slots__ = ()
+
+
+class Unsent(_WithoutId[S, A]):
+    """It was not sent, for a reason other than the source, the ``error``: no balance, key or network, or stopped."""
+
+    __slots__ = ()
 
 
 AnyOutcome: TypeAlias = Active[Any, Any] | Failed[Any, Any] | Pending[Any, Any] | InDoubt[Any, Any] | Unsent[Any, Any]

@@ -13,15 +13,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import AnyStr, Final, Generic, NoReturn
 
-__all__ = [
-    "KeyProvider",
-    "Secret",
-    "redact",
-    "redact_url",
-    "safe_redacted",
-    "safe_text",
-    "url_path",
-]
+__all__ = ["KeyProvider", "Secret", "redact", "redact_url", "safe_redacted", "safe_text", "url_path"]
 
 
 def redact_url(url: object) -> str:

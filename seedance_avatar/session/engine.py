@@ -38,8 +38,6 @@ from .journals import Journals
 if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
 
-__all__ = ["Engine"]
-
 A = TypeVar("A", bound=Asset | VideoTask)
 
 _REMEMBERED: Final = 1_000
@@ -153,10 +151,7 @@ class Engine:
         )
 
     def check_outside(self) -> None:
-        """Refuse another process or loop, and a source (or a group callable) that would wait for its own end.
-
-        :raises SessionStateError: it is called from within an ingest of this session.
-        """
+        """Refuse another process or loop, and a source (or a group callable) that would wait for its own end."""
         self.transport.check_here()
         if asyncio.current_task() in {pipeline.task for pipeline in self.pipelines}:
             message = "a source cannot end the session that reads it: leave that to the task that consumes the stream"
@@ -174,11 +169,7 @@ class Engine:
         rerun: Rerun | None = None,
         recorder: Recorder | None = None,
     ) -> Pipeline:
-        """Start a pipeline over ``sources``.
-
-        :param recorder: writes elsewhere what would go into ``journal``.
-        :raises JournalError: the journal cannot be used.
-        """
+        """Start a pipeline over ``sources``; ``recorder`` writes elsewhere what would go into ``journal``."""
         self.transport.check_here()
         if self.draining is not None:
             raise self.draining.with_traceback(None)
@@ -186,11 +177,7 @@ class Engine:
         if journal is not None:
             held = await self.open_journal(journal)
             recorder = JournalRecorder(
-                journal=held,
-                adapter=adapter,
-                release=self.journals.release,
-                stats=self.stats,
-                rerun=rerun or Rerun(),
+                journal=held, adapter=adapter, release=self.journals.release, stats=self.stats, rerun=rerun or Rerun()
             )
         self._begun += 1
         pipeline = Pipeline(
@@ -213,10 +200,7 @@ class Engine:
         return pipeline
 
     async def open_journal(self, path: str | os.PathLike[str]) -> Journal:
-        """Return the journal at ``path``, held until ``journals.release``; refuse while the session is draining.
-
-        :raises JournalError: it cannot be used.
-        """
+        """Return the journal at ``path``, held until ``journals.release``; refuse while the session is draining."""
         journal = await self.journals.acquire(path)
         if self.draining is not None:  # since it was asked for
             await self.journals.release(journal)

@@ -55,9 +55,6 @@ from .submission import Kept, Submission
 from .waiting import wait_until_finished
 
 if TYPE_CHECKING:
-    from seedance_avatar.journal.journal import Journal
-    from seedance_avatar.journal.records import Entry
-
     from .video_calls import Videos
 
 __all__ = ["AvatarSession"]
@@ -278,17 +275,19 @@ class AvatarSession:
         """
         engine, request = self.engine, group_request(name, description)
 
-        async def call(passage: Passage) -> AssetGroup:
-            return await engine.client.call(request, read_group, flow=engine.alone, passage=passage)
-
         async def found(group_id: str) -> AssetGroup:
             return AssetGroup(group_id=group_id, name=name)
 
-        def entry(held: Journal) -> Entry:
-            return held.entry(kind="group", key=name, shown=name)
-
-        kept = None if journal is None else Kept(journal, entry, found, resend=on_in_doubt == "resend")
-        submission = Submission(call=call, id_of=lambda group: group.group_id, about=request.about, kept=kept)
+        submission = Submission[AssetGroup](
+            call=lambda it: engine.client.call(request, read_group, flow=engine.alone, passage=it),
+            id_of=lambda group: group.group_id,
+            about=request.about,
+            kept=None
+            if journal is None
+            else Kept(
+                journal, lambda it: it.entry(kind="group", key=name, shown=name), found, resend=on_in_doubt == "resend"
+            ),
+        )
         return await submission.finish(engine, timeout)
 
     async def upload(
@@ -339,11 +338,12 @@ class AvatarSession:
         and log. It does no harm to upload a file twice.
         """
         engine = self.engine
-
-        async def call(passage: Passage) -> str:
-            return await upload_file(path, client=engine.client, flow=engine.alone, passage=passage)
-
-        submission = Submission(call=call, id_of=str, about=safe_text(path), harmless=True)
+        submission = Submission[str](
+            call=lambda it: upload_file(path, client=engine.client, flow=engine.alone, passage=it),
+            id_of=str,
+            about=safe_text(path),
+            harmless=True,
+        )
         return await submission.finish(engine, timeout)
 
     async def get_asset(self, asset_id: str) -> Asset:
@@ -369,7 +369,6 @@ class AvatarSession:
 
         Cancelled, it is not polled any more.
         """
-        check_positive("timeout", timeout)
         seen = asset if isinstance(asset, Asset) else None
         asset_id = asset.asset_id if isinstance(asset, Asset) else asset
         return await wait_until_finished(
@@ -497,7 +496,6 @@ class AvatarSession:
 
         Cancelled, it is not polled any more.
         """
-        check_positive("timeout", timeout)
         return await self._videos.wait(video, timeout)
 
     async def download(

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import anyio
 import attrs
 
-from seedance_avatar.errors import (
-    AvatarError,
-    SessionStateError,
-    SubmissionInDoubt,
-    SubmissionTimeout,
-    WaitTimeout,
-)
+from seedance_avatar.errors import AvatarError, SessionStateError, SubmissionInDoubt, SubmissionTimeout, WaitTimeout
 from seedance_avatar.events import CallAbandoned
 from seedance_avatar.ingest.classify import UNRECORDED, outcome_of_error, record_not_accepted
 from seedance_avatar.options import check_positive
@@ -31,8 +25,6 @@ if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
     from seedance_avatar.journal.records import Entry, Record
 
-__all__ = ["Kept", "Submission"]
-
 _log = logging.getLogger("seedance_avatar")
 
 _NO_HARM: Final = "it does no harm to upload it again"
@@ -42,18 +34,15 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Kept(Generic[T]):
-    """A submission that is made once over all runs with one journal.
-
-    :ivar path: the journal.
-    :ivar entry: returns what it knows the submission by.
-    :ivar found: returns what came of it, by the id that the journal holds.
-    :ivar resend: submit again what an earlier run left in doubt; without it that raises the error of then.
-    """
+    """A submission that is made once over all runs with the journal at ``path``."""
 
     path: str | os.PathLike[str]
     entry: Callable[[Journal], Entry]
+    """Returns what the journal knows it by."""
     found: Callable[[str], Awaitable[T]]
+    """Returns what came of it, by the id that the journal holds."""
     resend: bool = attrs.field(kw_only=True)
+    """Whether what an earlier run left in doubt is submitted again; without it that raises the error of then."""
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -108,9 +97,8 @@ class Submission(Generic[T]):
         """Look into the journal again."""
         self._news.set()
 
-    def holder_done(self, holder: Claimant, outcome: AnyOutcome) -> None:
-        """Look into the journal again, whatever became of ``holder``: this call then acts as if it came only now."""
-        del holder, outcome
+    def holder_done(self, holder: Claimant, outcome: AnyOutcome) -> None:  # noqa: ARG002 - of any claimant
+        """Look into the journal again, whatever became of the holder: this call then acts as if it came only now."""
         self._news.set()
 
     async def finish(self, engine: Engine, timeout: float | None = None) -> T:  # noqa: ASYNC109 - its error says what became of the submission

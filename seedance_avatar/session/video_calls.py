@@ -10,8 +10,6 @@ import attrs
 
 from seedance_avatar.errors import ContentRefused
 from seedance_avatar.events import Progress, ReferenceRegistered
-from seedance_avatar.journal.journal import Journal
-from seedance_avatar.journal.records import Entry
 from seedance_avatar.models import Asset, AssetSource, VideoTask
 from seedance_avatar.videos.adapter import VideoAdapter, failure_of
 from seedance_avatar.videos.download import Download
@@ -24,9 +22,6 @@ from seedance_avatar.videos.request import GenerationRequest
 from .engine import Engine
 from .submission import Kept, Submission
 from .waiting import wait_until_finished
-
-__all__ = ["Videos"]
-
 
 Register = Callable[[AssetSource, Callable[[], float | None]], Awaitable[Asset]]
 """Makes an active asset of a source: uploads it to a group and waits for it, both within the seconds that are left."""
@@ -94,12 +89,14 @@ class Videos:
             task = await once.submit(self.adapter.request(request, sent_as), sent_as, submission)
             return engine.accepted(request, task)
 
-        def entry(journal: Journal) -> Entry:
-            return self.adapter.entry(journal, request, business_id)
-
-        kept = None if path is None else Kept(path, entry, self.get, resend=self.adapter.idempotent)
         submission = Submission(
-            call=call, id_of=self.adapter.item_id, about=request.label, target_id=business_id, kept=kept
+            call=call,
+            id_of=self.adapter.item_id,
+            about=request.label,
+            target_id=business_id,
+            kept=None
+            if path is None
+            else Kept(path, lambda it: self.adapter.entry(it, request, business_id), self.get, resend=True),
         )
         return await submission.finish(engine, timeout)
 
@@ -109,11 +106,7 @@ class Videos:
         return await engine.client.call(video_query(_id_of(video)), read_video, flow=engine.asking)
 
     async def wait(self, video: VideoTask | str, timeout: float) -> VideoTask:  # noqa: ASYNC109 - its error carries the task as last seen
-        """Wait until a video is finished, and return its task.
-
-        :raises GenerationFailed: there will be no video.
-        :raises WaitTimeout: not yet.
-        """
+        """Wait until a video is finished, and return its task."""
         task_id = _id_of(video)
         return await wait_until_finished(
             self.engine(),

@@ -10,6 +10,7 @@ import attrs
 
 from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.errors import AvatarError, WaitTimeout
+from seedance_avatar.options import check_positive
 from seedance_avatar.polling.expiry import GRACE, STALLED
 from seedance_avatar.polling.schedule import PendingItem
 from seedance_avatar.wire.request import Request
@@ -17,23 +18,15 @@ from seedance_avatar.wire.response import Response
 
 from .engine import A, Engine
 
-__all__ = ["wait_until_finished"]
-
 
 @attrs.define(eq=False, repr=False)
 class _Waiter(Generic[A]):
-    ask: Request
-    reader: Callable[[Response], A]
+    question: Callable[[], Request]
+    read: Callable[[Response], A]
     result: asyncio.Future[A]
     last: A | None
     teaches: bool
     misses: int = 0
-
-    def question(self) -> Request:
-        return self.ask
-
-    def read(self, response: Response, /) -> A:
-        return self.reader(response)
 
     def saw(self, item: A) -> None:
         self.last = item
@@ -48,7 +41,7 @@ class _Waiter(Generic[A]):
             self.result.set_exception(error.__cause__)
             return
         # A copy: the poller may end many waits with one error, which is raised in a task for each.
-        own = error.concerning(self.ask.about)
+        own = error.concerning(self.question().about)
         if isinstance(own, WaitTimeout):
             own.last = self.last
         self.result.set_exception(own)
@@ -87,17 +80,14 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
     kind: Callable[[A | None], str | None],
     failure: Callable[[A], AvatarError | None],
 ) -> A:
-    """Poll until the item that ``question`` asks about is finished, and return it.
+    """Poll until the item that ``question`` asks about is finished, and return it; cancelled, it is polled no more.
 
     :param seen: what the caller last saw of it, or None.
     :param timeout: seconds from now after which to give up, within two seconds, whatever becomes of the looks.
     :param kind: given what was last seen, the kind of item whose completion times apply, or None.
     :param failure: the error to raise for an item that is finished, or None when it succeeded.
-    :raises WaitTimeout: the timeout passed; it carries the item as last seen.
-    :raises AvatarError: ``failure``; or polling was refused, or nothing was reached for as long as patience allows.
-
-    Cancelled, the item is not polled any more.
     """
+    check_positive("timeout", timeout)
     now, accepted_at = engine.client.clock(), engine.take_accepted_at(question.about)
     if accepted_at is None and (seen is None or not seen.is_terminal):
         # It may have been finished for days, so look before the schedule does, which would take it for new.
@@ -110,7 +100,7 @@ async def wait_until_finished(  # noqa: PLR0913 - facts of one wait, all by keyw
             kind=known or "image",
             accepted_at=now if accepted_at is None else accepted_at,
             deadline=now + timeout,
-            payload=_Waiter(question, read, result, seen, teaches),
+            payload=_Waiter(lambda: question, read, result, seen, teaches),
             teaches=teaches,
         )
         engine.poller.add(pending)

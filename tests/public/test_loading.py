@@ -89,10 +89,11 @@ def test_an_error_loads_no_session() -> None:
 def test_type_checkers_and_the_table_are_given_the_same_names() -> None:
     tree = ast.parse(Path(seedance_avatar.__file__).read_text(encoding="utf-8"))
     imported = {
-        alias.asname or "": node.module
+        name: node.module or ""
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level == 1
         for alias in node.names
+        for name in (import_module(f"seedance_avatar.{node.module}").__all__ if alias.name == "*" else [alias.asname])
     }
     assert imported == seedance_avatar._HOMES
     for name, home in imported.items():
