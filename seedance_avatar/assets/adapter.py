@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
-from seedance_avatar.client.callables import being_cancelled, raisable
 from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
+from seedance_avatar.client.tasks import being_cancelled, raisable
 from seedance_avatar.errors import AssetFailed, AvatarError, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.text import redact_url, safe_text, url_path

@@ -20,17 +20,12 @@ from seedance_avatar.options import Retry
 from .gate import Flow, wake
 from .retry import backoff
 
-__all__ = ["CircuitBreaker", "is_ill", "opens"]
-
 Lane = Literal["submit", "query"]
 
 _IN_A_ROW: Final = 3
-_WINDOW: Final = 20
-"""Submissions whose answers are looked back on; half of them ill is an outage too."""
-_SECONDS: Final = 30.0
-"""Answers older than this are not looked back on."""
-_RECONSIDER: Final = 0.25
-"""Seconds after which a submission looks again whether it has to be the probe."""
+_WINDOW: Final = 20  # submissions whose answers are looked back on; half of them ill is an outage too
+_SECONDS: Final = 30.0  # answers older than this are not looked back on
+_RECONSIDER: Final = 0.25  # seconds after which a submission looks again whether it has to be the probe
 
 
 def is_ill(error: AvatarError) -> bool:
@@ -40,14 +35,11 @@ def is_ill(error: AvatarError) -> bool:
 
 
 def opens(submissions: Sequence[tuple[float, bool]], latest: Sequence[tuple[Lane, bool]], now: float) -> bool:
-    """Return whether the last answers mean an outage.
+    """Return whether the last answers, the oldest first and each with whether it was ill, mean an outage.
 
-    They do when the last three submissions were answered ill, or the last three answers of any kind with a submission
-    among them, or at least half of the last twenty submissions. Ill answers to status requests alone mean none: they
-    put nothing in doubt, and the service may well take submissions.
-
-    :param submissions: when submissions were answered, and whether ill, the oldest first; those of the last 30 s count.
-    :param latest: the latest answers of both lanes, and whether they were ill, the oldest first.
+    They do when the last three submissions were answered ill, or the ``latest`` three answers of any kind with a
+    submission among them, or at least half of the last twenty submissions; those of the last 30 s count. Ill answers
+    to status requests alone mean none: they put nothing in doubt, and the service may well take submissions.
     """
     recent = [ill for at, ill in submissions if now - at <= _SECONDS][-_WINDOW:]
     last = latest[-_IN_A_ROW:]
@@ -66,12 +58,11 @@ class CircuitBreaker:
     submissions have met, the first one to leave is alone too, since the status requests may be answered elsewhere.
 
     :ivar askable: returns whether anything is pending, whose status can be asked for as a probe.
+    :ivar on_ill: called when an outage begins in which the service is ill, so that status requests begin to probe.
     :ivar since: when the outage began, by the loop's clock, or None while the service is up. Time in which nothing was
         tried (a suspended machine, an idle session) does not count: the outage then begins with the next try.
-    :ivar error: why: the error of the last try, or that the service is ill.
+    :ivar error: why: the error of the last try, or that the service is ``ill``, though it is reached.
     :ivar given_up: True when even a try that was sent ``retry.patience`` seconds after the beginning failed.
-    :ivar ill: True when the service is reached, and is ill.
-    :ivar outages: how many outages began.
     :ivar submitted: how many submissions were answered well.
     """
 
@@ -80,15 +71,13 @@ class CircuitBreaker:
     rng: random.Random
     askable: Callable[[], bool] = attrs.field(default=lambda: False)
     on_ill: Callable[[], None] = attrs.field(default=lambda: None)
-    """Called when an outage begins in which the service is ill, so that status requests begin to probe."""
     since: float | None = None
     error: ConnectionFailed | None = None
     given_up: bool = False
     ill: bool = False
     outages: int = 0
     submitted: int = 0
-    _proving_since: float | None = None
-    """When the outage began that a status request has ended, and no submission yet."""
+    _proving_since: float | None = None  # when the outage began that a status request has ended, and no submission yet
     _opened_at: float = 0.0
     _failed_at: float = 0.0
     _failures: int = 0
@@ -106,13 +95,12 @@ class CircuitBreaker:
     async def wait_until_up(self, flow: Flow, lane: Lane = "query", *, patient: bool = True) -> bool:
         """Return at once while requests may leave; else wait until they may, or until the caller is to be the probe.
 
-        :param patient: wait for ``retry.patience`` seconds; without it, for the next probe only.
+        Without ``patient`` it waits for the next probe only. Cancelled, another caller becomes the probe.
+
         :returns: True when the caller is the probe. It then calls one of the ``record_`` methods, or
             :meth:`release_probe` when it sends nothing after all.
         :raises ConnectionFailed: nothing was reached, or answered well, for ``retry.patience`` seconds, by a probe
             during this wait too. The probe itself looks at :attr:`given_up` instead: it raises its own error.
-
-        Cancelled, another caller becomes the probe.
         """
         failures, mine, waited = self._failures, object(), False
         self._asking += lane == "query"
@@ -144,13 +132,6 @@ class CircuitBreaker:
             self.release_probe()
         return False
 
-    def record_failure(self, error: ConnectionFailed, *, probe: bool, left_at: float) -> bool:
-        """Record that a try reached nothing; return True when this begins an outage.
-
-        :param left_at: when it was sent.
-        """
-        return self._failed(error, ill=False, probe=probe, left_at=left_at)
-
     def record_ill(self, error: AvatarError, lane: Lane, *, probe: bool, left_at: float) -> bool:
         """Record that a request was answered ill (see :func:`is_ill`); return True when this begins an outage."""
         now = self.clock()
@@ -164,14 +145,15 @@ class CircuitBreaker:
                 return False
         message = f"the service is ill: {error.describe()}"
         hint = "nothing was sent since: run the same again when the service is well"
-        return self._failed(ConnectionFailed(message, hint=hint), ill=True, probe=probe, left_at=left_at)
+        return self.record_failure(ConnectionFailed(message, hint=hint), ill=True, probe=probe, left_at=left_at)
 
     def _note(self, lane: Lane, *, ill: bool) -> None:
         self._latest.append((lane, ill))
         if lane == "submit":
             self._submissions.append((self.clock(), ill))
 
-    def _failed(self, error: ConnectionFailed, *, ill: bool, probe: bool, left_at: float) -> bool:
+    def record_failure(self, error: ConnectionFailed, *, probe: bool, left_at: float, ill: bool = False) -> bool:
+        """Record that a try that was sent at ``left_at`` reached nothing; return True when this begins an outage."""
         now = self.clock()
         began = self.since is None
         untried = left_at - self._failed_at > self.retry.patience + self.retry.cap

@@ -22,8 +22,6 @@ from .gate import Flow, Gate
 from .retry import FailedPoll, RetryBudget, after_failed_poll, as_in_doubt, pause_before_poll, retry_delay
 from .transport import ResponseLost, Transport
 
-__all__ = ["Client", "Passage", "Turn"]
-
 T = TypeVar("T")
 
 
@@ -41,13 +39,10 @@ class Passage(Protocol):
 
 
 class Turn(NamedTuple):
-    """Permission to send one request: it is spent by :meth:`Client.send`, or given back.
-
-    :ivar probe: True for the one request that finds out whether an outage is over.
-    """
+    """Permission to send one request: it is spent by :meth:`Client.send`, or given back."""
 
     gate: Gate
-    probe: bool
+    probe: bool  # for the one request that finds out whether an outage is over
 
 
 def _as_raised(error: AvatarError, request: Request) -> AvatarError:
@@ -65,14 +60,7 @@ def _as_raised(error: AvatarError, request: Request) -> AvatarError:
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Client:
-    """Calls of one account, all under the same limits.
-
-    The poller uses four of its methods: :meth:`take_turn` (or :meth:`try_turn`, which never waits), :meth:`send`,
-    :meth:`after_failed_poll` and :meth:`give_back`.
-
-    :ivar clock: the loop's clock, seconds.
-    :ivar observer: called with every event, or None.
-    """
+    """Calls of one account, all under the same limits."""
 
     transport: Transport
     submit: Gate
@@ -88,7 +76,7 @@ class Client:
     throttled: int = 0
 
     def figures(self) -> SessionStats:
-        """Return the figures of all calls at this moment; what is pending and the ingests are not known here."""
+        """Return the figures of all calls; what is pending and the ingests are not known here."""
         down = self.breaker.since
         submit, query = self.submit, self.query
         return SessionStats(
@@ -107,14 +95,12 @@ class Client:
         )
 
     async def take_turn(self, flow: Flow, *, lane: Literal["submit", "query"] = "query", patient: bool = True) -> Turn:
-        """Wait until a request of ``lane`` may be sent.
+        """Wait until a request of ``lane`` may be sent; cancelled, no turn is taken and none is lost.
 
         :param patient: wait for the end of an outage as well, and for ``retry.patience`` seconds at most. Without it a
             submission waits, while the service is ill, for the next probe only, or is that probe.
         :raises ConnectionFailed: nothing was reached, or answered well, for as long as that.
         :raises AvatarError: what the flow was halted with.
-
-        Cancelled while waiting, no turn is taken and none is lost.
         """
         gate = self.submit if lane == "submit" else self.query
         breaker = self.breaker
@@ -133,7 +119,7 @@ class Client:
             gate.cancel()  # an outage began meanwhile
 
     def try_turn(self, flow: Flow) -> Turn | None:
-        """Return a turn for a status request if one may be sent at this moment, else None: during an outage, always."""
+        """Return a turn for a status request if one may be sent at this moment, and None during an outage."""
         if self.breaker.since is not None or not self.query.try_acquire(flow):
             return None
         return Turn(self.query, probe=False)
@@ -155,7 +141,6 @@ class Client:
     ) -> T:
         """Send ``request`` until its response is clear, as often as is safe, and return what ``read`` makes of it.
 
-        :param read: turns a response into a value, or raises :class:`ApiError` or :class:`ProtocolError`.
         :param flow: whose turn it takes; halting the flow ends every wait in here, but no request that was sent.
         :param patient: go on beyond ``retry.attempts`` while nothing is reached or let through, for
             ``retry.patience`` seconds.
@@ -252,12 +237,7 @@ class Client:
     def after_failed_poll(
         self, turn: Turn, error: AvatarError, *, age: float, late: bool, misses: int
     ) -> tuple[FailedPoll, float]:
-        """Return what a status request that failed with ``error`` means for its item, and the pause before the next.
-
-        :param age: seconds since the item was accepted.
-        :param late: whether its deadline has passed.
-        :param misses: how many status requests for it failed in a row before this one.
-        """
+        """Return what a status request that failed means for its item, and the pause before the next."""
         retry = self.retry
         if isinstance(error, ConnectionFailed) or is_ill(error):
             out_of_patience = turn.probe and self.breaker.given_up

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from types import TracebackType
 from typing import Final
 
-__all__ = ["Deadline", "Deadlines"]
+import attrs
 
-_GRACE: Final = 1.0
-"""Seconds by which a deadline is extended at most."""
+_GRACE: Final = 1.0  # seconds by which a deadline is extended at most
 
 
+@attrs.define(eq=False, repr=False)
 class Deadlines:
     """Timeouts of one length, for any number of bodies at a time: ``with deadlines.one(): ...``.
 
@@ -24,13 +24,10 @@ class Deadlines:
     would cost more CPU than everything else here does for a request.
     """
 
-    __slots__ = ("_loop", "_running", "_seconds", "_timer")
-
-    def __init__(self, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._seconds = seconds
-        self._running: OrderedDict[Deadline, None] = OrderedDict()
-        self._timer: asyncio.TimerHandle | None = None
+    _seconds: float
+    _loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
+    _running: OrderedDict[Deadline, None] = attrs.field(factory=OrderedDict)
+    _timer: asyncio.TimerHandle | None = None
 
     def one(self) -> Deadline:
         """Return a deadline, which runs from when it is entered."""
@@ -75,17 +72,15 @@ class Deadlines:
         self._look()
 
 
+@attrs.define(eq=False, repr=False)
 class Deadline:
     """A context manager that raises :class:`TimeoutError` when its body takes longer; see :class:`Deadlines`."""
 
-    __slots__ = ("_all", "_expired", "_pending_cancels", "_task", "due")
-
-    def __init__(self, deadlines: Deadlines) -> None:
-        self._all = deadlines
-        self._task: asyncio.Task[object] | None = None
-        self._pending_cancels = 0  # cancellations of the task that were pending when it began
-        self._expired = False
-        self.due: float = 0.0
+    _all: Deadlines
+    due: float = 0.0
+    _task: asyncio.Task[object] | None = None
+    _pending_cancels: int = 0  # cancellations of the task that were pending when it began
+    _expired: bool = False
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()

@@ -16,10 +16,9 @@ from seedance_avatar.text import safe_text
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
-from .callables import ENDS_THE_PROGRAM
 from .client import Client, Turn
 from .gate import Flow
-from .tasks import TaskSet
+from .tasks import ENDS_THE_PROGRAM, TaskSet
 
 __all__ = ["Pollable", "Poller", "PollingBroke"]
 

@@ -27,19 +27,7 @@ from seedance_avatar.errors import (
 )
 from seedance_avatar.options import Retry
 
-__all__ = [
-    "NOT_FOUND_GRACE",
-    "FailedPoll",
-    "RetryBudget",
-    "after_failed_poll",
-    "as_in_doubt",
-    "backoff",
-    "pause_before_poll",
-    "retry_delay",
-]
-
-NOT_FOUND_GRACE: Final = 60.0
-"""Seconds after acceptance during which a 404 only means that not every replica has the id yet."""
+NOT_FOUND_GRACE: Final = 60.0  # seconds after acceptance in which a 404 means that not every replica has the id yet
 
 FailedPoll: TypeAlias = Literal["again", "late", "end", "end all"]
 
@@ -50,7 +38,6 @@ def after_failed_poll(  # noqa: PLR0911, PLR0913 - a table of cases, each with i
     """Return what a status request that failed with ``error`` means for its item.
 
     :param age: seconds since it was accepted.
-    :param late: whether its deadline has passed.
     :param misses: how many status requests for it failed in a row before this one.
     :param attempts: after how many failures in a row a refusal is believed.
     :param out_of_patience: whether nothing was let through, reached or answered well for as long as patience allows.
@@ -97,8 +84,7 @@ def pause_before_poll(error: AvatarError, *, misses: int, retry: Retry, rng: ran
 def as_in_doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
     """Return ``error``, made a :class:`SubmissionInDoubt` where a submission may have been applied.
 
-    A lost response, an unreadable one, a redirect, a 408 and a 5xx do not say whether the submission was
-    applied (the contract, *What is safe to repeat*). Refusals and *not sent* are returned as they are.
+    An unreadable response, a redirect, a 408 and a 5xx do not say whether it was; refusals and *not sent* do.
     """
     if repeatable or not isinstance(error, ProtocolError | ServerError):
         return error
@@ -110,10 +96,8 @@ def as_in_doubt(error: AvatarError, *, repeatable: bool) -> AvatarError:
 def retry_delay(  # noqa: PLR0913 - the facts of one failure, all by keyword
     error: AvatarError, *, attempt: int, retry: Retry, patient: bool, blocked_for: float, rng: random.Random
 ) -> float | None:
-    """Return the seconds after which the same call may be sent again, or None when it must not be.
+    """Return the seconds after which a call that was sent ``attempt`` times may be sent again; None: it must not be.
 
-    :param error: what :func:`as_in_doubt` returned.
-    :param attempt: how many times the call was sent so far.
     :param patient: True for an ingest: it goes on beyond ``retry.attempts`` while nothing is reached or let through,
         for ``retry.patience`` seconds, and waits out a long ``Retry-After``.
     :param blocked_for: seconds for which the service has refused every request of the lane as too many.
@@ -137,8 +121,7 @@ def retry_delay(  # noqa: PLR0913 - the facts of one failure, all by keyword
     return None
 
 
-_WINDOW: Final = 10.0
-"""Seconds over which requests and retries are counted."""
+_WINDOW: Final = 10.0  # seconds over which requests and retries are counted
 _FLOOR: Final = 10.0 * _WINDOW
 _SHARE: Final = 0.2
 

@@ -1,26 +1,52 @@
-"""The tasks of a session: each is known while it runs, and all have ended when the session is closed."""
+"""The tasks of a session: each is known while it runs, and all have ended when it is closed; and what may end one.
+
+Python takes some exceptions for something else on their way out: the end of an iteration, the end of a generator, a
+cancellation that nobody asked for. Raised by the caller's own code (a group callable, key provider, source or observer)
+they would be silent, or end a task that is not theirs (PEP 479 has that reason).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
 
-__all__ = ["TaskSet", "wait_through_cancel"]
+__all__ = ["ENDS_THE_PROGRAM", "TaskSet", "being_cancelled", "raisable", "wait_through_cancel"]
 
 T = TypeVar("T")
+
+# They leave as themselves, whoever raises them: from an observer through the loop, not through what it observes.
+ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
+_MISREAD: Final = (StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError)
+
+
+def being_cancelled(error: BaseException) -> bool:
+    """Return whether ``error`` is the cancellation of the running task, not of something that it awaited."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def raisable(error: BaseException, who: str) -> BaseException:
+    """Return what to raise for an ``error`` that ``who``, code of the caller, raised.
+
+    It is the error itself, or a :class:`RuntimeError` that names it where Python would take it for something else.
+    """
+    if not isinstance(error, _MISREAD):
+        return error
+    named = RuntimeError(f"{who} raised {type(error).__name__}")
+    named.__cause__ = error
+    return named
 
 
 @attrs.define(eq=False, repr=False)
 class TaskSet:
     """The running tasks of one session.
 
-    A session may be opened in one task and closed in another (by fixtures, lifespans, exit stacks), so it cannot
-    enter a task group. This is what it needs of one: a strong reference to each task while it runs, and a close
-    that leaves no task running.
+    A session may be opened in one task and closed in another (by fixtures, lifespans, exit stacks), so it cannot enter
+    a task group. This is what it needs of one: a strong reference to each task, and a close that leaves none running.
     """
 
     _tasks: set[asyncio.Task[Any]] = attrs.field(factory=set)

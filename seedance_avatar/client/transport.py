@@ -19,13 +19,11 @@ from yarl import URL
 
 from seedance_avatar.errors import AvatarError, ConnectionFailed, InvalidInput, SessionStateError
 from seedance_avatar.options import Timeouts
-from seedance_avatar.text import KeyProvider, Secret, redact, safe_text
-from seedance_avatar.wire.request import Request
+from seedance_avatar.text import KeyProvider, Secret, redact, safe_redacted
+from seedance_avatar.wire.request import Request, check_key
 from seedance_avatar.wire.response import Response, read_head
 
-from .callables import ENDS_THE_PROGRAM, being_cancelled
 from .deadline import Deadlines
-from .endpoint import check_key
 from .fast_path import FastPath, FastResponse, probe
 from .internals import (
     FATAL,
@@ -40,53 +38,30 @@ from .internals import (
     unpatched_request,
     words_for,
 )
+from .tasks import ENDS_THE_PROGRAM, being_cancelled
 
-__all__ = ["ResponseLost", "Transport"]
-
+# Seconds for which an idle connection is kept: below every server's own limit, since a submission on a connection that
+# the server is closing is in doubt.
 _KEEP_ALIVE: Final = 4.0
-"""Seconds for which an idle connection is kept: below every server's own limit, since a submission on a connection
-that the server is closing is in doubt."""
-
-_DNS_CACHE: Final = 10
-"""Seconds for which a resolved address is cached: a failover of the service is followed within them."""
-
-_MIN_UPLOAD_RATE: Final = 1 << 16
-"""Bytes a second that an upload must reach; it gets the time for that in addition to the time for a request."""
-
-_NOT_DONE: Final = 300
-"""From this status on, the status decides, and the body only adds a message."""
-
-_DIRTY_CONNECTIONS: Final = 10
-"""Connections with unread input in a row after which no other is tried: idle ones are seldom so many."""
+_DNS_CACHE: Final = 10  # seconds for which a resolved address is kept: a failover is followed within them
+_MIN_UPLOAD_RATE: Final = 1 << 16  # bytes a second that an upload must reach; it gets the time for that in addition
+_NOT_DONE: Final = 300  # from this status on, the status decides, and the body only adds a message
+_DIRTY_CONNECTIONS: Final = 10  # with unread input in a row, after which no other is tried: few idle ones are so many
+_SHORTEST_KEY: Final = 8  # no issued key is shorter; a test's key ``k`` would be found in every response
 
 _CLOSED: Final = "closed while waiting for a connection: nothing was sent"
 _NO_KEY: Final = "nothing was sent: check the callable that was passed as api_key"
-
-_SHORTEST_KEY: Final = 8
-"""No issued key is shorter; a test's key ``k`` would be found in every response."""
 
 
 class ResponseLost(AvatarError):  # noqa: N818 - named like the public errors that it becomes
     """The request was sent, at least in part, and no whole response came: it may have been applied.
 
     :ivar evidence: what was read of a response, cut and printable, or None.
-    :ivar status: the HTTP status, where the headers of a response were read, or None.
     :ivar request_id: the service's id of the request, where the headers of a response were read, or None.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        about: str | None = None,
-        evidence: str | None = None,
-        status: int | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message, about=about)
-        self.evidence: str | None = None if evidence is None else safe_text(evidence)
-        self.status = status
-        self.request_id: str | None = None if request_id is None else safe_text(request_id, 128)
+    evidence: str | None = None
+    request_id: str | None = None
 
 
 def _without_key(body: bytes, key: Secret[bytes] | None) -> bytes:
@@ -99,15 +74,13 @@ class Transport:
 
     Built anywhere; bound to the running loop and this process by :meth:`open`.
 
-    :ivar base_url: scheme, host and prefix as :func:`~seedance_avatar.client.endpoint.normalize_base` returns them.
+    :ivar base_url: as :func:`~seedance_avatar.wire.request.normalize_base` returns it.
     :ivar key: the key, or a callable (sync or async) that is asked for it before every request.
-    :ivar timeouts: seconds; ``connect`` for a connection (its address, TCP and TLS), ``request`` for all of it.
     :ivar http: a borrowed session, never closed here. Its connector, proxy, TLS and traces are used; its
         timeouts, cookies, middlewares and ``raise_for_status`` are not.
     :ivar pool: connections at most. It must not be less than the requests sent at a time, because waiting for a
         connection counts as connecting.
     :ivar trust_env: True to obey proxy variables and ``.netrc`` (it costs more CPU than the whole request).
-    :ivar fast_path: False to send every request by ``ClientSession.request``.
     """
 
     base_url: str
@@ -125,7 +98,7 @@ class Transport:
     _prefix: str = attrs.field(init=False)
     _timeout: aiohttp.ClientTimeout = attrs.field(init=False)
     _deadlines: Deadlines = attrs.field(init=False)
-    _secret: Secret[str] | None = attrs.field(init=False, default=None)
+    _secret: Secret[str] = attrs.field(init=False, factory=lambda: Secret(""))
     _echo: Secret[bytes] | None = attrs.field(init=False, default=None)
     _fast: FastPath | None = attrs.field(init=False, default=None)
     _internals: Internals = attrs.field(init=False, factory=Internals)
@@ -151,11 +124,7 @@ class Transport:
         )
 
     async def open(self) -> None:
-        """Bind to the running loop and this process. Opening twice is harmless; no connection is made yet.
-
-        :raises SessionStateError: it was closed before, or is bound to another loop or process.
-        :raises InvalidInput: the borrowed session cannot carry our key.
-        """
+        """Bind to the running loop and this process. Opening twice is harmless; no connection is made yet."""
         if self._session is not None or self._closed:
             self._bound()
             return
@@ -196,16 +165,10 @@ class Transport:
         self._pid = os.getpid()
 
     async def current_key(self) -> Secret[str]:
-        """Return the key that a request would carry now.
-
-        :raises ConnectionFailed: the key provider gave none.
-        """
+        """Return the key that a request would carry now."""
         self._bound()
         if (failure := await self.authorize()) is not None:
             raise failure
-        if self._secret is None:
-            message = "closed while the key was asked for"
-            raise SessionStateError(message)
         return self._secret
 
     async def aclose(self) -> None:
@@ -225,10 +188,7 @@ class Transport:
         await session.close()
 
     def check_here(self) -> None:
-        """Refuse another process or loop than those in which it was opened.
-
-        :raises SessionStateError: called from another one.
-        """
+        """Refuse another process or loop than those in which it was opened, with SessionStateError."""
         if os.getpid() != self._pid:
             message = "opened in another process: open one after the fork"
         elif asyncio.get_running_loop() is not self._loop:
@@ -317,8 +277,7 @@ class Transport:
         """Send by ``ClientSession.request``."""
         upload, once = request.upload, Once(self._internals)
         headers = self._headers.copy()
-        if self._secret is not None:
-            headers[hdrs.AUTHORIZATION] = f"Bearer {self._secret.reveal()}"
+        headers[hdrs.AUTHORIZATION] = f"Bearer {self._secret.reveal()}"
         if upload is not None:
             headers.update(upload.headers)
         elif request.body is not None:
@@ -351,11 +310,10 @@ class Transport:
         :returns: the error with which the request is not sent, or None. It is not raised: no frame that holds a key
             may appear in a traceback.
         """
-        return None if isinstance(self.key, Secret) else await self._ask(self.key)
-
-    async def _ask(self, provider: KeyProvider) -> AvatarError | None:
+        if isinstance(self.key, Secret):
+            return None
         try:
-            key: Any = provider()
+            key: Any = self.key()
             if inspect.isawaitable(key):
                 async with asyncio.timeout(self.timeouts.request):
                     key = await key
@@ -374,7 +332,7 @@ class Transport:
             return ConnectionFailed(redact(f"the key provider failed: {type(error).__name__}: {error}"), hint=_NO_KEY)
         if self._closed or (self._session is not None and self._session.closed):
             return SessionStateError("closed while the key was asked for: nothing was sent")
-        if self._secret is None or key != self._secret.reveal():
+        if key != self._secret.reveal():
             self._use(Secret(key))
         return None
 
@@ -399,15 +357,10 @@ class Transport:
     def _lost(
         self, error: Exception, request: Request, response: aiohttp.ClientResponse | FastResponse | None, read: bytes
     ) -> ResponseLost:
-        """Return the error for a lost response, with what is known of it."""
         timed_out = isinstance(error, TimeoutError)
         words = f"no whole answer within {self.timeouts.request:g} s" if timed_out else words_for(error)
-        if response is None:
-            return ResponseLost(words, about=request.about)
-        return ResponseLost(
-            words,
-            about=request.about,
-            evidence=redact(read.decode("utf-8", "replace")) or None,
-            status=response.status,
-            request_id=read_head(response.status, response.headers).request_id,
-        )
+        lost = ResponseLost(words, about=request.about)
+        if response is not None:
+            lost.evidence = safe_redacted(read.decode("utf-8", "replace")) or None
+            lost.request_id = read_head(response.status, response.headers).request_id
+        return lost

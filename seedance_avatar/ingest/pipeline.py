@@ -16,10 +16,10 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow
 from seedance_avatar.client.poller import Poller, PollingBroke
+from seedance_avatar.client.tasks import ENDS_THE_PROGRAM
 from seedance_avatar.errors import (
     AuthError,
     AvatarError,

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
-from seedance_avatar.client.callables import being_cancelled, raisable
+from seedance_avatar.client.tasks import being_cancelled, raisable
 from seedance_avatar.errors import InvalidInput
 
 __all__ = ["SourceReader"]

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal, Self, TypeAlias
 
 from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.assets.messages import group_request
-from seedance_avatar.client.endpoint import check_key
 from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.errors import InvalidInput, JournalError, SessionStateError
 from seedance_avatar.ingest.sources import SourceReader
@@ -23,6 +22,7 @@ from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import Changed, Doubt, Limits, Rerun, SharedLimits, check_positive
 from seedance_avatar.session.session import AvatarSession
 from seedance_avatar.text import KeyProvider, Secret, safe_text
+from seedance_avatar.wire.request import check_key
 
 from .member import PoolMember
 from .run import PooledRun

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import aiohttp
 import attrs
 
-from seedance_avatar.client.callables import ENDS_THE_PROGRAM
 from seedance_avatar.client.circuit_breaker import CircuitBreaker
 from seedance_avatar.client.client import Client
 from seedance_avatar.client.gate import Flow, gates
 from seedance_avatar.client.poller import Poller
-from seedance_avatar.client.tasks import TaskSet
+from seedance_avatar.client.tasks import ENDS_THE_PROGRAM, TaskSet
 from seedance_avatar.client.transport import Transport
 from seedance_avatar.errors import AvatarError, SessionStateError
 from seedance_avatar.events import Accepted, Observer

@@ -24,7 +24,6 @@ from seedance_avatar.assets.messages import (
 )
 from seedance_avatar.assets.uploads import judge, published, upload_file
 from seedance_avatar.client.client import Passage
-from seedance_avatar.client.endpoint import check_key, normalize_base
 from seedance_avatar.client.tasks import wait_through_cancel
 from seedance_avatar.errors import AssetFailed, InvalidInput, SessionStateError
 from seedance_avatar.events import Observer, Progress, callable_observer
@@ -49,6 +48,7 @@ from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.text import KeyProvider, Secret, safe_text
 from seedance_avatar.videos.model_table import VIDEO_MODELS, VideoModel
 from seedance_avatar.videos.request import GenerationRequest, Reference
+from seedance_avatar.wire.request import check_key, normalize_base
 
 from .engine import Engine
 from .submission import Kept, Submission

@@ -8,7 +8,7 @@ from typing import Generic
 
 import attrs
 
-from seedance_avatar.client.callables import ENDS_THE_PROGRAM
+from seedance_avatar.client.tasks import ENDS_THE_PROGRAM
 from seedance_avatar.errors import AvatarError, WaitTimeout
 from seedance_avatar.options import check_positive
 from seedance_avatar.polling.expiry import GRACE, STALLED

@@ -29,7 +29,7 @@ import attrs
 from anyio import to_thread
 from yarl import URL
 
-from seedance_avatar.client.callables import raisable
+from seedance_avatar.client.tasks import raisable
 from seedance_avatar.errors import (
     ApiError,
     AvatarError,

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedance_avatar.assets.messages import PREFIX, asset_query, asset_request, check_source, group_request
-from seedance_avatar.client.endpoint import check_key, normalize_base
 from seedance_avatar.errors import InvalidInput, InvalidSource
 from seedance_avatar.models import AssetSource
 from seedance_avatar.wire.public_urls import judge_url
 from seedance_avatar.wire.refusals import is_id
+from seedance_avatar.wire.request import check_key, normalize_base
 
 URL = "https://cdn.example.com/a.jpg"
 anything = st.text(st.characters(exclude_categories=[]))

@@ -163,10 +163,10 @@ async def test_where_the_probe_of_an_outage_dies_nobody_waits_for_it(
         await until(lambda: len(it.sandbox.ledger) >= 5)
         breaker = parts(it.session)["breaker"]
         with monkeypatch.context() as patch:
+            down, ill = ConnectionFailed("down"), isinstance(answer, ResponseLost)
+            breaker.record_failure(down, ill=ill, probe=False, left_at=breaker.clock())
             patch.setattr(type(breaker), name, die)
             if answer is not None:
                 patch.setattr(Transport, "send", send)
-            down = ConnectionFailed("down")
-            breaker._failed(down, ill=isinstance(answer, ResponseLost), probe=False, left_at=breaker.clock())
             found, raised = await asyncio.wait_for(run, 10)
         assert raised is not None or "ZeroDivisionError" in str([outcome.error for outcome in found])

@@ -12,7 +12,7 @@ from rig.leaks import no_leaks
 from rig.world import quick, sources
 
 from seedance_avatar import Active, AssetSource, AvatarError, AvatarSession, JournalReader, Unsent
-from seedance_avatar.client.callables import raisable
+from seedance_avatar.client.tasks import raisable
 from seedance_avatar.events import Accepted, RequestFinished
 from seedance_avatar.sandbox import Sandbox
 
