@@ -39,7 +39,6 @@ Lane: TypeAlias = Literal["submit", "query"]
 class RequestFinished:
     """One HTTP round trip ended, with or without an answer.
 
-    :ivar at: when it ended.
     :ivar lane: the limit that it counted against.
     :ivar method: ``GET`` or ``POST``.
     :ivar path: the path, without query.
@@ -48,7 +47,6 @@ class RequestFinished:
     :ivar status: the HTTP status, or None when there was no answer.
     :ivar error: what went wrong, or None.
     :ivar request_id: the service's id of this request, or None.
-    :ivar about: the label of the source or the id that the call was about.
     """
 
     at: float

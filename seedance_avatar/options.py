@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import UnionType
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
@@ -60,10 +61,7 @@ class Rerun:
         retry_failed: bool | str | Iterable[str] = False,
         on_changed: Changed = "refuse",
     ) -> Self:
-        """Return what the options of an ingest ask for.
-
-        :raises InvalidInput: one of them cannot be used.
-        """
+        """Return what the options of an ingest ask for, or raise :class:`InvalidInput`."""
         for name, value, words in (
             ("on_in_doubt", on_in_doubt, ("hold", "resend")),
             ("on_changed", on_changed, ("refuse", "replace")),
@@ -87,10 +85,7 @@ class Rerun:
 
 
 def given(name: str, value: K, kind: type[Any] | UnionType) -> K:
-    """Return the option ``value`` if it is None or of type ``kind``; a wrong type is reported where it is passed.
-
-    :raises InvalidInput: it is of another type.
-    """
+    """Return the option ``value`` if it is None or of type ``kind``; a wrong type is reported where it is passed."""
     if value is not None and not isinstance(value, kind):
         message = f"{name} must be {getattr(kind, '__name__', kind)}, not {type(value).__name__}"
         raise InvalidInput(message)
@@ -98,35 +93,26 @@ def given(name: str, value: K, kind: type[Any] | UnionType) -> K:
 
 
 def check_count(name: str, value: object) -> None:
-    """Check that an argument is a whole number of at least 1.
-
-    :raises InvalidInput: it is not.
-    """
+    """Refuse what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int):
         message = f"{name} must be a whole number, not {value!r}"
         raise InvalidInput(message)
-    _number(value, name, 1, above=False)
+    _check_number(name, value, 1)
 
 
 def check_positive(name: str, value: object) -> None:
-    """Check that an argument is a number of more than 0; infinity is allowed and means no bound.
-
-    :raises InvalidInput: it is not.
-    """
+    """Refuse what is no number of more than 0; infinity is one, and means no bound."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         message = f"{name} must be more than 0, not {value!r}"
         raise InvalidInput(message)
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Check that an argument is a finite number of at least 0.
-
-    :raises InvalidInput: it is not.
-    """
-    _number(value, name, 0.0, above=False)
+    """Refuse what is no finite number of at least 0."""
+    _check_number(name, value, 0.0)
 
 
-def _number(value: Any, name: str, low: float, *, above: bool) -> None:  # noqa: ANN401 - anything can be passed in
+def _check_number(name: str, value: object, low: float, *, above: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         message = f"{name} must be a finite number, not {value!r}"
         raise InvalidInput(message)
@@ -135,18 +121,14 @@ def _number(value: Any, name: str, low: float, *, above: bool) -> None:  # noqa:
         raise InvalidInput(message)
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
-    _number(value, f"{type(instance).__name__}.{attribute.name}", 0.0, above=False)
+def _field(check: Callable[[str, Any], None]) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    """Return ``check`` as a validator of attrs, which names class and field."""
+    return lambda instance, attribute, value: check(f"{type(instance).__name__}.{attribute.name}", value)
 
 
-def _more_than_zero(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
-    _number(value, f"{type(instance).__name__}.{attribute.name}", 0.0, above=True)
-
-
-def _count(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # noqa: ANN401 - an attrs validator
-    check_count(f"{type(instance).__name__}.{attribute.name}", value)
-
-
+_seconds = _field(check_seconds)
+_more_than_zero = _field(partial(_check_number, low=0.0, above=True))
+_count = _field(check_count)
 _rate = attrs.validators.optional(_more_than_zero)
 _burst = attrs.validators.optional(_count)
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
@@ -24,6 +25,8 @@ from seedance_avatar.events import Accepted, Event, LimitChanged, RequestFinishe
 from seedance_avatar.outcomes import Active
 
 __all__ = ["OpenTelemetryObserver"]
+
+_Facts: TypeAlias = dict[str, str | int]
 
 _NAME: Final = "seedance_avatar"
 _KEPT: Final = 20_000
@@ -82,13 +85,13 @@ class OpenTelemetryObserver:
 
     def _request(self, event: RequestFinished) -> None:
         template = _ID.sub(r"\1{id}", event.path)
-        facts: dict[str, str | int] = {"http.request.method": event.method, "url.template": template}
+        facts: _Facts = {"http.request.method": event.method, "url.template": template}
         if event.status is not None:
             facts["http.response.status_code"] = event.status
         if event.error is not None:
             facts["error.type"] = type(event.error).__name__
         self._requests.record(event.elapsed, facts)
-        span = self._span(f"{event.method} {template}", SpanKind.CLIENT, event.elapsed, facts, ())
+        span = self._span(f"{event.method} {template}", SpanKind.CLIENT, event.elapsed, facts)
         if event.attempt > 1:
             span.set_attribute("http.request.resend_count", event.attempt - 1)
         if event.request_id is not None:
@@ -112,7 +115,7 @@ class OpenTelemetryObserver:
     def _settled(self, event: Settled) -> None:
         outcome = event.outcome
         item = getattr(outcome, "asset", None)
-        facts: dict[str, str | int] = {"avatar.outcome": type(outcome).__name__.lower()}
+        facts: _Facts = {"avatar.outcome": type(outcome).__name__.lower()}
         kind = getattr(outcome.source, "asset_type", None)
         if isinstance(kind, str):
             facts["avatar.asset.type"] = kind
@@ -133,12 +136,7 @@ class OpenTelemetryObserver:
         span.end()
 
     def _span(
-        self,
-        name: str,
-        kind: SpanKind,
-        lasted: float,
-        facts: dict[str, str | int],
-        contexts: list[SpanContext] | tuple[()],
+        self, name: str, kind: SpanKind, lasted: float, facts: _Facts, contexts: Sequence[SpanContext] = ()
     ) -> Span:
         start = time.time_ns() - int(lasted * 1e9)
         links = [Link(context) for context in contexts]

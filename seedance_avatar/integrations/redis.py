@@ -213,13 +213,7 @@ class _Line:
     _braking: set[asyncio.Task[None]] = attrs.field(factory=set)
 
     async def reserve(self, lane: _Lane) -> float:
-        """Reserve the next free slot and return the seconds until then.
-
-        :raises ConnectionFailed: Redis cannot be reached and ``when_away`` is ``"wait"``, or it refuses the
-            credentials, which is fatal.
-
-        Cancelled, it may have reserved a slot, which stays unused.
-        """
+        """Reserve the next free slot and return the seconds until then; cancelled, a slot may stay unused."""
         now = asyncio.get_running_loop().time()
         if self._alone is not None and self._away_until is not None and now < self._away_until:
             return self._by_itself(self._alone[lane], now)

@@ -385,7 +385,7 @@ class AvatarSession:
 
     @cached_property
     def _videos(self) -> Videos:
-        from .video_calls import Videos  # noqa: PLC0415 - most sessions make no videos, and start faster without
+        from .video_calls import Videos  # noqa: PLC0415 - most sessions make no videos, and start faster
 
         return Videos(lambda: self.engine, self._video_models, self._allow_private)
 
@@ -517,7 +517,7 @@ class AvatarSession:
 
         Cancelled, it leaves the target as it was, and no partial file.
         """
-        return await self._videos.download(video, path, progress=progress)
+        return await self._videos.download(video, path, progress)
 
     # Many at once
 

@@ -104,15 +104,8 @@ class Submission(Generic[T]):
     async def finish(self, engine: Engine, timeout: float | None = None) -> T:  # noqa: ASYNC109 - its error says what became of the submission
         """Submit in a task of ``engine``, so that a cancelled caller does not lose an id.
 
-        :param timeout: seconds; None: as long as it takes.
-        :raises InvalidInput: ``timeout`` is no number above 0.
-        :raises WaitTimeout: the timeout passed, and nothing was sent; or it was accepted, and its id is known.
-        :raises SubmissionTimeout: the timeout passed while it was on the wire. For ``timeouts.drain`` seconds more its
-            answer is waited for in the background.
-
-        Cancelled before anything was sent, nothing is sent. Cancelled on the wire, the answer is waited for
-        (``timeouts.drain`` seconds; a second cancellation ends that) so that observer, log and journal get it,
-        and then the cancellation leaves, with a note that says what became of it.
+        :class:`AvatarSession` says what ``timeout`` and a cancellation do; a second cancellation ends the wait for an
+        answer, and :attr:`harmless` spares it.
         """
         if timeout is not None:
             check_positive("timeout", timeout)

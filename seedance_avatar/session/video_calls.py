@@ -23,9 +23,6 @@ from .engine import Engine
 from .submission import Kept, Submission
 from .waiting import wait_until_finished
 
-Register = Callable[[AssetSource, Callable[[], float | None]], Awaitable[Asset]]
-"""Makes an active asset of a source: uploads it to a group and waits for it, both within the seconds that are left."""
-
 
 @attrs.define(eq=False, repr=False)
 class Videos:
@@ -42,15 +39,15 @@ class Videos:
     async def generate(
         self,
         request: GenerationRequest,
-        register: Register | None = None,
+        register: Callable[[AssetSource, Callable[[], float | None]], Awaitable[Asset]] | None,
         *,
-        journal: str | os.PathLike[str] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - its error says what became of the submission
+        journal: str | os.PathLike[str] | None,
+        timeout: float | None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> VideoTask:
         """Submit ``request`` exactly once, and return its task; with ``journal``, once over all runs.
 
-        With ``register``, an image that is refused because it shows a real person is replaced by an asset of it, and
-        the request is submitted again: once for each image.
+        With ``register`` (given a source and the seconds that are left), an image that is refused because it shows a
+        real person is replaced by an active asset of it, and the request is submitted again: once for each image.
         """
         registered: set[str] = set()
         client = self.engine().client
@@ -68,8 +65,7 @@ class Videos:
                     raise
                 refused = refusal
             registered.add(url)
-            source = AssetSource.image(url)
-            asset = await register(source, left)
+            asset = await register(AssetSource.image(url), left)
             if client.observer is not None:
                 client.observer(ReferenceRegistered(at=client.clock(), request=request, asset=asset, error=refused))
             request = with_asset(request, url, asset)
@@ -118,9 +114,7 @@ class Videos:
             failure=failure_of,
         )
 
-    async def download(
-        self, video: VideoTask | str, path: str | os.PathLike[str], *, progress: Progress | None = None
-    ) -> Path:
+    async def download(self, video: VideoTask | str, path: str | os.PathLike[str], progress: Progress | None) -> Path:
         """Fetch the file of a finished video."""
         engine = self.engine()
         http = engine.transport.http
