@@ -17,6 +17,8 @@ from seedance_avatar.cli.report.advice import next_steps
 from seedance_avatar.cli.report.history import read_history
 from seedance_avatar.cli.report.page import report_page
 
+pytestmark = pytest.mark.slow
+
 PROBE = """
 <script>
 const shown = element => element.getBoundingClientRect().width > 0;

@@ -118,15 +118,15 @@ async def test_a_sandbox_serves_although_its_greeting_is_lost(tmp_path: Path) ->
     assert (out, err) == ("143\n", "")
 
 
+OTHER_ENCODINGS = ("ascii", "cp1252", "latin-1:strict", "gbk")
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     "how",
     [
-        {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "cp1252"},
-        {"PYTHONIOENCODING": "latin-1:strict"},
-        {"PYTHONIOENCODING": "gbk"},
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
+        *(pytest.param({"PYTHONIOENCODING": name}, marks=pytest.mark.slow) for name in OTHER_ENCODINGS),
     ],
 )
 async def test_what_an_encoding_cannot_show_is_escaped(tmp_path: Path, how: dict[str, str]) -> None:

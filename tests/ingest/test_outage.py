@@ -227,6 +227,7 @@ async def test_generations_are_looked_up_and_sent_again_after_an_outage(name: st
         return json_answer(done if ill else done | {"status": "queued"})
 
     async with RudeServer(service) as server, quick(server.url, **options()) as session:
+        session._videos.adapter.looks = (0.02, 0.05)
         requests = [GenerationRequest(f"She waves {n}.", key=f"k{n}") for n in range(12)]
         async with session.generate_many(requests) as stream:
             kinds = Counter([type(outcome).__name__ async for outcome in stream.outcomes()])

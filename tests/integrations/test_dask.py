@@ -81,6 +81,7 @@ async def agree(sandbox: Sandbox, outcomes: list[Outcome], journal: Path, group:
     assert not any(record.state == "sending" for record in records)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_worker_killed_on_the_way_and_the_rest_of_what_a_cluster_owes(sandbox: Sandbox, tmp_path: Path) -> None:
     async with cluster() as client:

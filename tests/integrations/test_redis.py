@@ -77,6 +77,7 @@ async def test_a_clock_that_is_set_back_makes_nobody_wait_longer(redis: RedisSer
     await line.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_two_processes_hold_a_limit_as_one(redis: RedisServer) -> None:
     async with Sandbox(time_scale=0.002) as sandbox:

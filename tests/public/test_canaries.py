@@ -307,6 +307,7 @@ def test_the_listener_hears(tmp_path: Path) -> None:
     assert sings(everything_of(aiohttp.ClientResponseError(request, ())))
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_the_command_line(tmp_path: Path) -> None:
     """Output, results, rejects and journal of an ingest in which everything goes wrong that can."""

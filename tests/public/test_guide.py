@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 import pytest
@@ -116,7 +117,10 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.mark.parametrize("page", [*PAGES, "README"])
+_LONG: Final = {"tutorial": [pytest.mark.slow]}  # fifty sources, three runs of the command, a video
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=_LONG.get(page, [])) for page in (*PAGES, "README")])
 def test_the_examples_of_a_page_run_as_they_stand_and_print_what_it_says(
     page: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from proof.worker import Task
 from seedance_avatar.sandbox import Sandbox
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_nothing_is_sent_twice_and_no_id_is_lost() -> None:
     found = asyncio.run(prove_kills(8, sources=150, seed=20260101))
     assert found.wrong == []

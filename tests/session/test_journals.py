@@ -236,7 +236,8 @@ async def test_who_is_cancelled_does_not_wait_for_the_proof(tmp_path: Path) -> N
     path = tmp_path / "run.db"
     async with no_leaks(), service() as first, RudeServer(Silence()) as second:
         group = await filled(first, path)
-        async with quick(second.url, "sk-first") as session:
+        short = Timeouts(connect=2.0, request=0.3, drain=2.0)
+        async with quick(second.url, "sk-first", timeouts=short) as session:
             task = asyncio.ensure_future(ingest(session, path, sources(3)))
             await until(lambda: second.requests)
             task.cancel()
