@@ -175,40 +175,25 @@ class RedisLimits:
         if isinstance(connected, InvalidInput):
             raise connected
         client, where = connected
-        alone = self.alone
-        return _Line(
-            client,
-            script=client.register_script(_SCRIPT),
-            where=where,
-            lanes={
-                "submit": _lane(self.account, "submit", self.limits.submits_per_second, self.limits.submit_burst),
-                "query": _lane(self.account, "query", self.limits.queries_per_second, self.limits.query_burst),
-            },
-            alone=None
-            if alone is None
-            else {
+        pacers: dict[_Lane, Pacer] | None = None
+        if (alone := self.alone) is not None:
+            pacers = {
                 "submit": Pacer.build(rate=alone.submits_per_second, burst=alone.submit_burst, start=SUBMITS),
                 "query": Pacer.build(rate=alone.queries_per_second, burst=alone.query_burst, start=QUERIES),
-            },
-        )
-
-
-def _lane(account: str, lane: _Lane, rate: float | None, burst: int | None) -> tuple[str, float, int]:
-    """Return the Redis key of a lane, the microseconds between two requests, and the burst."""
-    assert rate is not None  # noqa: S101 - the validator of RedisLimits demands one
-    # The account in braces is a hash tag: a Redis cluster keeps both lanes on one node.
-    return f"seedance-avatar:{{{account}}}:{lane}", 1e6 / rate, burst or 1
+            }
+        return _Line(self.limits, self.account, client, client.register_script(_SCRIPT), where, pacers)
 
 
 @attrs.define(eq=False)
 class _Line:
     """One session's connection to the limits in Redis; implements :class:`seedance_avatar.options.Permits`."""
 
+    _limits: Limits
+    _account: str
     _client: Any
-    _script: Any = attrs.field(kw_only=True)
-    _where: str = attrs.field(kw_only=True)
-    _lanes: dict[_Lane, tuple[str, float, int]] = attrs.field(kw_only=True)
-    _alone: dict[_Lane, Pacer] | None = attrs.field(kw_only=True)
+    _script: Any
+    _where: str
+    _alone: dict[_Lane, Pacer] | None
     _away_until: float | None = None
     _braking: set[asyncio.Task[None]] = attrs.field(factory=set)
 
@@ -234,8 +219,13 @@ class _Line:
         return microseconds / 1e6
 
     async def _ask(self, lane: _Lane, brake: float) -> Any:  # noqa: ANN401 - redis-py does not type what a script returns
-        key, gap, burst = self._lanes[lane]
-        return await self._script(keys=[key], args=[gap, burst, brake * 1e6])
+        shared = self._limits
+        rate = shared.submits_per_second if lane == "submit" else shared.queries_per_second
+        burst = shared.submit_burst if lane == "submit" else shared.query_burst
+        assert rate is not None  # noqa: S101 - the validator of RedisLimits demands one
+        # The account in braces is a hash tag: a Redis cluster keeps both lanes on one node.
+        key = f"seedance-avatar:{{{self._account}}}:{lane}"
+        return await self._script(keys=[key], args=[1e6 / rate, burst or 1, brake * 1e6])
 
     def _failed(self, error: Exception) -> ConnectionFailed:
         reason = safe_redacted(str(error) or type(error).__name__, 120)

@@ -177,13 +177,9 @@ class AvatarSession:
             message = "a session is for asyncio only: there is no running asyncio event loop"
             raise SessionStateError(message) from None
         async with self._opening:
-            if self._closing is not None:
-                message = "this session was closed: build another one"
-                raise SessionStateError(message)
-            if self._engine is not None:
-                self._engine.transport.check_here()
-                return self
-            self._engine = await self._start()
+            if self._engine is None:
+                self._engine = await self._start()
+            _ = self.engine  # raises where it was closed, or is open elsewhere
             return self
 
     async def aclose(self) -> None:
