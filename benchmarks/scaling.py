@@ -22,8 +22,8 @@ from typing import Any, Final
 import attrs
 
 from seedance_avatar import AssetSource, AvatarSession, Limits
+from seedance_avatar.sandbox import RateLimits
 from seedance_avatar.sandbox.fates import TYPICAL
-from seedance_avatar.sandbox.limits import RateLimits
 from seedance_avatar.sandbox.serving import in_thread
 
 __all__ = ["Plan", "Run", "simulate"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from .accounts import Account
+from .accounts import Account, Bucket, RateLimits, Window
 from .dialect import Vintage
 from .fates import Fate
 from .faults import Fault, Faults
 from .ledger import Ledger
-from .limits import Bucket, RateLimits, Window
 from .records import Delivery, Download, FileUpload, Generation, Group, Upload
 from .server import Sandbox
 from .serving import serve

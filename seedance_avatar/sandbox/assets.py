@@ -10,7 +10,7 @@ import attrs
 from seedance_avatar.models import ASSET_TYPES
 
 from .accounts import Account
-from .ids import Ids
+from .dialect import Ids
 from .records import Group
 from .replies import Refused, Reply, as_json, refusal_in_envelope
 from .state import State, invalid_body, json_object
@@ -106,9 +106,11 @@ class Assets:
         asset_id, status = table.id_of(number), table.status(number, now)
         shown = status
         if status == "processing":
-            begun, ready = table.accepted[number], table.ready[number]
-            step = int(len(vintage.between) * (now - begun) / (ready - begun))
-            shown = vintage.between[min(step, len(vintage.between) - 1)]
+            words, step = vintage.between, 0
+            if len(words) > 1:
+                begun, ready = table.accepted[number], table.ready[number]
+                step = min(int(len(words) * (now - begun) / (ready - begun)), len(words) - 1)
+            shown = words[step]
         data: dict[str, Any] = {"asset_id": asset_id, "status": vintage.status(shown)}
         if not vintage.bare:
             data["asset_url"] = f"asset://{asset_id}"

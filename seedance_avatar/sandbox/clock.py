@@ -7,10 +7,6 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
-from typing import Final
-
-_STEPPED_EPOCH: Final = 1_760_000_000.0
-"""The wall time at which a stepped clock starts, so that every stepped run is the same."""
 
 
 class Clock:
@@ -24,7 +20,7 @@ class Clock:
         origin = read()
         self._stepped = stepped
         self._stepped_to = 0.0
-        self._epoch = _STEPPED_EPOCH if stepped else time.time()
+        self._epoch = 1_760_000_000.0 if stepped else time.time()  # a constant: every stepped run is the same
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._ticket = itertools.count()
         # A closure, because it is called several times for every request and attribute look-ups take time.

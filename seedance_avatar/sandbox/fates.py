@@ -103,14 +103,13 @@ class Fates:
             return fate, rng.uniform(1.0, 4.0) * self.time_scale
         if self.immediate and rng.random() < self.immediate:
             return fate, 0.0
-        return fate, _drawn(self.processing[asset_type], rng) * self.time_scale
+        return fate, self._drawn(asset_type) * self.time_scale
 
     def generation_takes(self, fate: Fate, number: int) -> float:
         """Return the seconds that generation ``number`` takes, ``time_scale`` included."""
-        rng = self._rng
-        rng.seed(self.seed * 1_000_003 + number)
-        return _drawn(self.processing["generation"] if fate.after is None else fate.after, rng) * self.time_scale
+        self._rng.seed(self.seed * 1_000_003 + number)
+        return (self._drawn("generation") if fate.after is None else fate.after) * self.time_scale
 
-
-def _drawn(time: ProcessingTime, rng: random.Random) -> float:
-    return time(rng) if callable(time) else time
+    def _drawn(self, kind: str) -> float:
+        time = self.processing[kind]
+        return time(self._rng) if callable(time) else time

@@ -10,9 +10,8 @@ from typing import Any, Final, Literal, Self, TypeAlias, get_args
 
 import attrs
 
-from .accounts import no_money, unauthorized
-from .clock import Clock
-from .replies import Reply, refusal, refusal_in_envelope
+from .replies import Reply, no_money, refusal, refusal_in_envelope, unauthorized
+from .state import State
 
 FaultKind: TypeAlias = Literal[
     "rate_limited",
@@ -40,8 +39,6 @@ a 200 with such a body · ``refused`` 200 with ``success: false`` · ``slow`` a 
 """
 
 RetryAfter: TypeAlias = float | Literal["date", "none", "absurd", "any"]
-
-_LASTING: Final = frozenset({"unauthorized", "no_money"})
 
 # Whether the request is applied although its answer is wrong or missing: always, or at random.
 _APPLIED: Final = frozenset({"lost_answer", "truncated", "empty", "not_json", "slow"})
@@ -119,7 +116,7 @@ class Faults:
 
         A refused key and a low balance are not among them, because they end a run.
         """
-        kinds = (kind for kind in get_args(FaultKind) if kind not in _LASTING)
+        kinds = (kind for kind in get_args(FaultKind) if kind not in {"unauthorized", "no_money"})
         rules = (Fault(kind, probability=probability, retry_after=retry_after, delay=delay) for kind in kinds)
         return cls(rules, seed=seed)
 
@@ -147,12 +144,13 @@ class Faults:
         """Return the rule that applies to this request, or None."""
         return next((rule for rule in self._rules if rule.matches(method, path, self.rng)), None)
 
-    async def misbehave(
-        self, rule: Fault, do: Callable[[], Awaitable[Reply]], clock: Clock, money: Literal[402, 403]
-    ) -> Reply:
-        """Return the answer to a request that gets the fault ``rule``; ``do`` applies it and returns the right one."""
+    async def answer(self, method: str, path: str, do: Callable[[], Awaitable[Reply]], state: State) -> Reply:
+        """Return the answer to a request, a right or a wrong one; ``do`` applies it and returns the right one."""
+        rule = self.match(method, path)
+        if rule is None:
+            return await do()
         if rule.kind == "slow":
-            await clock.sleep(rule.delay)
+            await state.clock.sleep(rule.delay)
         applied = rule.kind in _APPLIED
         if rule.kind in _EITHER:
             applied = self.rng.random() < 0.5 if rule.applied is None else rule.applied  # noqa: PLR2004 - an even chance
@@ -160,39 +158,38 @@ class Faults:
         if right is not None and rule.kind in {"slow", "truncated"}:
             right.end = "answer" if rule.kind == "slow" else "cut"
             return right
-        if rule.kind == "no_money":
-            return no_money(money)
-        return _WRONG[rule.kind](rule, self.rng, clock)
+        reply = _WRONG[rule.kind](rule, self.rng, state)
+        if rule.kind in {"rate_limited", "unavailable"}:
+            reply.headers = self._hint(rule, state)
+        return reply
+
+    def _hint(self, rule: Fault, state: State) -> str:
+        hint: float | str = rule.retry_after
+        if hint == "any":
+            hint = self.rng.choice((1.0, "date", "none"))
+        if hint == "absurd":
+            hint = self.rng.choice(_ABSURD)
+        elif hint == "date":
+            # A date has whole seconds: it is rounded up, or it would often be in the past when it is read.
+            hint = formatdate(int(state.clock.wall_at(state.clock.now())) + 2, usegmt=True)
+        return "" if hint == "none" else f"Retry-After: {hint if isinstance(hint, str) else format(hint, 'g')}\r\n"
 
 
-def _page(rule: Fault, rng: random.Random, _: Clock) -> Reply:
+def _page(rule: Fault, rng: random.Random, _: State) -> Reply:
     status = 503 if rule.kind == "unavailable" else rule.status or rng.choice((500, 502, 504))
     return Reply(status, _PAGE.format(status, HTTPStatus(status).phrase).encode(), "text/html")
 
 
-def _with_hint(reply: Reply, rule: Fault, rng: random.Random, clock: Clock) -> Reply:
-    hint: float | str = rng.choice((1.0, "date", "none")) if rule.retry_after == "any" else rule.retry_after
-    if hint == "absurd":
-        hint = rng.choice(_ABSURD)
-    elif hint == "date":
-        # A date has whole seconds: it is rounded up, or it would often be in the past when it is read.
-        hint = formatdate(int(clock.wall_at(clock.now())) + 2, usegmt=True)
-    if hint != "none":
-        reply.headers = f"Retry-After: {hint if isinstance(hint, str) else format(hint, 'g')}\r\n"
-    return reply
-
-
-def _rate_limited(rule: Fault, rng: random.Random, clock: Clock) -> Reply:
+def _rate_limited(_rule: Fault, rng: random.Random, _: State) -> Reply:
     # The service also sends a 429 without a body.
-    empty = rng.random() < 0.5  # noqa: PLR2004 - an even chance
-    full = refusal(429, "too many requests (request id: {id})", code="rate_limit_exceeded")
-    return _with_hint(Reply(429) if empty else full, rule, rng, clock)
+    full = rng.random() >= 0.5  # noqa: PLR2004 - an even chance
+    return refusal(429, "too many requests (request id: {id})", code="rate_limit_exceeded") if full else Reply(429)
 
 
-_WRONG: Final[dict[FaultKind, Callable[[Fault, random.Random, Clock], Reply]]] = {
+_WRONG: Final[dict[FaultKind, Callable[[Fault, random.Random, State], Reply]]] = {
     "rate_limited": _rate_limited,
     "server_error": _page,
-    "unavailable": lambda rule, rng, clock: _with_hint(_page(rule, rng, clock), rule, rng, clock),
+    "unavailable": _page,
     "limiter_down": lambda *_: refusal(503, "the rate limiter cannot be reached", code="rate_limit_unavailable"),
     "dropped": lambda *_: Reply(end="close"),
     "lost_answer": lambda *_: Reply(end="close"),
@@ -201,4 +198,5 @@ _WRONG: Final[dict[FaultKind, Callable[[Fault, random.Random, Clock], Reply]]] =
     "not_json": lambda *_: Reply(200, b"upstream says hello\n", "text/plain"),
     "refused": lambda *_: refusal_in_envelope(200, "the system is busy (request id: {id})"),
     "unauthorized": lambda *_: unauthorized("a key"),
+    "no_money": lambda _rule, _rng, state: no_money(state.vintage.money),
 }

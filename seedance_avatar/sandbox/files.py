@@ -13,11 +13,10 @@ import attrs
 from aiohttp import BodyPartReader, hdrs, web
 
 from .accounts import Account
-from .clock import Clock
-from .ids import Ids
-from .ledger import Ledger
+from .dialect import Ids
 from .records import FileUpload
 from .replies import Refused, Reply, as_json, refusal_in_envelope
+from .state import State
 
 _RANGE: Final = re.compile(r"bytes=([0-9]*)-([0-9]*)$")
 _MB: Final = 1_000_000
@@ -40,37 +39,30 @@ class _File:
     gone_at: float | None
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False)
 class Files:
     """The files by their path; the bytes are read when somebody fetches them.
 
-    :ivar base: the URL of this host, once it listens.
     :ivar url_lives: seconds for which the signed URL of a video is valid; a query of its task returns a new one.
     """
 
-    clock: Clock
-    ledger: Ledger
+    state: State
     ids: Ids
     url_lives: float
     seed: int
-    base: str = ""
     _files: dict[str, _File] = attrs.field(init=False, factory=dict)
 
     def put(self, path: str, read: Callable[[], bytes], mime_type: str, gone_at: float | None = None) -> None:
         """Serve what ``read()`` returns at ``path``: without end, or by signed URLs until ``gone_at``."""
         self._files[path] = _File(read, mime_type, gone_at)
 
-    def has(self, url: str) -> bool:
-        """Return whether ``url`` belongs to this host."""
-        return bool(self.base) and url.startswith(f"{self.base}/")
-
     def url(self, path: str) -> str:
         """Return a URL that is valid now for ``path``."""
-        gone_at = self._files[path].gone_at
+        gone_at, url = self._files[path].gone_at, f"{self.state.files_url}{path}"
         if gone_at is None:
-            return self.base + path
-        expires = f"{min(gone_at, self.clock.now() + self.url_lives):.6f}"
-        return f"{self.base}{path}?Expires={expires}&Signature={self._sign(path, expires)}"
+            return url
+        expires = f"{min(gone_at, self.state.clock.now() + self.url_lives):.6f}"
+        return f"{url}?Expires={expires}&Signature={self._sign(path, expires)}"
 
     def _sign(self, path: str, expires: str) -> str:
         return hmac.new(f"files/{self.seed}".encode(), f"{path}?{expires}".encode(), hashlib.sha256).hexdigest()[:40]
@@ -78,7 +70,7 @@ class Files:
     def fetch(self, raw_path: str, ranged: str | None, if_range: str | None) -> Reply:
         """Answer a GET or HEAD."""
         path, _, query = raw_path.partition("?")
-        file, now = self._files.get(path), self.clock.now()
+        file, now = self._files.get(path), self.state.clock.now()
         if file is None or (file.gone_at is not None and now >= file.gone_at):
             return _xml(404, "NoSuchKey", "The specified key does not exist.")
         if file.gone_at is not None:
@@ -114,8 +106,8 @@ class Files:
         extension = name.rpartition(".")[2].lower()
         if extension not in formats:
             _refuse(f"{kind} may be {', '.join(sorted(formats))}, not {extension or 'nameless'}")
-        now = self.clock.now()
-        file_id = self.ids.mint(len(self.ledger.files), self.clock.wall_at(now))
+        now = self.state.clock.now()
+        file_id = self.ids.mint(len(self.state.ledger.files), self.state.clock.wall_at(now))
         path = f"/uploads/{file_id}.{extension}"
         self.put(path, lambda: data, formats[extension])
         entry = FileUpload(
@@ -127,7 +119,7 @@ class Files:
             account=account.name,
             at=now,
         )
-        self.ledger.files.append(entry)
+        self.state.ledger.files.append(entry)
         shown = {"id": entry.file_id, "url": entry.url, "mime_type": entry.mime_type, "size": entry.size}
         return as_json({"success": True, "message": "", "data": shown})
 

@@ -15,8 +15,8 @@ from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import redact_url, safe_text
 
 from .clock import Clock
+from .dialect import Ids
 from .fates import Fate
-from .ids import Ids
 from .records import Delivery, Download, FileUpload, Generation, Group, Upload
 
 Lane: TypeAlias = Literal["submit", "query"]
@@ -285,39 +285,32 @@ def _disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[s
     are the same source given several times. An outcome in doubt accounts for one upload or none, any other for none.
     An upload without an outcome is a difference too. URLs are compared byte for byte.
     """
-    unclaimed: dict[str, dict[str, Upload]] = {}
-    by_id: dict[str, Upload] = {}
-    for upload in uploads:
-        unclaimed.setdefault(upload.source_url, {})[upload.asset_id] = upload
-        by_id[upload.asset_id] = upload
-
+    by_id = {upload.asset_id: upload for upload in uploads}
+    unclaimed: defaultdict[str, set[str]] = defaultdict(set)
+    for upload in by_id.values():
+        unclaimed[upload.source_url].add(upload.asset_id)
     found: list[str] = []
-    reported: dict[str, set[str]] = {}
-    doubtful: dict[str, set[tuple[Any, ...]]] = {}
+    reported: defaultdict[str, set[str]] = defaultdict(set)
+    doubtful: defaultdict[str, set[str]] = defaultdict(set)
     for outcome in outcomes:
-        source, kind = outcome.source, type(outcome).__name__
-        reported.setdefault(source.source_url, set()).add(kind)
-        asset = getattr(outcome, "asset", None)
+        source, kind, asset = outcome.source, type(outcome).__name__, getattr(outcome, "asset", None)
+        reported[source.source_url].add(kind)
         if kind == "InDoubt":
             # The same source given twice is one upload, and in doubt once.
-            same = (source.key,) if source.key is not None else (source.asset_type,)
-            doubtful.setdefault(source.source_url, set()).add(same)
+            doubtful[source.source_url].add(source.asset_type if source.key is None else source.key)
         elif asset is not None:
             found += _about_asset(outcome, kind, by_id.get(asset.asset_id))
-            unclaimed.get(source.source_url, {}).pop(asset.asset_id, None)
+            unclaimed[source.source_url].discard(asset.asset_id)
         elif kind in {"Active", "Pending"}:
             found.append(f"{redact_url(source.source_url)}: {kind} without an asset")
         elif kind not in {"Failed", "Unsent"}:
             found.append(f"{redact_url(source.source_url)}: {safe_text(kind, 40)} is no outcome")
 
     for url, left in unclaimed.items():
-        spare = len(left) - len(doubtful.get(url, ()))
-        if spare > 0:
-            ids = ", ".join(sorted(left))
-            kinds = " and ".join(sorted(reported.get(url, ()))) or "no outcome at all"
-            found.append(
-                f"{redact_url(url)}: {len(left)} applied that no outcome has the id of ({ids}), reported as {kinds}"
-            )
+        if len(left) > len(doubtful[url]):
+            ids, kinds = ", ".join(sorted(left)), " and ".join(sorted(reported[url])) or "no outcome at all"
+            lost = f"{len(left)} applied that no outcome has the id of ({ids})"
+            found.append(f"{redact_url(url)}: {lost}, reported as {kinds}")
     return found
 
 

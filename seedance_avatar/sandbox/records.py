@@ -53,12 +53,10 @@ class Upload:
 class Generation:
     """A generation task that was created by a POST and paid for.
 
+    What has the same name as in :class:`Upload` is the same, only that a fate is ``completed`` or ``failed``.
+
     :ivar request: its body.
-    :ivar at: when it was accepted; ``ready_at`` when processing ends.
-    :ivar fate: its final status, ``completed`` or ``failed``; ``reason`` why, where there is a reason.
-    :ivar status: its status when this entry was read.
     :ivar repeats: how often the same ``client_business_id`` was posted again, and answered with this task.
-    :ivar looks: how often its status was queried.
     """
 
     task_id: str

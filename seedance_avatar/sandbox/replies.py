@@ -89,3 +89,17 @@ def refusal(status: int, message: str, *, code: str = "", kind: str = "invalid_r
 def refusal_in_envelope(status: int, message: str) -> Reply:
     """Return a refusal in the format of the private-avatar endpoints, ``{"message", "success": false}``."""
     return as_json({"message": message, "success": False}, status)
+
+
+def unauthorized(authorization: str | None) -> Reply:
+    """Return the 401 for a missing key, or for one that is not accepted."""
+    if not authorization:
+        return refusal(401, "no API key was provided (request id: {id})", kind="new_api_error")
+    code = "authentication_error"
+    return refusal(401, "the API key is not valid (request id: {id})", code=code, kind=code)
+
+
+def no_money(status: Literal[402, 403]) -> Reply:
+    """Return the refusal for a balance that is too low: 402 as documented, 403 as the New API gateway answers."""
+    code = "insufficient_quota" if status == 402 else "insufficient_user_quota"  # noqa: PLR2004 - an HTTP status
+    return refusal(status, "the balance is too low (request id: {id})", code=code, kind="new_api_error")

@@ -12,21 +12,18 @@ from aiohttp import web
 
 from seedance_avatar.text import Secret
 
-from .accounts import Account, accounts_of, unauthorized
+from .accounts import Account, RateLimits, accounts_of
 from .assets import Assets
 from .clock import Clock
-from .dialect import Vintage
+from .dialect import Ids, IdStyle, Vintage
 from .fates import TYPICAL, Fate, Fates, ProcessingTime
 from .faults import Fault, Faults
 from .files import Files
-from .ids import Ids, IdStyle
 from .ledger import AssetTable, Lane, Ledger
-from .limits import RateLimits
 from .records import Download
-from .replies import Refused, Reply, as_json, refusal
+from .replies import Refused, Reply, as_json, refusal, unauthorized
 from .state import State
 from .videos import Videos
-from .webhooks import Webhooks
 
 _AVATARS: Final = "/v1/videos/doubao-seedance-2-0/private-avatar"
 _TASKS: Final = "/v1/videos/generations"
@@ -37,10 +34,7 @@ _PATHS: Final = {
     ("POST", _TASKS): "generations",
 }
 """The kind of a request with this method and path, as the ledger counts it."""
-_PREFIXES: Final = {
-    "GET": {f"{_AVATARS}/assets/": "asset", f"{_TASKS}/": "generation"},
-    "POST": {_UPLOADS: "uploads"},
-}
+_PREFIXES: Final = {"GET": {f"{_AVATARS}/assets/": "asset", f"{_TASKS}/": "generation"}, "POST": {_UPLOADS: "uploads"}}
 """By method, the kind of a request whose path begins so; an id or the kind of an upload follows."""
 _HELLO: Final = f"""A local ToAPIs for the Seedance 2 private-avatar API. Nothing here leaves this machine.
 
@@ -140,14 +134,7 @@ class Sandbox:
 
         table = AssetTable(ids("pa", "asset"), self._clock, [] if ledger == "all" else None)
         self.ledger: Ledger = Ledger(table, [account.name for account in self._accounts])
-        self._files = Files(
-            clock=self._clock,
-            ledger=self.ledger,
-            ids=ids("file", "file", "ulid"),
-            url_lives=url_lives * time_scale,
-            seed=seed,
-        )
-        self._fates = Fates(
+        drawn = Fates(
             seed=seed,
             time_scale=time_scale,
             fail_rate=fail_rate,
@@ -155,22 +142,12 @@ class Sandbox:
             processing={**TYPICAL, **(processing or {})},
             decide=fates,
         )
-        self._webhooks = Webhooks(
-            clock=self._clock,
-            ledger=self.ledger,
-            secrets=[Secret(secret) for secret in webhook_secrets],
-            time_scale=time_scale,
-        )
-        self._state = State(
-            clock=self._clock,
-            fates=self._fates,
-            vintage=vintage,
-            ledger=self.ledger,
-            files=self._files,
-            allow_private=allow_private,
-        )
+        self._state = State(self._clock, vintage, self.ledger, drawn, allow_private)
+        self._files = Files(self._state, ids("file", "file", "ulid"), url_lives * time_scale, seed)
+        secrets = [Secret(secret) for secret in webhook_secrets]
         assets = Assets(self._state, ids("pg", "group"))
-        generations = Videos(state=self._state, ids=ids("task", "cgt"), webhooks=self._webhooks, decide=videos)
+        generations = Videos(self._state, ids("task", "cgt"), self._files, secrets, videos)
+        self._webhooks = generations.webhooks
         self._handlers: dict[str, Callable[[Account, Any], Reply]] = {
             "groups": assets.create_group,
             "assets": assets.create,
@@ -207,9 +184,9 @@ class Sandbox:
             self._port = await self._listen(self._answer, self._port)
             self._files_port = await self._listen(self._answer_file, self._files_port)
         except BaseException:
-            await self._stop_listening()
+            await self.aclose()
             raise
-        self._files.base = self.files_url
+        self._state.files_url = self.files_url
         self._webhooks.open()
         return self
 
@@ -223,7 +200,9 @@ class Sandbox:
         listening_on: int = listener.sockets[0].getsockname()[1]
         return listening_on
 
-    async def _stop_listening(self) -> None:
+    async def aclose(self) -> None:
+        """Stop listening and close all connections; the data is kept. May be called twice."""
+        await self._webhooks.aclose()
         listeners, self._listeners = self._listeners, []
         loop = asyncio.get_running_loop()
         for listener, runner in listeners:
@@ -237,11 +216,6 @@ class Sandbox:
             listener.close()
             await runner.cleanup()
 
-    async def aclose(self) -> None:
-        """Stop listening and close all connections; the data is kept. May be called twice."""
-        await self._webhooks.aclose()
-        await self._stop_listening()
-
     async def __aenter__(self) -> Self:
         return await self.start()
 
@@ -252,14 +226,14 @@ class Sandbox:
 
     def fail(self, source_url: str, *, reason: str | None = None, after: float | None = None) -> None:
         """Make ``source_url`` fail with ``reason``, ``after`` seconds (times ``time_scale``) from its acceptance."""
-        self._fates.rules[source_url] = Fate.failed(reason, after=after)
+        self._state.fates.rules[source_url] = Fate.failed(reason, after=after)
 
     def decide(self, source_url: str, fate: Fate | None) -> None:
         """Set the fate of ``source_url``; None makes it random again. Assets that exist keep theirs."""
         if fate is None:
-            self._fates.rules.pop(source_url, None)
+            self._state.fates.rules.pop(source_url, None)
         else:
-            self._fates.rules[source_url] = fate
+            self._state.fates.rules[source_url] = fate
 
     def advance(self, seconds: float) -> None:
         """Move the clock of a stepped sandbox ``seconds`` forward.
@@ -348,7 +322,7 @@ class Sandbox:
 
         headers, reply = ("", None) if kind == "uploads" else self._limited(account, request.method)
         if reply is None:
-            reply = await self._with_faults(request.method, kind, do)
+            reply = await (self.faults.answer(request.method, kind, do, self._state) if self.faults else do())
         reply.headers += headers
         return reply
 
@@ -363,19 +337,13 @@ class Sandbox:
         self.ledger.note(account.name, lane, now, refused=refused is not None)
         return headers, refused
 
-    async def _with_faults(self, method: str, kind: str, do: Callable[[], Coroutine[None, None, Reply]]) -> Reply:
-        rule = self.faults.match(method, kind) if self.faults else None
-        if rule is None:
-            return await do()
-        return await self.faults.misbehave(rule, do, self._clock, self._state.vintage.money)
-
     async def _file(self, request: web.BaseRequest) -> Reply:
         asked = request.headers
 
         async def fetch() -> Reply:
             return self._files.fetch(request.raw_path, asked.get("Range"), asked.get("If-Range"))
 
-        reply = await self._with_faults(request.method, "files", fetch)
+        reply = await self.faults.answer(request.method, "files", fetch, self._state)
         entry = Download(
             path=request.raw_path.partition("?")[0],
             status=reply.status,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
+
+from anyio.from_thread import start_blocking_portal
 
 from .server import Sandbox
 
@@ -50,25 +50,5 @@ def in_thread(**options: Any) -> Iterator[Sandbox]:  # noqa: ANN401 - each optio
 
     :raises OSError: its port is taken.
     """
-    sandbox = Sandbox(**options)
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        try:
-            async with sandbox:
-                started.set_result((asyncio.get_running_loop(), stop))
-                await stop.wait()
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="seedance-avatar: sandbox", daemon=True)
-    thread.start()
-    loop, stop = started.result()
-    try:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Sandbox(**options)) as sandbox:
         yield sandbox
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()

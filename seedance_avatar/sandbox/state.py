@@ -14,27 +14,29 @@ from .accounts import Account
 from .clock import Clock
 from .dialect import Vintage
 from .fates import Fate, Fates
-from .files import Files
 from .ledger import Ledger
-from .replies import Refused, refusal, refusal_in_envelope
+from .replies import Refused, no_money, refusal, refusal_in_envelope
 
 _PRIVATE: Final = frozenset({"localhost", "local", "internal", "lan", "home", "corp"})
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(eq=False)
 class State:
-    """The state of a sandbox."""
+    """The state of a sandbox.
+
+    :ivar files_url: the URL of the files host, once it listens.
+    """
 
     clock: Clock
-    fates: Fates
     vintage: Vintage
     ledger: Ledger
-    files: Files
+    fates: Fates
     allow_private: bool
+    files_url: str | None = None
 
     def may_fetch(self, url: str) -> bool:
         """Return whether the service could fetch ``url``."""
-        return self.allow_private or self.files.has(url) or is_public(url)
+        return self.allow_private or is_public(url) or url.startswith(f"{self.files_url}/")
 
     def accept(self, account: Account, fate: Fate, price: float) -> None:
         """Charge ``account`` for what has this ``fate``.
@@ -43,7 +45,10 @@ class State:
         """
         if fate.status == "refused":
             raise Refused(refusal(fate.http_status, fate.reason or "refused", code=fate.code))
-        account.charge(price, self.vintage.money)
+        if account.credits is not None:
+            if account.credits < price:
+                raise Refused(no_money(self.vintage.money))
+            account.credits -= price
 
     def find_asset(self, account: Account, asset_id: str) -> int | None:
         """Return the number of this asset of ``account``, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import NoneType
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -13,6 +14,13 @@ MEDIA: Final = ("image", "video", "audio")
 _FRAMES: Final = ("first_frame", "last_frame")
 _RATIOS: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16", "adaptive")
 _SHORTEST: Final = 4
+_TYPES: Final = {
+    "generate_audio": (bool, "a boolean"),
+    "return_last_frame": (bool, "a boolean"),
+    "seed": (int, "an integer"),
+    "callback_url": (str, "a string"),
+    "client_business_id": (str, "a string"),
+}
 
 
 @attrs.frozen
@@ -101,14 +109,9 @@ def _check_scalars(wanted: Mapping[str, Any], model: _Model) -> None:
     for field, allowed in (("aspect_ratio", _RATIOS), ("resolution", model.resolutions)):
         if wanted.get(field) is not None and wanted[field] not in allowed:
             _refuse(f"{field} must be one of {', '.join(allowed)}")
-    for field in ("generate_audio", "return_last_frame"):
-        if not isinstance(wanted.get(field), bool | None):
-            _refuse(f"{field} must be a boolean")
-    if isinstance(wanted.get("seed"), bool) or not isinstance(wanted.get("seed"), int | None):
-        _refuse("seed must be an integer")
-    for field in ("callback_url", "client_business_id"):
-        if not isinstance(wanted.get(field), str | None) or wanted.get(field) == "":
-            _refuse(f"{field} must be a string")
+    for field, (kind, shown) in _TYPES.items():
+        if type(wanted.get(field)) not in {kind, NoneType} or wanted.get(field) == "":
+            _refuse(f"{field} must be {shown}")
 
 
 def _read(wanted: Mapping[str, Any], kind: str) -> Iterator[Medium]:

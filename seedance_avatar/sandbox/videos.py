@@ -1,27 +1,33 @@
-"""The endpoints for video generations; a finished video is served by the files host."""
+"""The endpoints for video generations, and their signed webhooks; a finished video is served by the files host."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
+import hmac
+import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+import aiohttp
 import attrs
 
 from seedance_avatar.models import ASSET_TYPES
+from seedance_avatar.text import Secret
 
 from .accounts import Account
+from .dialect import Ids
 from .fates import Fate
-from .ids import Ids
-from .records import Generation
+from .files import Files
+from .records import Delivery, Generation
 from .replies import Refused, Reply, as_json, refusal
 from .state import State, is_public, json_object
 from .video_rules import Medium, fails_later, media_of
-from .webhooks import Webhook, Webhooks
 
 _PRICE: Final = 10.0
 _DAY: Final = 86_400.0
@@ -29,6 +35,8 @@ _DURATION: Final = 5
 """Seconds of a video whose request gives no duration, or 0 or -1, which let the model choose."""
 _QUEUED: Final = 0.1  # the part of its time in which a task is queued
 _STICKS_AT: Final = 10
+_WAITS: Final = (1.0, 5.0, 25.0, 125.0, 0.0)
+"""Seconds after each attempt until the next; the last is not repeated."""
 _REAL_PERSON: Final = "InputImageSensitiveContentDetected.PrivacyInformation"
 
 _RATIOS: Final = frozenset({"21:9", "16:9", "4:3", "1:1", "3:4", "9:16"})
@@ -83,19 +91,105 @@ class _Task:
         return "queued" if now < self.at + _QUEUED * (self.ready_at - self.at) else "in_progress"
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False)
+class Webhooks:
+    """The pending deliveries, with an asyncio task for each while the sandbox runs.
+
+    :ivar secrets: secrets to sign with, all of them; several during a rotation.
+    :ivar event: returns what is delivered about a task, without its id.
+    """
+
+    state: State
+    secrets: Sequence[Secret[str]]
+    event: Callable[[_Task], dict[str, Any]]
+    _pending: list[_Task] = attrs.field(init=False, factory=list)
+    _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
+    _http: aiohttp.ClientSession | None = attrs.field(init=False, default=None)
+
+    def open(self) -> None:
+        """Start the pending deliveries."""
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+        for task in self._pending:
+            self._begin(task)
+
+    async def aclose(self) -> None:
+        """Stop delivering; pending deliveries stay pending."""
+        running = list(self._running)
+        for delivery in running:
+            delivery.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    def schedule(self, task: _Task) -> None:
+        """Deliver the webhook of ``task`` once it is finished."""
+        self._pending.append(task)
+        self._begin(task)
+
+    def _begin(self, task: _Task) -> None:
+        running = asyncio.get_running_loop().create_task(self._deliver(task))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+
+    async def _deliver(self, task: _Task) -> None:
+        await self.state.clock.sleep(max(0.0, task.ready_at - self.state.clock.now()))
+        event_id = f"evt_{task.task_id}"
+        for attempt, wait in enumerate(_WAITS, 1):
+            status = await self._send(task, event_id)
+            entry = Delivery(
+                event_id=event_id,
+                task_id=task.task_id,
+                url=task.request["callback_url"],
+                attempt=attempt,
+                status=status,
+                at=self.state.clock.now(),
+            )
+            self.state.ledger.deliveries.append(entry)
+            if status is not None and 200 <= status < 300:  # noqa: PLR2004 - any 2xx is a success
+                break
+            await self.state.clock.sleep(wait * self.state.fates.time_scale)
+        self._pending.remove(task)
+
+    async def _send(self, task: _Task, event_id: str) -> int | None:
+        body = json.dumps({"id": event_id, **self.event(task)}, ensure_ascii=False).encode()
+        timestamp = str(int(self.state.clock.wall_at(self.state.clock.now())))
+        signed = f"{event_id}.{timestamp}.".encode() + body
+        signatures = (f"v1={hmac.digest(secret.reveal().encode(), signed, 'sha256').hex()}" for secret in self.secrets)
+        headers = {
+            "Content-Type": "application/json",
+            "X-ToAPIs-Webhook-Id": event_id,
+            "X-ToAPIs-Webhook-Timestamp": timestamp,
+            "X-ToAPIs-Webhook-Signature": ",".join(signatures),
+        }
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            assert self._http is not None  # noqa: S101 - deliveries run only while it is open
+            async with self._http.post(
+                task.request["callback_url"], data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return response.status
+        return None
+
+
+@attrs.define(eq=False)
 class Videos:
     """Handles the requests about generations.
 
+    :ivar secrets: what webhooks are signed with; without any, they are refused.
     :ivar decide: called with the body of a generation, returns its fate or None for *completed*.
     """
 
     state: State
     ids: Ids
-    webhooks: Webhooks
+    files: Files
+    secrets: Sequence[Secret[str]]
     decide: Callable[[Mapping[str, Any]], Fate | None] | None
+    webhooks: Webhooks = attrs.field(init=False)
     _tasks: list[_Task] = attrs.field(init=False, factory=list)
     _by_business_id: dict[tuple[int, str], _Task] = attrs.field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.webhooks = Webhooks(self.state, self.secrets, self._event)
 
     def create(self, account: Account, body: bytes) -> Reply:
         """Answer ``POST /v1/videos/generations``."""
@@ -111,7 +205,7 @@ class Videos:
         callback = wanted.get("callback_url")
         if callback is not None and not callback.startswith("https://") and is_public(callback):
             raise Refused(refusal(400, "callback_url must be https (request id: {id})", code="InvalidParameter"))
-        if callback is not None and not self.webhooks.secrets:
+        if callback is not None and not self.secrets:
             message = "no webhook key is set up (request id: {id})"
             raise Refused(refusal(400, message, code="webhook_not_configured"))
         fate = self.decide(wanted) if self.decide is not None else None
@@ -188,9 +282,8 @@ class Videos:
             self._by_business_id[account.number, business_id] = task
         if not task.failed:
             self._serve(task)
-        if (url := wanted.get("callback_url")) is not None:
-            event = partial(self._event, task)
-            self.webhooks.schedule(Webhook(task_id=task.task_id, url=url, ready_at=ready_at, event=event))
+        if wanted.get("callback_url") is not None:
+            self.webhooks.schedule(task)
         return task
 
     def _serve(self, task: _Task) -> None:
@@ -198,10 +291,10 @@ class Videos:
         ratio, seconds = str(task.request.get("aspect_ratio")), task.request.get("duration") or -1
         task.paths["url"] = f"/videos/{task.task_id}.mp4"
         read = partial(stretched, ratio, seconds if seconds > 0 else _DURATION, task.task_id)
-        self.state.files.put(task.paths["url"], read, "video/mp4", task.gone_at)
+        self.files.put(task.paths["url"], read, "video/mp4", task.gone_at)
         if task.request.get("return_last_frame"):
             task.paths["last_frame_url"] = f"/videos/{task.task_id}.png"
-            self.state.files.put(task.paths["last_frame_url"], partial(_media, ratio, "png"), "image/png", task.gone_at)
+            self.files.put(task.paths["last_frame_url"], partial(_media, ratio, "png"), "image/png", task.gone_at)
 
     def _outcome(self, task: _Task) -> dict[str, Any]:
         """Return the fields that a finished task adds to its answer and to its webhook."""
@@ -211,7 +304,7 @@ class Videos:
                 return {"fail_reason": reason}
             code = task.fate.code if task.fate.code.startswith("InvalidParameter") else "generation_failed"
             return {"error": {"code": code, "message": reason}}
-        wall_at, url = self.state.clock.wall_at, self.state.files.url
+        wall_at, url = self.state.clock.wall_at, self.files.url
         return {
             "completed_at": int(wall_at(task.ready_at)),
             "expires_at": int(wall_at(task.gone_at)),

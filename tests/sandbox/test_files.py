@@ -22,7 +22,6 @@ from rig.raw import Raw, sandbox_and_raw, until
 
 from seedance_avatar.sandbox import Fate, Sandbox
 from seedance_avatar.sandbox.videos import stretched
-from seedance_avatar.sandbox.webhooks import sign
 
 GENERATIONS = "/v1/videos/generations"
 
@@ -296,7 +295,6 @@ async def test_a_webhook_is_signed_and_comes_again_until_it_is_taken() -> None:
         signed = f"{headers['X-ToAPIs-Webhook-Id']}.{stamp}.".encode() + raw_body
         expected = ",".join(f"v1={hmac.new(key, signed, hashlib.sha256).hexdigest()}" for key in (b"new", b"old"))
         assert headers["X-ToAPIs-Webhook-Signature"] == expected
-        assert f"v1={sign('new', headers['X-ToAPIs-Webhook-Id'], stamp, raw_body)}" in expected
         told = json.loads(raw_body)
         assert told["data"]["task_id"] == task_id
         assert (told["data"]["status"], told["data"]["progress"]) == ("SUCCESS", "100%")
