@@ -154,7 +154,7 @@ class Gate:
 
     def cancel(self) -> None:
         """Return a turn with which no request was sent: the limit counts it as never taken."""
-        self.pacer.cancel(self.clock())
+        self.pacer.cancel()
         self.release()
 
     def brake(self, seconds: float) -> None:

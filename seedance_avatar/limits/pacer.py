@@ -18,10 +18,8 @@ from .rate_finder import Prior, RateFinder
 
 __all__ = ["QUERIES", "SUBMITS", "Pacer", "Prior", "RateHeaders"]
 
-SUBMITS: Final = Prior(rate=5.0, burst=50)
-"""The documented limit of submissions: 300 a minute, and bursts of 50."""
-QUERIES: Final = Prior(rate=50.0, burst=500)
-"""The documented limit of status requests: 3,000 a minute, and bursts of 500."""
+SUBMITS: Final = Prior(rate=5.0, burst=50)  # the documented limit of submissions: 300 a minute, and bursts of 50,
+QUERIES: Final = Prior(rate=50.0, burst=500)  # and of status requests: 3,000 a minute, and bursts of 500
 
 TIMER_SLACK: Final = 0.02  # seconds of lateness that are made up for where a rate is given: no timer is exact
 BURST_GAP: Final = 0.01  # seconds: a request so late, or so soon after another late one, left in a burst
@@ -60,8 +58,7 @@ class AnnouncedLimit:
     buckets, for windows, and for a limit that others use too. Where it jumps up, a new window has begun.
     """
 
-    ceiling: float = math.inf
-    """Requests a second; infinite while nothing usable was announced."""
+    ceiling: float = math.inf  # requests a second; infinite while nothing usable was announced
     _at: float = -math.inf
     _left_before: int = 0
     _used: int = 0
@@ -119,7 +116,8 @@ class Pacer:
     _left_at: float = -math.inf
     _late_at: float = -math.inf
     _reported: float = 0.0  # the rate when a change was last reported
-    _blocked_since: float | None = None
+    blocked_since: float | None = None
+    """Since when every request has been refused, or None when the last answer was no refusal."""
 
     @classmethod
     def build(cls, *, rate: float | None, burst: int | None, start: Prior, rng: random.Random | None = None) -> Self:
@@ -162,16 +160,8 @@ class Pacer:
             return "from the service's headers"
         return "given" if self._finder is None else self._finder.why
 
-    @property
-    def blocked_since(self) -> float | None:
-        """Since when every request has been refused, or None when the last answer was no refusal."""
-        return self._blocked_since
-
     def next_at(self, now: float) -> float:
-        """Return the earliest time at which the next request may leave; ``now`` means at once.
-
-        It can change with every answer: a caller that has waited until then must ask again.
-        """
+        """Return the earliest time at which the next request may leave; it can change with every answer."""
         due = self._due if self._burst == 1 else self._due - (self._burst - 1) / self._pace()
         at = max(now, due, self._held_until, self._retry_at)
         if self._unanswered is not None and self._unanswered >= FIRST_BATCH:
@@ -200,17 +190,16 @@ class Pacer:
         if self._retry_gap:
             self._retry_at = now + self._retry_gap
 
-    def cancel(self, now: float) -> None:
+    def cancel(self) -> None:
         """Take back the last :meth:`take`: that request did not leave."""
-        del now
         self._due -= 1.0 / self._pace()
         if self._unanswered:
             self._unanswered -= 1
 
     def brake(self, now: float, seconds: float) -> None:
-        """Stop for ``seconds``; afterwards the pace goes on evenly, without a burst.
+        """Stop for ``seconds``, or as long as before if that is longer; then the pace goes on without a burst.
 
-        A longer stop that is in force stays. A number that is not finite, or not above 0, is ignored.
+        A number that is not finite, or not above 0, is ignored.
         """
         if 0.0 < seconds < math.inf:
             self._held_until = max(self._held_until, now + min(seconds, MAX_WAIT))
@@ -220,11 +209,7 @@ class Pacer:
         """Learn from an answer; return True when the rate in use has changed by a tenth or more.
 
         The ``Retry-After`` of a refusal stops the whole lane. Requests that ended without an answer are not passed in.
-
-        :param left_at: when the request left. Answers come in any order: a refusal of a request that left before the
-            last cut causes no second one.
-        :param throttled: True for a 429, or another refusal for going too fast.
-        :param hints: what the answer's rate-limit headers say, or None.
+        Answers come in any order: a refusal of a request that left before the last cut causes no second one.
         """
         self._unanswered = None
         pause = 0.0
@@ -234,11 +219,12 @@ class Pacer:
                 pause = hints.retry_after
                 self.brake(now, pause)
         if throttled:
-            if self._blocked_since is None:
-                self._blocked_since = now
-            self._on_refusal(now, left_at, pause)
+            if self.blocked_since is None:
+                self.blocked_since = now
+            if self._finder is not None:
+                self._on_refusal(self._finder, now, left_at, pause)
         else:
-            self._blocked_since = None
+            self.blocked_since = None
             if self._finder is not None:
                 if self._retry_gap and left_at > self._finder.cut_at:
                     self._retry_gap, self._retry_at = 0.0, -math.inf
@@ -249,15 +235,11 @@ class Pacer:
         self._reported = pace
         return True
 
-    def _on_refusal(self, now: float, left_at: float, pause: float) -> None:
-        if self._finder is None:
-            return
-        rate = self._finder.rate
-        wait = self._finder.on_refusal(now, left_at, pause, late=abs(left_at - self._late_at) < BURST_GAP)
-        if wait is None:
-            return
-        if self._finder.rate < rate:
+    def _on_refusal(self, finder: RateFinder, now: float, left_at: float, pause: float) -> None:
+        rate = finder.rate
+        wait = finder.on_refusal(now, left_at, pause, late=abs(left_at - self._late_at) < BURST_GAP)
+        if wait is not None and finder.rate < rate:
             self._due = max(self._due, now + wait)
-        else:  # every request is refused: one attempt at a time
+        elif wait is not None:  # every request is refused: one attempt at a time
             self._retry_gap = wait
             self._retry_at = now + wait * self._rng.uniform(0.75, 1.0)

@@ -35,28 +35,16 @@ from typing import Final
 
 import attrs
 
-__all__ = [
-    "DepartureLog",
-    "Prior",
-    "RateFinder",
-    "first_rate",
-]
-
 MAX_POINTS: Final = 64
 GRID_STEP: Final = 1.01
 
 
 @attrs.define(eq=False)
 class DepartureLog:
-    """The departure times of the accepted requests of one cycle, thinned out to at most 64 points.
+    """The departure times of the accepted requests of one cycle (from one refusal to the next), at most 64 of them."""
 
-    A cycle is the time from one refusal to the next.
-    """
-
-    end: float = 0.0
-    """When the refused request left that ended the cycle, seconds."""
-    total: int = 0
-    """How many requests were accepted in the cycle."""
+    end: float = 0.0  # when the refused request left that ended the cycle
+    total: int = 0  # requests that were accepted in the cycle
     _times: list[float] = attrs.field(factory=list)
     _before: list[int] = attrs.field(factory=list)
     _stride: int = 1
@@ -143,10 +131,8 @@ MAX_RETRY: Final = 5.0  # seconds: up to this
 class Prior:
     """The limit that the service documents for a lane: where the search begins."""
 
-    rate: float
-    """Requests a second, sustained."""
-    burst: int
-    """Requests at once after a quiet time."""
+    rate: float  # requests a second, sustained
+    burst: int  # requests at once after a quiet time
 
 
 @attrs.define(eq=False)
@@ -154,16 +140,11 @@ class RateFinder:
     """The rate in use, corrected by every answer. Times are seconds on the caller's clock."""
 
     prior: Prior
-    rate: float
-    """Requests a second, now."""
-    why: str = "probing"
-    """Why it is this rate, in a few words."""
-    cut_at: float = -math.inf
-    """When the rate was last cut; refusals of requests that left earlier are ignored."""
-    lag: float = 0.0
-    """Seconds from a departure to its answer, smoothed."""
-    slack: float = MAX_SLACK
-    """Seconds of lateness of the event loop that may be made up for at once; no more than the bucket holds."""
+    rate: float  # requests a second, now,
+    why: str = "probing"  # and why, in a few words
+    cut_at: float = -math.inf  # when the rate was last cut; refusals of requests that left earlier are ignored
+    lag: float = 0.0  # seconds from a departure to its answer, smoothed
+    slack: float = MAX_SLACK  # seconds of the loop's lateness that may be made up for at once: what the bucket holds
     _answers: float = 0.0
     _refusals: float = 0.0
     _cycle: DepartureLog = attrs.field(factory=DepartureLog)
@@ -201,10 +182,7 @@ class RateFinder:
         return cls(prior=prior, rate=START_FACTOR * prior.rate, estimate=prior.rate)
 
     def on_success(self, now: float, left_at: float, *, paced: bool) -> None:
-        """Learn from an accepted request.
-
-        :param paced: True when the pace held it back, not a lack of work.
-        """
+        """Learn from an accepted request; ``paced`` when the pace held it back, not a lack of work."""
         self._count(now, left_at)
         self._since_unblocked += 1
         if self._cycle_start is None or left_at > self._cycle_start:
@@ -228,11 +206,10 @@ class RateFinder:
         self._idle += seconds
 
     def on_refusal(self, now: float, left_at: float, pause: float, *, late: bool) -> float | None:
-        """Learn from a refused request.
+        """Learn from a refused request; return the seconds to the next attempt, None where it left before the last cut.
 
         :param pause: seconds that the service asked to wait, or 0.
         :param late: True when it left in a burst that made up for a late event loop.
-        :return: seconds to wait before the next attempt; None where it left before the last cut.
         """
         self._count(now, left_at)
         self._refusals += 1.0

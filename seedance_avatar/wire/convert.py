@@ -9,10 +9,6 @@ import cattrs
 
 from seedance_avatar.models import AssetSource
 
-__all__ = [
-    "structure",
-]
-
 T = TypeVar("T")
 
 
@@ -41,10 +37,6 @@ def _lenient(kind: type[Any]) -> Callable[[object, object], Any]:
     return lambda value, _: value if type(value) is kind else None
 
 
-def _unchanged(value: object, _: object) -> object:
-    return value
-
-
 def _number(value: object, _: object) -> float | None:
     try:
         return float(value) if type(value) in {int, float} else None  # type: ignore[arg-type]  # narrowed on this line
@@ -59,8 +51,8 @@ def _make_converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _strict(kind))
         converter.register_structure_hook(kind | None, _lenient(kind))
     converter.register_structure_hook(float | None, _number)
-    converter.register_structure_hook(AssetSource | None, _unchanged)
-    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], _unchanged)
+    converter.register_structure_hook(AssetSource | None, lambda value, _: value)
+    converter.register_structure_hook_func(lambda kind: kind == Mapping[str, Any], lambda value, _: value)
     return converter
 
 

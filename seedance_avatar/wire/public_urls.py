@@ -13,14 +13,7 @@ from typing import Final
 
 from seedance_avatar.text import safe_text
 
-__all__ = [
-    "MAX_URL",
-    "judge_host",
-    "judge_url",
-]
-
-MAX_URL: Final = 2048
-"""Characters that a source URL may have at most; many servers refuse longer ones."""
+MAX_URL: Final = 2048  # characters that a source URL may have at most; many servers refuse longer ones
 
 # Matches nearly every valid URL; any other is checked part by part. Without ASCII, [a-z] would match the Kelvin sign
 # and the long s, which a resolver maps to k and s.
@@ -32,6 +25,7 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<rest>.*)", re.DOT
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _END_OF_AUTHORITY = re.compile(r"[/?#]")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_PORT = re.compile(r"[0-9]{1,5}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 # Names that the public DNS never answers: RFC 6761, 6762, 7686, 8375, 9476 and ICANN's `internal`; `lan` is what
@@ -101,13 +95,9 @@ def _judge_authority(rest: str, *, allow_private: bool) -> str | None:
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
         return "its host cannot be read"
-    if parts["port"] is not None and not _is_port(parts["port"]):
+    if parts["port"] is not None and not (_PORT.fullmatch(parts["port"]) and 0 < int(parts["port"]) <= 65535):  # noqa: PLR2004 - RFC 6335
         return "its port is not a number from 1 to 65535"
     return judge_host(parts["host"], allow_private=allow_private)
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65535  # noqa: PLR2004 - RFC 6335
 
 
 def judge_host(host: str, *, allow_private: bool = False) -> str | None:  # noqa: C901, PLR0911 - one return for each reason

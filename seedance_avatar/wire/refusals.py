@@ -32,10 +32,8 @@ from seedance_avatar.text import redact_url, safe_redacted
 
 from .response import Response, parse_json
 
-__all__ = ["About", "ErrorFacts", "find_error", "find_reason", "is_id", "read_object"]
-
+# The subject of a call, for messages; a source's label is built only when a message needs it.
 About: TypeAlias = AssetSource | str | None
-"""The subject of a call, for messages; a source's label is built only when a message needs it."""
 
 _DEEPEST: Final = 8
 _SHOWN: Final = 4096  # characters of a response that are searched for a message
@@ -46,8 +44,7 @@ _TAG = re.compile(r"<[^<>]*>")
 _SAYS_NOTHING: Final = frozenset({"", "ok", "success", "succeeded", "null", "none"})
 _MESSAGE_KEYS: Final = ("reason", "fail_reason", "message", "msg", "error", "detail", "errors", "data")
 
-_WELL: Final = ("success", "ok", 0, 200, "0", "200")
-"""The codes of an envelope that reports success."""
+_WELL: Final = ("success", "ok", 0, 200, "0", "200")  # the codes of an envelope that reports success
 _NO_MONEY: Final = frozenset(
     {"insufficient_quota", "insufficient_user_quota", "quota_not_enough", "pre_consume_token_quota_failed"}
 )
@@ -93,14 +90,10 @@ _ASK_FOR_MODEL: Final = (
 
 @attrs.frozen
 class ErrorFacts:
-    """The error codes and the message of a response.
+    """The error codes and the message of a response."""
 
-    :ivar codes: its codes as text, the innermost first, since that is where the error happened.
-    :ivar message: its innermost message, unredacted, or empty.
-    """
-
-    codes: tuple[str, ...] = ()
-    message: str = ""
+    codes: tuple[str, ...] = ()  # the innermost first, since that is where the error happened
+    message: str = ""  # the innermost, unredacted
 
 
 def is_id(value: object) -> bool:

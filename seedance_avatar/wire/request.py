@@ -16,8 +16,6 @@ from seedance_avatar.text import redact_url
 from .public_urls import judge_host, judge_url
 from .refusals import About
 
-__all__ = ["Request", "Streamed", "check_key", "json_bytes", "normalize_base"]
-
 _BASE = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?(?P<path>(?:/[a-z0-9._~-]*)*)",
     re.ASCII | re.IGNORECASE,
@@ -53,11 +51,10 @@ class Streamed:
 class Request:
     """One HTTP request as the transport needs it.
 
-    :ivar lane: which of the service's limits it counts against: ``submit`` or ``query``.
+    :ivar lane: which of the service's limits it counts against.
     :ivar path: begins with ``/v1/``; appended to the base URL unchanged.
     :ivar body: JSON, or None.
     :ivar upload: a body to be streamed instead, or None.
-    :ivar subject: what it is about, for :attr:`about`.
     :ivar repeatable: True when it may be sent twice.
     """
 

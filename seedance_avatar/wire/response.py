@@ -17,8 +17,6 @@ import attrs
 
 from seedance_avatar.text import redact, redact_url
 
-__all__ = ["RateHints", "Response", "parse_json", "read_head"]
-
 
 @attrs.frozen(kw_only=True)
 class RateHints:
@@ -44,15 +42,7 @@ _EPOCH: Final = 1e9  # a reset above this is a point in time (it was passed in 2
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """A whole HTTP response.
-
-    :ivar status: the HTTP status.
-    :ivar body: the bytes of the body, decompressed.
-    :ivar request_id: the service's id of the request, from the headers, or None.
-    :ivar hints: what the headers say about the service's limits.
-    :ivar location: where a redirect points to, or None.
-    :ivar content_type: as the header has it, empty when there is none.
-    """
+    """A whole HTTP response, its body decompressed; ``location`` is where a redirect points to."""
 
     status: int
     body: bytes = attrs.field(default=b"", repr=lambda body: f"<{len(body)} bytes>")  # it may repeat a signed URL
@@ -63,18 +53,14 @@ class Response:
 
     @cached_property
     def parsed(self) -> Any:  # noqa: ANN401 - JSON can be anything
-        """The JSON in the body, parsed once and kept.
-
-        :raises ValueError: see :func:`parse_json`.
-        """
+        """The JSON in the body as :func:`parse_json` returns it, parsed once and kept."""
         return parse_json(self.body)
 
 
 def read_head(status: int, headers: Mapping[str, str], body: bytes = b"") -> Response:
-    """Return the response that ``status``, ``headers`` and ``body`` make.
+    """Return the response that ``status``, ``headers`` (a mapping that ignores case) and ``body`` make.
 
-    ``headers`` are looked up by their usual names: pass a mapping that ignores case. Nothing is raised, whatever a
-    header holds: one that cannot be used counts as missing.
+    Nothing is raised, whatever a header holds: one that cannot be used counts as missing.
     """
     get = headers.get
     limit, remaining = get("X-RateLimit-Limit"), get("X-RateLimit-Remaining")
@@ -112,10 +98,10 @@ def _count(text: str | None) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None  # noqa: PLR2004 - no count is longer
 
 
-def _number(text: str) -> float | None:
+def _number(text: str | None) -> float | None:
     """Read a finite number of at least 0."""
     try:
-        value = float(text)
+        value = float(text or "")
     except ValueError:
         return None
     return value if math.isfinite(value) and value >= 0 else None
@@ -141,8 +127,6 @@ def _until(moment: float | None, date: str | None) -> float | None:
 
 def _retry_after(text: str | None, date: str | None) -> float | None:
     """Read ``Retry-After``: seconds, or a point in time."""
-    if text is None:
-        return None
     wait = _number(text)
     if wait is None:
         wait = _until(_date(text), date)
@@ -154,7 +138,7 @@ def _reset(text: str | None, date: str | None) -> float | None:
 
     Both are in use, and only their size tells them apart. A point in time that has passed is 0.
     """
-    wait = None if text is None else _number(text)
+    wait = _number(text)
     if wait is not None and wait > _EPOCH:
         wait = _until(wait / 1000 if wait > _EPOCH * 1000 else wait, date)
         wait = None if wait is None else max(0.0, wait)

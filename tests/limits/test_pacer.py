@@ -112,7 +112,7 @@ def test_whatever_happens_the_next_moment_is_finite_and_comes(
             pacer.take(now)
         elif what == "back":
             pacer.take(now)
-            pacer.cancel(now)
+            pacer.cancel()
         elif what == "brake":
             pacer.brake(now, number)
         elif what != "wait":
@@ -143,7 +143,7 @@ def test_what_is_given_back_was_never_taken(rate: float | None, burst: int | Non
         pacer.take(now)
     at = pacer.next_at(now)
     pacer.take(at)
-    pacer.cancel(at)
+    pacer.cancel()
     assert pacer.next_at(at) == pytest.approx(at)
 
 
