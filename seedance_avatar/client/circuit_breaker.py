@@ -181,10 +181,7 @@ class CircuitBreaker:
         return began
 
     def record_success(self, lane: Lane = "submit", *, left_at: float | None = None, probe: bool = False) -> bool:
-        """Record that the service gave a clear answer, with whatever status; return True when this ends an outage.
-
-        :param left_at: when the request was sent: an ill service has to answer one that was sent since.
-        """
+        """Record a clear answer (of any status) to what was sent at ``left_at``; return whether an outage ends."""
         self.submitted += lane == "submit"
         if self.closed("submit"):
             self._note(lane, ill=False)

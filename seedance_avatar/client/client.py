@@ -141,16 +141,15 @@ class Client:
     ) -> T:
         """Send ``request`` until its response is clear, as often as is safe, and return what ``read`` makes of it.
 
+        Cancelled after it was sent, a submission is in doubt: callers shield it (the session and the pipeline do).
+        Cancelled at any other time, nothing was sent.
+
         :param flow: whose turn it takes; halting the flow ends every wait in here, but no request that was sent.
         :param patient: go on beyond ``retry.attempts`` while nothing is reached or let through, for
             ``retry.patience`` seconds.
-        :param passage: called before the first byte is sent (a journal's commit), and when a try was not applied.
         :raises ConnectionFailed: nothing was sent (for a status request: no response came).
         :raises SubmissionInDoubt: it was sent and may have been applied.
         :raises ApiError: the service refused.
-
-        Cancelled after it was sent, a submission is in doubt: callers shield it (the session and the pipeline do).
-        Cancelled at any other time, nothing was sent.
         """
         attempt, submitted = 0, self.breaker.submitted
         while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
 
@@ -22,16 +22,11 @@ from seedance_avatar.options import Limits, Permits, Retry, SharedLimits
 
 from .retry import backoff
 
-__all__ = ["AHEAD", "Flow", "Gate", "SharedGate", "gates", "wake"]
-
 T = TypeVar("T")
 
+# Slots that one process may have reserved and not used yet, in one lane. More would be unfair to the others, and lose
+# more slots when this one dies; with one, the round trip to the store of the limits would bound the rate.
 AHEAD: Final = 4
-"""Slots that one process may have reserved and not used yet, in one lane.
-
-More would be unfair to the other processes and lose more slots when this one dies; with one, the round trip to the
-store of the limits would bound the rate.
-"""
 
 
 @attrs.define(eq=False, repr=False)
@@ -92,16 +87,14 @@ def wake(turn: asyncio.Future[bool], slept: bool = False) -> None:  # noqa: FBT0
 
 @attrs.define(eq=False, repr=False)
 class Gate:
-    """Admits the requests of one lane: as fast as its pacer permits, and at most ``width`` at a time.
-
-    :ivar inside: how many requests are under way.
-    """
+    """Admits the requests of one lane: as fast as its pacer permits, and at most ``width`` at a time."""
 
     pacer: Pacer
     width: int
     clock: Callable[[], float]
-    inside: int = 0
+    inside: int = 0  # how many requests are under way
     _queues: OrderedDict[Flow, deque[asyncio.Future[None]]] = attrs.field(factory=OrderedDict)
+    _asleep: set[asyncio.Future[bool]] = attrs.field(factory=set)  # who has a turn, and waits for something else
     _timer: asyncio.TimerHandle | None = None
     _closed: AvatarError | None = None
 
@@ -122,11 +115,9 @@ class Gate:
         return True
 
     async def acquire(self, flow: Flow) -> None:
-        """Wait for a turn and take it; it needs one :meth:`release`.
+        """Wait for a turn and take it; it needs one :meth:`release`. Cancelled while waiting, none is taken or lost.
 
         :raises AvatarError: what the gate was closed, or the flow halted, with.
-
-        Cancelled while waiting, no turn is taken and none is lost.
         """
         if self.try_acquire(flow):
             return
@@ -170,7 +161,8 @@ class Gate:
         """End every wait with ``error``."""
         self._disarm()
         queues, self._queues = self._queues, OrderedDict()
-        for turn in chain(*queues.values()):
+        turns: Iterator[asyncio.Future[Any]] = chain(self._asleep, *queues.values())
+        for turn in turns:
             if not turn.done():
                 turn.set_exception(error)
 
@@ -215,18 +207,15 @@ class SharedGate(Gate):
 
     Only the rate is shared: the order of turns, the width and the pauses are this process's own. A slot that is
     reserved and not used (its caller was cancelled) is lost, never used twice.
-
-    :ivar turns: admits callers to reserve a slot: at most :data:`AHEAD` at a time.
     """
 
     permits: Permits
     lane: Literal["submit", "query"]
     retry: Retry
     rng: random.Random
-    turns: Gate
+    turns: Gate  # admits callers to reserve a slot: at most AHEAD at a time
     _unreachable_since: float | None = None
     _tries: int = 0
-    _asleep: set[asyncio.Future[bool]] = attrs.field(factory=set)
 
     @property
     def waiting(self) -> int:
@@ -283,12 +272,6 @@ class SharedGate(Gate):
         """Let no request out for ``seconds``, in any of the processes."""
         super().brake(seconds)
         self.permits.brake(self.lane, seconds)
-
-    def _fail(self, error: Exception) -> None:
-        super()._fail(error)
-        for turn in self._asleep:
-            if not turn.done():
-                turn.set_exception(error)
 
     def close(self, error: AvatarError) -> None:
         """Refuse every caller from now on, those who wait included, with ``error``."""

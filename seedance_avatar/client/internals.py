@@ -127,16 +127,11 @@ def has_unread_input(protocol: Any) -> bool:  # noqa: ANN401 - its class is not 
 
 @attrs.define(eq=False)
 class Internals:
-    """Which undocumented parts of aiohttp one session uses.
+    """Which undocumented parts of aiohttp one session uses."""
 
-    :ivar fast: the fast path.
-    :ivar hook: replacing ``ClientRequest.send``.
-    :ivar hook_proved: the hook was seen to be called for a request, so one without that call was not sent.
-    """
-
-    fast: bool = True
-    hook: bool = True
-    hook_proved: bool = False
+    fast: bool = True  # the fast path
+    hook: bool = True  # replacing ClientRequest.send
+    hook_proved: bool = False  # the hook was seen to be called for a request, so one without that call was not sent
     _logged: bool = False
 
     def give_up(self, error: Exception, *, fast: bool = False) -> InternalsChangedError:
@@ -166,14 +161,11 @@ class Once:
     response to the next request: a wrong id for an asset.
 
     The cookies of a borrowed session are not sent.
-
-    :ivar reached: it was called, so ``ClientSession._request`` was not mocked.
-    :ivar left: the request may have been sent.
     """
 
     internals: Internals
-    reached: bool = False
-    left: bool = False
+    reached: bool = False  # it was called, so ClientSession._request was not mocked
+    left: bool = False  # the request may have been sent
 
     def without_hook(self, headers: CIMultiDict[str], data: bytes | AsyncIterable[bytes] | None) -> object:
         """Return the body so that :attr:`left` is known by its being read, and let no connection be used twice.

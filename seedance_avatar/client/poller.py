@@ -20,8 +20,6 @@ from .client import Client, Turn
 from .gate import Flow
 from .tasks import ENDS_THE_PROGRAM, TaskSet
 
-__all__ = ["Pollable", "Poller", "PollingBroke"]
-
 _log = logging.getLogger("seedance_avatar")
 
 
@@ -32,10 +30,8 @@ class PollingBroke(AvatarError):  # noqa: N818 - to who waits it is an AvatarErr
 class Pollable(Protocol):
     """An item that can be polled: it builds its status request, reads the response, and gets the result."""
 
-    misses: int
-    """How many status requests for it failed in a row."""
-    teaches: bool
-    """Whether the completion times of its kind may be learned from it."""
+    misses: int  # how many status requests for it failed in a row
+    teaches: bool  # whether the completion times of its kind may be learned from it
 
     def question(self) -> Request:
         """Return the status request."""
@@ -66,8 +62,6 @@ def _read(payload: Pollable, response: Response) -> Any:  # noqa: ANN401 - an As
 class Poller:
     """Polls items until they are finished, their deadline has passed, or polling is refused.
 
-    A deadline is a timer: the wait ends within two seconds of it, whatever becomes of the polls.
-
     *When* to look is decided by the schedule, *how fast* by the client's limits. The turn is taken before an item is
     chosen, so that it goes to the item whose status request is worth most at that moment.
     """
@@ -86,10 +80,7 @@ class Poller:
         return len(self._items)
 
     def add(self, pending: PendingItem) -> None:
-        """Start polling ``pending`` (its payload is a :class:`Pollable`); its ``ended`` is called once.
-
-        After :meth:`halt` it is called at once.
-        """
+        """Start polling ``pending`` (a :class:`Pollable` is its payload); ``ended`` is called once."""
         if self.flow.halted is not None:
             pending.payload.ended(None, self.flow.halted)
             return
@@ -269,9 +260,7 @@ class Poller:
         pending.payload.ended(item, error)
 
     def _end_all(self, error: AvatarError) -> None:
-        items, self._items = self._items, Expiry()
-        self._disarm()
-        for pending in list(items):
-            items.discard(pending)
-            self.schedule.discard(pending)
-            pending.payload.ended(None, error)
+        for pending in list(self._items):
+            if pending in self._items:  # and was not discarded at the end of another
+                self.schedule.discard(pending)
+                self._end(pending, None, error)

@@ -14,8 +14,6 @@ from typing import Any, Final, TypeVar
 import anyio
 import attrs
 
-__all__ = ["ENDS_THE_PROGRAM", "TaskSet", "being_cancelled", "raisable", "wait_through_cancel"]
-
 T = TypeVar("T")
 
 # They leave as themselves, whoever raises them: from an observer through the loop, not through what it observes.
@@ -30,10 +28,7 @@ def being_cancelled(error: BaseException) -> bool:
 
 
 def raisable(error: BaseException, who: str) -> BaseException:
-    """Return what to raise for an ``error`` that ``who``, code of the caller, raised.
-
-    It is the error itself, or a :class:`RuntimeError` that names it where Python would take it for something else.
-    """
+    """Return what to raise for an ``error`` of ``who``, code of the caller: itself, or a RuntimeError that names it."""
     if not isinstance(error, _MISREAD):
         return error
     named = RuntimeError(f"{who} raised {type(error).__name__}")
@@ -67,10 +62,7 @@ class TaskSet:
             await asyncio.wait(self._tasks, timeout=timeout)
 
     async def aclose(self) -> None:
-        """Cancel what still runs, and wait until all of it has ended.
-
-        When cancelled, it has cancelled every task, but not waited for all.
-        """
+        """Cancel what still runs, and wait until all of it has ended; cancelled, it does not wait for all."""
         current = asyncio.current_task()
         while rest := [task for task in self._tasks if task is not current]:
             for task in rest:
@@ -79,10 +71,7 @@ class TaskSet:
 
 
 async def wait_through_cancel(task: asyncio.Task[Any], *, second_cancels: bool = True) -> None:
-    """Wait until ``task`` is over, even when cancelled: the cancellation is raised after that.
-
-    :param second_cancels: whether being cancelled a second time cancels ``task``.
-    """
+    """Wait until ``task`` is over, even when cancelled, which is raised then; a second time may cancel ``task``."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not task.done():

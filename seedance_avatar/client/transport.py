@@ -54,14 +54,10 @@ _NO_KEY: Final = "nothing was sent: check the callable that was passed as api_ke
 
 
 class ResponseLost(AvatarError):  # noqa: N818 - named like the public errors that it becomes
-    """The request was sent, at least in part, and no whole response came: it may have been applied.
+    """The request was sent, at least in part, and no whole response came: it may have been applied."""
 
-    :ivar evidence: what was read of a response, cut and printable, or None.
-    :ivar request_id: the service's id of the request, where the headers of a response were read, or None.
-    """
-
-    evidence: str | None = None
-    request_id: str | None = None
+    evidence: str | None = None  # what was read of a response, cut and printable,
+    request_id: str | None = None  # and the service's id of the request, from its headers
 
 
 def _without_key(body: bytes, key: Secret[bytes] | None) -> bytes:
@@ -175,8 +171,6 @@ class Transport:
         """Close all connections and wait until they are closed; a borrowed session stays open. Safe to repeat.
 
         A request that was sent ends as :class:`ResponseLost`, one that waits for a connection as SessionStateError.
-
-        :raises SessionStateError: called from another loop or process: the connections belong to theirs.
         """
         session = self._session
         if session is None or self._closed or self.http is not None:
@@ -212,16 +206,14 @@ class Transport:
         raise SessionStateError(message)
 
     async def send(self, request: Request) -> Response:
-        """Send ``request`` once and return the whole response, whatever its status.
+        """Send ``request`` once and return the whole response, whatever its status; redirects are never followed.
 
-        A response of status 300 and above is returned even when only a part of its body could be read. Redirects
-        are never followed.
+        A response of status 300 and above is returned even when only a part of its body could be read. Cancelled, it
+        closes its connection; whether the service has seen the request is then unknown.
 
         :raises ConnectionFailed: nothing was sent; ``fatal`` when a retry cannot help.
         :raises ResponseLost: it may have been applied, and no whole response came.
         :raises SessionStateError: not open, closed, or another loop or process.
-
-        Cancelled, it closes its connection; whether the service has seen the request is then unknown.
         """
         session = self._bound()
         try:

@@ -39,6 +39,7 @@ _NOT_UNICAST_4: Final = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.8
 _UNICAST_6: Final = ipaddress.IPv6Network("2000::/3")
 _NOT_UNICAST_6: Final = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 
+_NOT_PUBLIC: Final = "is not a public address: the service fetches it from the internet"
 _UPLOAD_FIRST: Final = "upload it first with session.upload_file()"
 
 
@@ -137,9 +138,8 @@ def _judge_ipv4(text: str, *, allow_private: bool) -> str | None:
     except ValueError:
         # 2130706433, 0x7f.1, 127.1 and 0177.0.0.1 are all 127.0.0.1 to some resolver.
         return "its host is a number, but not an IPv4 address of four plain parts"
-    if allow_private or (address.is_global and not any(address in net for net in _NOT_UNICAST_4)):
-        return None
-    return f"its host {address} is not a public address: the service fetches it from the internet"
+    public = address.is_global and not any(address in net for net in _NOT_UNICAST_4)
+    return None if allow_private or public else f"its host {address} {_NOT_PUBLIC}"
 
 
 def _judge_ipv6(text: str, *, allow_private: bool) -> str | None:
@@ -149,7 +149,5 @@ def _judge_ipv6(text: str, *, allow_private: bool) -> str | None:
         return "its host is not an IPv6 address"
     if address.scope_id is not None:
         return "its host has a zone, which only this machine knows"
-    inside = address in _UNICAST_6 and address.is_global and not any(address in net for net in _NOT_UNICAST_6)
-    if allow_private or inside:
-        return None
-    return f"its host [{address}] is not a public address: the service fetches it from the internet"
+    public = address in _UNICAST_6 and address.is_global and not any(address in net for net in _NOT_UNICAST_6)
+    return None if allow_private or public else f"its host [{address}] {_NOT_PUBLIC}"

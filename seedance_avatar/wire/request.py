@@ -31,13 +31,9 @@ def json_bytes(fields: Mapping[str, Any]) -> bytes:
 
 @attrs.frozen(kw_only=True)
 class Streamed:
-    """A body that is too large to hold in memory, sent piece by piece.
+    """A body that is too large to hold in memory, sent piece by piece."""
 
-    :ivar pieces: called for every try; returns all bytes from the first one on.
-    :ivar length: bytes in all.
-    """
-
-    pieces: Callable[[], AsyncIterable[bytes]]
+    pieces: Callable[[], AsyncIterable[bytes]]  # called for every try; returns all bytes from the first one on
     length: int
     content_type: str
 
@@ -49,22 +45,15 @@ class Streamed:
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """One HTTP request as the transport needs it.
+    """One HTTP request as the transport needs it."""
 
-    :ivar lane: which of the service's limits it counts against.
-    :ivar path: begins with ``/v1/``; appended to the base URL unchanged.
-    :ivar body: JSON, or None.
-    :ivar upload: a body to be streamed instead, or None.
-    :ivar repeatable: True when it may be sent twice.
-    """
-
-    lane: Literal["submit", "query"]
+    lane: Literal["submit", "query"]  # which of the service's limits it counts against
     method: str
-    path: str
-    body: bytes | None = attrs.field(default=None, repr=False)
-    upload: Streamed | None = attrs.field(default=None, repr=False)
+    path: str  # begins with /v1/; appended to the base URL unchanged
+    body: bytes | None = attrs.field(default=None, repr=False)  # JSON,
+    upload: Streamed | None = attrs.field(default=None, repr=False)  # or what is streamed instead
     subject: About = None
-    repeatable: bool = False
+    repeatable: bool = False  # it may be sent twice
 
     @property
     def about(self) -> str:

@@ -20,18 +20,12 @@ from seedance_avatar.text import redact, redact_url
 
 @attrs.frozen(kw_only=True)
 class RateHints:
-    """What an answer's headers say about the service's limits; each field None when it does not say.
+    """What an answer's ``X-RateLimit-…`` and ``Retry-After`` say about the limits; each None when it does not say."""
 
-    :ivar limit: ``X-RateLimit-Limit``: requests that a window permits.
-    :ivar remaining: ``X-RateLimit-Remaining``: requests left in this window.
-    :ivar reset: seconds from now until the window ends, from ``X-RateLimit-Reset``.
-    :ivar retry_after: seconds to wait, from ``Retry-After`` (seconds, or a date less the answer's own ``Date``).
-    """
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset: float | None = None
-    retry_after: float | None = None
+    limit: int | None = None  # requests that a window permits
+    remaining: int | None = None  # requests left in this window
+    reset: float | None = None  # seconds from now until the window ends
+    retry_after: float | None = None  # seconds to wait
 
 
 _NO_HINTS: Final = RateHints()
