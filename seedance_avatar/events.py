@@ -202,8 +202,8 @@ class Observer(Protocol):
     """A callable that takes an event; a plain function will do.
 
     It is called in the event loop and must not block. What it raises, a ``CancelledError`` too, is logged once and
-    otherwise ignored; but ``KeyboardInterrupt`` and ``SystemExit`` leave the loop, as Ctrl-C does, once the step that
-    is under way has come to its end.
+    otherwise ignored; but the first ``KeyboardInterrupt`` or ``SystemExit`` leaves the loop, as Ctrl-C does, once the
+    step that is under way has come to its end.
     """
 
     def __call__(self, event: Event, /) -> None:

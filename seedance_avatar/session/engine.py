@@ -47,15 +47,18 @@ _log = logging.getLogger("seedance_avatar")
 
 def guarded(observer: Observer) -> Observer:
     """Return ``observer`` such that what it raises does not reach the work; see :class:`Observer`."""
-    logged = False
+    logged = left = False
 
     def observe(event: Any) -> None:  # noqa: ANN401 - any event
-        nonlocal logged
+        nonlocal logged, left
         try:
             observer(event)
         except ENDS_THE_PROGRAM as error:
-            # From the loop, not through the work: what has just been accepted would lose its id.
-            asyncio.get_running_loop().call_soon(_leave, error)
+            # From the loop, not through the work: what has just been accepted would lose its id. And once: asyncio
+            # then cancels all tasks, and a second one would break off what they do at their end.
+            if not left:
+                left = True
+                asyncio.get_running_loop().call_soon(_leave, error)
         except BaseException:  # noqa: BLE001 - whatever an observer raises, a CancelledError too, must not stop the work
             if not logged:
                 logged = True

@@ -132,6 +132,35 @@ def test_an_observer_may_end_the_program_and_what_was_accepted_keeps_its_id(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_observer_that_ends_the_program_at_every_event_lets_it_clean_up(kind: type[BaseException]) -> None:
+    ending, closed = False, False
+
+    def observe(event: Any) -> None:
+        nonlocal ending
+        ending = ending or (isinstance(event, RequestFinished) and event.path.endswith("/assets"))
+        if ending:
+            raise kind
+
+    async def main() -> None:
+        nonlocal closed
+        async with (
+            Sandbox(time_scale=0.002) as sandbox,
+            AvatarSession("sk-sandbox", base_url=sandbox.url, observer=observe) as session,
+        ):
+            group = await session.create_group("g")
+            try:
+                async with session.ingest(sources(COUNT), group=group) as stream:
+                    assert not [asset async for asset in stream]
+            finally:
+                await session.aclose()
+                closed = True
+
+    with pytest.raises(kind):
+        asyncio.run(main())
+    assert closed
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("kind", [*EXCEPTIONS, KeyboardInterrupt, SystemExit])
