@@ -161,11 +161,12 @@ class Client:
             try:
                 return await self.send(turn, request, read, attempt=attempt, passage=passage)
             except AvatarError as error:
-                out_of_patience = turn.probe and self.breaker.given_up
-                if out_of_patience:
-                    pause = None
-                elif self._in_outage(error, request, submitted) and patient:
-                    pause = 0.0  # the breaker says when; those who wait for it have their turn as the probe first
+                if turn.probe and self.breaker.given_up:
+                    raise
+                if patient and self._in_outage(error, request, submitted):
+                    pause: float | None = (
+                        0.0  # the breaker says when; those who wait for it have their turn as the probe first
+                    )
                 else:
                     pause = self._pause(error, request, turn, attempt=attempt, patient=patient)
                 if pause is None:
@@ -193,8 +194,7 @@ class Client:
             raise
         left_at = self.clock()
         self.requests += 1
-        if attempt > 1:
-            self.retries += 1
+        self.retries += attempt > 1
         self.budget.sent(left_at)
         response: Response | None = None
         error: AvatarError | None = None

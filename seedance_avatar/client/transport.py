@@ -125,11 +125,10 @@ class Transport:
             self._bound()
             return
         await probe(self._internals, fast_path=self.fast_path and self.http is None)
-        standard = getattr(aiohttp, "ClientRequest", None)
-        if self.http is not None and getattr(self.http, "_request_class", None) is not standard:
-            self._internals.hook_proved = False  # until a request of theirs has shown it
         loop = asyncio.get_running_loop()
         if self.http is not None:
+            if getattr(self.http, "_request_class", None) is not getattr(aiohttp, "ClientRequest", None):
+                self._internals.hook_proved = False  # until a request of theirs has shown it
             if getattr(self.http, "_loop", loop) is not loop:
                 message = "the borrowed session belongs to another event loop: make it in the one that uses it"
                 raise SessionStateError(message)
@@ -157,8 +156,7 @@ class Transport:
         if isinstance(self.key, Secret):
             self._use(self.key)
         self._deadlines = Deadlines(self.timeouts.request)
-        self._loop = loop
-        self._pid = os.getpid()
+        self._loop, self._pid = loop, os.getpid()
 
     async def current_key(self) -> Secret[str]:
         """Return the key that a request would carry now."""

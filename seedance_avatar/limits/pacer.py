@@ -143,8 +143,7 @@ class Pacer:
         )
 
     def _pace(self) -> float:
-        rate = self._given if self._finder is None else self._finder.rate
-        return min(rate, self._announced.ceiling)
+        return min(self._given if self._finder is None else self._finder.rate, self._announced.ceiling)
 
     @property
     def rate(self) -> float | None:
@@ -155,8 +154,7 @@ class Pacer:
     @property
     def why(self) -> str:
         """Why it is this rate, in a few words."""
-        own = self._given if self._finder is None else self._finder.rate
-        if self._announced.ceiling < own:
+        if self._announced.ceiling < (self._given if self._finder is None else self._finder.rate):
             return "from the service's headers"
         return "given" if self._finder is None else self._finder.why
 

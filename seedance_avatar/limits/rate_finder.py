@@ -30,13 +30,11 @@ the next probe). ``python -m benchmarks.limits`` measures all of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 MAX_POINTS: Final = 64
-GRID_STEP: Final = 1.01
 
 
 @attrs.define(eq=False)
@@ -65,14 +63,6 @@ class DepartureLog:
             (self.total - count - rate * (self.end - at) for at, count in zip(self._times, self._before, strict=True)),
             default=0.0,
         )
-
-
-def first_rate(low: float, high: float, holds: Callable[[float], bool]) -> float:
-    """Return the first rate from ``low`` on, in steps of 1 % up to ``high``, for which ``holds`` is true."""
-    rate = max(low, 1e-3 * high)
-    while rate < high and not holds(rate):
-        rate *= GRID_STEP
-    return min(rate, high)
 
 
 # All were tuned on the scenarios of benchmarks/limits, and checked on scenarios that were kept aside.
@@ -304,7 +294,10 @@ class RateFinder:
                 measure = 0.5 * (measure + max(measure, min(working, refused_rate)))
         # No bucket of some depth overflows at an even pace below its limit: a refusal then means that it is lower.
         top = max(measure, refused_rate * (1.0 - self._step_down) if cruising else refused_rate)
-        limit = first_rate(measure, top, lambda rate: cycle.depth(rate) <= max(2.0, self._first_depth(rate) + 0.3))
+        limit = max(measure, 1e-3 * top)
+        while limit < top and cycle.depth(limit) > max(2.0, self._first_depth(limit) + 0.3):
+            limit *= 1.01
+        limit = min(limit, top)
         if self._measured_once and not self._seeking and not cruising:
             if self._bucket < self._bucket_error(FILLED_ERROR):
                 limit = max(limit, 1.002 * self._estimate)  # the rate of a whole cruise is permitted

@@ -18,7 +18,6 @@ from seedance_avatar.limits.rate_finder import (
     TARGET_REFUSALS,
     DepartureLog,
     RateFinder,
-    first_rate,
 )
 
 
@@ -65,12 +64,6 @@ def test_a_trail_tells_the_depth_however_it_is_thinned_out(gaps: list[float], ra
     assert cycle.depth(rate) <= exact + 1e-6
     if len(gaps) < 64:
         assert cycle.depth(rate) == pytest.approx(exact)
-
-
-def test_the_first_rate_that_holds_is_found_to_one_percent() -> None:
-    assert first_rate(10.0, 100.0, lambda rate: rate >= 42.0) == pytest.approx(42.0, rel=0.011)
-    assert first_rate(10.0, 100.0, lambda _: False) == 100.0
-    assert first_rate(10.0, 100.0, lambda _: True) == 10.0
 
 
 def test_what_is_let_through_between_two_refusals_is_the_limit() -> None:
