@@ -103,7 +103,6 @@ class Admission:
     adapter: Adapter[Any, Any]
     recorder: Recorder
     _first: dict[Hashable, Job] = attrs.field(factory=dict)
-    _undecided: dict[Job, None] = attrs.field(factory=dict)
     _decided: list[Decision] = attrs.field(factory=list)
 
     async def admit(self, jobs: Sequence[Job]) -> None:
@@ -111,7 +110,6 @@ class Admission:
 
         :raises Exception: what the caller's own function for the group raised.
         """
-        self._undecided = dict.fromkeys(jobs)
         admitted: list[Job] = []
         for job in jobs:
             try:
@@ -120,7 +118,7 @@ class Admission:
                 end, halts = outcome_of_error(error)
                 # In doubt can only be what it would have been put under (a group): nothing of the source exists.
                 halts = halts or end is InDoubt
-                self._decide(job, Refused(job, Failed if end is Failed else Unsent, error, halts))
+                self._decided.append(Refused(job, Failed if end is Failed else Unsent, error, halts))
                 if halts:
                     break
             else:
@@ -129,27 +127,22 @@ class Admission:
                 if first is None:
                     admitted.append(job)
                 elif first.content != job.content:
-                    self._decide(job, Refused(job, Failed, key_conflict(job.source, shown_of(first.source))))
+                    self._decided.append(Refused(job, Failed, key_conflict(job.source, shown_of(first.source))))
                 else:
                     first.share(job.source)
-                    self._decide(job, Joined(job))
+                    self._decided.append(Joined(job))
         await self._recognise(admitted)
 
-    def take(self) -> tuple[list[Decision], list[Job]]:
-        """Return the decisions of the last :meth:`admit`, and the jobs of which it was kept from deciding."""
+    def take(self) -> list[Decision]:
+        """Return the decisions of the last :meth:`admit`; about some jobs there is none where it was stopped."""
         decided, self._decided = self._decided, []
-        undecided, self._undecided = list(self._undecided), {}
-        return decided, undecided
+        return decided
 
     def forget(self, job: Job, outcome: AnyOutcome) -> None:
         """Let the next source like this one be a job of its own, and tell who waits for it in the journal its end."""
         if job.identity is not None and self._first.get(job.identity) is job:
             del self._first[job.identity]
         self.recorder.done(job, outcome)
-
-    def _decide(self, job: Job, decision: Decision) -> None:
-        del self._undecided[job]
-        self._decided.append(decision)
 
     def _first_like(self, job: Job) -> Job | None:
         """Return the job under way whose source has the identity of that of ``job``, or None."""
@@ -164,25 +157,22 @@ class Admission:
 
     async def _recognise(self, jobs: Sequence[Job]) -> None:
         claimed = self.recorder.claim(jobs)
-        for job in jobs:
-            if job.holder is not None:
-                del self._undecided[job]
         if not claimed:
             return
         try:
             plans = await self.recorder.recognise(claimed)
         except JournalError as error:
             for job, _ in claimed:
-                self._decide(job, Refused(job, Unsent, error, halts=True))
+                self._decided.append(Refused(job, Unsent, error, halts=True))
             return
         for job, plan, record in plans:
             if plan == "follow":
-                self._decide(job, Follow(job, None if record is None else record.accepted_at))
+                self._decided.append(Follow(job, None if record is None else record.accepted_at))
             elif plan == "conflict" and record is not None:
                 conflict = key_conflict(job.source, f"{record.kind} {record.shown}", earlier=record.row > 0)
-                self._decide(job, Refused(job, Failed, conflict))
+                self._decided.append(Refused(job, Failed, conflict))
             elif plan == "known" and record is not None:
                 earlier = self.recorder.is_earlier(record)
-                self._decide(job, Known(job, outcome_of_record(record, job.source, self.adapter, earlier=earlier)))
+                self._decided.append(Known(job, outcome_of_record(record, job.source, self.adapter, earlier=earlier)))
             else:
-                self._decide(job, Send(job))
+                self._decided.append(Send(job))

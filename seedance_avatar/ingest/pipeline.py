@@ -32,7 +32,6 @@ from seedance_avatar.errors import (
 from seedance_avatar.events import Accepted, IngestEnded, IngestStarted, Settled
 from seedance_avatar.outcomes import Active, AnyOutcome, Failed, InDoubt, Pending, Unsent
 from seedance_avatar.polling.schedule import PendingItem
-from seedance_avatar.text import safe_text
 
 from .adapter import Adapter
 from .admission import Admission, Decision, Follow, Joined, Known, Refused, Send, room, worth_reading
@@ -71,8 +70,9 @@ class Pipeline(Run):
     alive: dict[Job, None] = attrs.field(factory=dict)
     _flow: Flow = attrs.field(factory=lambda: Flow("ingest"))
     _ready: deque[Job] = attrs.field(factory=deque)
-    _submitting: int = 0
+    _submitting: set[Job] = attrs.field(factory=set)
     _polling: int = 0
+    _broken: bool = False
     _outages_before: int = 0
     _workers: TaskGroup = attrs.field(init=False)
 
@@ -85,7 +85,7 @@ class Pipeline(Run):
         self.admission = Admission(self.adapter, self.recorder)
 
     def _under_way(self) -> tuple[int, int]:
-        return self._submitting, self._polling
+        return len(self._submitting), self._polling
 
     def _on_halt(self, error: AvatarError) -> None:
         self._flow.halt(error)
@@ -124,15 +124,35 @@ class Pipeline(Run):
                 await self._read_all()
             except (Exception, *ENDS_THE_PROGRAM) as error:  # noqa: BLE001 - the caller's own, or ours: raised after the outcomes
                 self._broke(error)
+            self._settle_lost()
             while self.alive:
                 await self._movement()
+                if self._broken:
+                    self._settle_lost()
+
+    def _broke(self, error: BaseException) -> None:
+        super()._broke(error)
+        self._broken = True
+        self._moved.set()
+
+    def _settle_lost(self) -> None:
+        """End the jobs that nobody has in hand: the run was stopped, or broke, before it was decided about them."""
+        self._broken = False
+        queued = set(self._ready)
+        for job in list(self.alive):
+            in_hand = job in queued or job in self._submitting or job.pending is not None or job.holder is not None
+            if not in_hand:
+                self._give_up(job, SubmissionInDoubt("submitting it broke before its answer was read"))
 
     def _closings(self) -> Sequence[Callable[[], Awaitable[Any]]]:
         return self.reader.aclose, self.recorder.aclose
 
     def _settle_rest(self) -> None:
         for job in list(self.alive):
-            self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
+            try:
+                self._give_up(job, SubmissionInDoubt("the wait for its answer was given up"))
+            except Exception as error:  # noqa: BLE001 - the others have their outcomes all the same
+                self._broke(error)
 
     def _settle_unsent(self, source: Any) -> None:  # noqa: ANN401 - whatever the caller's iterable held
         job = Job(self, source, self.clock())
@@ -165,38 +185,41 @@ class Pipeline(Run):
                 sources = await self.reader.take(count)
                 if not sources:
                     break
-                self.accounts.taken += len(sources)
-                await self._admit([Job(self, source, self.clock()) for source in sources])
+                jobs = [Job(self, source, self.clock()) for source in sources]
+                self.accounts.taken += len(jobs)
+                self.alive.update(dict.fromkeys(jobs))
+                await self._admit(jobs)
         await self._stop_reading()
         self.all_read = True
 
     async def _admit(self, jobs: list[Job]) -> None:
-        self.alive.update(dict.fromkeys(jobs))
         try:
             await self.admission.admit(jobs)
-        finally:  # stopped, or the caller's group function broke: what was taken has its outcome all the same
-            decided, undecided = self.admission.take()
-            self._apply(decided)
-            for job in undecided:
-                self._settle(job, Unsent, self.stopped())
+        finally:  # stopped, or the caller's group function broke: what was decided holds all the same
+            to_send: list[Job] = []
+            for decision in self.admission.take():
+                try:
+                    to_send += self._carry_out(decision)
+                except Exception as error:  # noqa: BLE001 - what was decided about the others holds all the same
+                    self._broke(error)
+            self._enlist(to_send)
 
-    def _apply(self, decisions: Iterable[Decision]) -> None:
-        to_send: list[Job] = []
-        for decision in decisions:
-            match decision:
-                case Refused(job=job, end=end, error=error, halts=halts):
-                    self._settle(job, end, error)
-                    if halts:
-                        self.halt(error)
-                case Joined(job=job):
-                    del self.alive[job]
-                case Send(job=job):
-                    to_send.append(job)
-                case Follow(job=job, accepted_at=accepted_at):
-                    self._resume(job, accepted_at)
-                case Known(job=job, outcome=outcome):
-                    self._settle_as(job, outcome)
-        self._enlist(to_send)
+    def _carry_out(self, decision: Decision) -> Sequence[Job]:
+        """Do what was decided; return the job where it is to be sent."""
+        match decision:
+            case Refused(job=job, end=end, error=error, halts=halts):
+                self._settle(job, end, error)
+                if halts:
+                    self.halt(error)
+            case Joined(job=job):
+                del self.alive[job]
+            case Send(job=job):
+                return (job,)
+            case Follow(job=job, accepted_at=accepted_at):
+                self._resume(job, accepted_at)
+            case Known(job=job, outcome=outcome):
+                self._settle_as(job, outcome)
+        return ()
 
     def _room(self) -> int:
         accounts = self.accounts
@@ -218,9 +241,9 @@ class Pipeline(Run):
         self._ready.extend(jobs)
         if self.halted is not None:
             self._flush(self.halted)
-        while self._submitting < self.max_submitting and self._ready:
-            self._submitting += 1
-            self._workers.start_soon(self._work_on, self._ready.popleft())
+        while len(self._submitting) < self.max_submitting and self._ready:
+            self._submitting.add(job := self._ready.popleft())
+            self._workers.start_soon(self._work_on, job)
 
     def _resume(self, job: Job, accepted_at: float | None) -> None:
         """Poll what was accepted before; its deadline begins anew."""
@@ -287,14 +310,19 @@ class Pipeline(Run):
     # Submitting
 
     async def _work_on(self, job: Job | None) -> None:
-        try:
-            while job is not None:
+        while job is not None:
+            following = None
+            try:
                 await self._submit(job)
-                job = self._ready.popleft() if self._ready else None
+                following = self._ready.popleft() if self._ready else None
+            except (Exception, *ENDS_THE_PROGRAM) as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
+                self._broke(error)
+            finally:
+                self._submitting.remove(job)
+                if following is not None:
+                    self._submitting.add(following)
                 self.made_room()
-        finally:
-            self._submitting -= 1
-            self.made_room()
+            job = following
 
     async def _submit(self, job: Job) -> None:
         try:
@@ -304,9 +332,6 @@ class Pipeline(Run):
         except AvatarError as error:
             job.on_wire = False
             await self._not_accepted(job, error)
-        except (Exception, *ENDS_THE_PROGRAM) as error:  # noqa: BLE001 - one job's accident ends the run in order, it loses nothing
-            self._broke(error)
-            self._give_up(job, SubmissionInDoubt(f"submitting it broke: {safe_text(repr(error))}"))
         else:
             job.item_id = self.adapter.item_id(item)
             await self._accepted(job, item)
@@ -376,11 +401,11 @@ class Pipeline(Run):
 
     def _settle_as(self, job: Job, outcome: AnyOutcome) -> None:
         """End ``job`` with ``outcome``, for every source that shares it."""
-        del self.alive[job]
-        self.admission.forget(job, outcome)
         self._book(job, outcome)
+        del self.alive[job]
         for source in job.sharing or ():
             self._book(job, outcome_for(source, outcome, self.adapter))
+        self.admission.forget(job, outcome)
         self.made_room()
 
     def _book(self, job: Job, outcome: AnyOutcome) -> None:

@@ -179,8 +179,11 @@ class Run(abc.ABC):
         except Exception as error:  # noqa: BLE001 - a failure of ours: raised to the consumer, after the outcomes
             self._broke(error)
         finally:
-            self._settle_left_over()
-            self._settle_rest()
+            try:
+                self._settle_left_over()
+                self._settle_rest()
+            except Exception as error:  # noqa: BLE001 - whoever waits for the end is told of it, not left waiting
+                self._broke(error)
             try:
                 with anyio.move_on_after(self.drain, shield=True):
                     async with AsyncExitStack() as closing:  # a cancellation in one of them does not skip the next
