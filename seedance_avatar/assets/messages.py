@@ -13,11 +13,10 @@ from typing import Any, Final
 from seedance_avatar.errors import InvalidInput, InvalidSource, ProtocolError
 from seedance_avatar.models import ASSET_TYPES, Asset, AssetGroup, AssetSource
 from seedance_avatar.text import safe_text
-from seedance_avatar.wire.convert import _converter, structure
 from seedance_avatar.wire.public_urls import judge_url
 from seedance_avatar.wire.refusals import About, find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
-from seedance_avatar.wire.response import Response
+from seedance_avatar.wire.response import Response, _converter, structure
 
 __all__ = [
     "PREFIX",

@@ -163,11 +163,9 @@ class Client:
             except AvatarError as error:
                 if turn.probe and self.breaker.given_up:
                     raise
-                if patient and self._in_outage(error, request, submitted):
-                    pause: float | None = (
-                        0.0  # the breaker says when; those who wait for it have their turn as the probe first
-                    )
-                else:
+                pause: float | None = 0.0
+                # In an outage the breaker says when: those who wait for it have their turn as the probe first.
+                if not (patient and self._in_outage(error, request, submitted)):
                     pause = self._pause(error, request, turn, attempt=attempt, patient=patient)
                 if pause is None:
                     raise

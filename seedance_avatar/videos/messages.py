@@ -15,10 +15,9 @@ import attrs
 from seedance_avatar.errors import InvalidInput
 from seedance_avatar.models import VideoTask
 from seedance_avatar.text import safe_text
-from seedance_avatar.wire.convert import structure
 from seedance_avatar.wire.refusals import find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
-from seedance_avatar.wire.response import Response
+from seedance_avatar.wire.response import Response, structure
 
 from .request import GenerationRequest
 from .rules import Part

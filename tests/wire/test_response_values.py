@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from seedance_avatar.models import VideoTask
-from seedance_avatar.wire.convert import structure
+from seedance_avatar.wire.response import structure
 
 
 @pytest.mark.parametrize(
