@@ -12,8 +12,8 @@ from seedance_avatar.models import ASSET_TYPES
 from .accounts import Account
 from .dialect import Ids
 from .records import Group
-from .replies import Refused, Reply, as_json, refusal_in_envelope
-from .state import State, invalid_body, json_object
+from .replies import Reply, as_json, refuse_in_envelope
+from .state import State, json_object
 
 _LIMITS: Final = {"name": 64, "description": 300}
 """The most characters of a field."""
@@ -24,9 +24,9 @@ def _check_words(wanted: dict[str, Any]) -> None:
     for field, limit in _LIMITS.items():
         word = wanted.get(field)
         if not isinstance(word, str | None):
-            raise invalid_body()
+            refuse_in_envelope()
         if word is not None and len(word) > limit:
-            raise Refused(refusal_in_envelope(400, f"{field} must be at most {limit} characters"))
+            refuse_in_envelope(f"{field} must be at most {limit} characters")
 
 
 @attrs.frozen(eq=False)
@@ -40,7 +40,7 @@ class Assets:
         """Answer ``POST …/groups``."""
         wanted = json_object(body)
         if not isinstance(wanted.get("name"), str) or not wanted["name"].strip():
-            raise invalid_body()
+            refuse_in_envelope()
         _check_words(wanted)
         clock, ledger = self.state.clock, self.state.ledger
         number, now = len(ledger.groups), clock.now()
@@ -63,13 +63,13 @@ class Assets:
         state, table, wanted = self.state, self.state.ledger.table, json_object(body)
         url, asset_type, group_id = wanted.get("source_url"), wanted.get("asset_type"), wanted.get("group_id")
         if not isinstance(url, str) or not isinstance(group_id, str) or not state.may_fetch(url):
-            raise invalid_body()
+            refuse_in_envelope()
         if asset_type not in ASSET_TYPES:
-            raise Refused(refusal_in_envelope(400, "asset_type must be one of image, video, audio"))
+            refuse_in_envelope("asset_type must be one of image, video, audio")
         _check_words(wanted)
         group = state.ledger.groups.get(group_id)
         if group is None or group.account != account.name:
-            raise Refused(refusal_in_envelope(404, "asset group not found (request id: {id})"))
+            refuse_in_envelope("asset group not found (request id: {id})", status=404)
         fate, takes = state.fates.of(url, asset_type)
         state.accept(account, fate, _PRICE)
 
@@ -95,7 +95,7 @@ class Assets:
         table, now = self.state.ledger.table, self.state.clock.now()
         number = self.state.find_asset(account, asset_id)
         if number is None or now < table.accepted[number] + self.state.vintage.lag:
-            raise Refused(refusal_in_envelope(404, "asset not found (request id: {id})"))
+            refuse_in_envelope("asset not found (request id: {id})", status=404)
         table.looks[number] += 1
         url = None if table.urls is None else table.urls[number]
         group_id = self.state.ledger.group_id(table.group[number])

@@ -19,9 +19,6 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 _PAIR_VALUES: Final = {pair: value for value, pair in enumerate(_PAIRS)}
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-_ULID_SPACE: Final = 1 << 40
-_DATED_SPACE: Final = 36**6
 _FACTOR: Final = 0x9E3779B1  # odd and no multiple of 3: it has an inverse in both spaces
 _SHIFT: Final = 0x5BD1E995
 
@@ -39,11 +36,11 @@ class Ids:
         self._style = style
         self._short = short
         self._dated = dated
-        self._space = _ULID_SPACE if style == "ulid" else _DATED_SPACE
+        self._space = 1 << 40 if style == "ulid" else 36**6
         self._inverse = pow(_FACTOR, -1, self._space)
         # Two sandboxes with different seeds, or two kinds of one sandbox, make different ids.
-        rng = random.Random(f"{seed}/{short}")
-        self._salt = "".join(rng.choice(_CROCKFORD) for _ in range(8))
+        choose = random.Random(f"{seed}/{short}").choice
+        self._salt = "".join(choose(_CROCKFORD) for _ in range(8))
 
     def mint(self, number: int, wall: float) -> str:
         """Return the id of item ``number``, created at ``wall`` seconds since the epoch."""

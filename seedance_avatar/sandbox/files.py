@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 from urllib.parse import parse_qs
 
 import attrs
@@ -15,7 +15,7 @@ from aiohttp import BodyPartReader, hdrs, web
 from .accounts import Account
 from .dialect import Ids
 from .records import FileUpload
-from .replies import Refused, Reply, as_json, refusal_in_envelope
+from .replies import Refused, Reply, as_json, refusal_in_envelope, refuse_in_envelope
 from .state import State
 
 _RANGE: Final = re.compile(r"bytes=([0-9]*)-([0-9]*)$")
@@ -85,27 +85,29 @@ class Files:
         headers = f"Accept-Ranges: bytes\r\nETag: {etag}\r\n"
         reply = Reply(200, data, file.mime_type)
         if ranged is not None and if_range in {None, etag} and (wanted := _RANGE.match(ranged)) is not None:
-            start, end = _span(wanted[1], wanted[2], len(data))
-            if start >= len(data) or start > end:
+            size, (first, last) = len(data), wanted.groups()
+            start = int(first) if first else max(0, size - int(last or 0))
+            end = min(int(last), size - 1) if first and last else size - 1
+            if start >= size or start > end:
                 reply = _xml(416, "InvalidRange", "The requested range is not satisfiable.")
-                headers += f"Content-Range: bytes */{len(data)}\r\n"
+                headers += f"Content-Range: bytes */{size}\r\n"
             else:
                 reply = Reply(206, data[start : end + 1], file.mime_type)
-                headers += f"Content-Range: bytes {start}-{end}/{len(data)}\r\n"
+                headers += f"Content-Range: bytes {start}-{end}/{size}\r\n"
         reply.headers = headers
         return reply
 
     async def receive(self, kind: str, account: Account, request: web.BaseRequest) -> Reply:
         """Answer ``POST /v1/uploads/{kind}``; ConnectionError when the client closed the connection meanwhile."""
         if kind not in _KINDS:
-            raise Refused(refusal_in_envelope(404, "no such kind of upload"))
+            refuse_in_envelope("no such kind of upload", status=404)
         most, formats = _KINDS[kind]
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         name, data = await _read_file(request, most)
         extension = name.rpartition(".")[2].lower()
         if extension not in formats:
-            _refuse(f"{kind} may be {', '.join(sorted(formats))}, not {extension or 'nameless'}")
+            refuse_in_envelope(f"{kind} may be {', '.join(sorted(formats))}, not {extension or 'nameless'}")
         now = self.state.clock.now()
         file_id = self.ids.mint(len(self.state.ledger.files), self.state.clock.wall_at(now))
         path = f"/uploads/{file_id}.{extension}"
@@ -124,10 +126,6 @@ class Files:
         return as_json({"success": True, "message": "", "data": shown})
 
 
-def _refuse(message: str) -> NoReturn:
-    raise Refused(refusal_in_envelope(400, message))
-
-
 async def _read_file(request: web.BaseRequest, most: int) -> tuple[str, bytes]:
     try:
         async for part in await request.multipart():
@@ -137,19 +135,13 @@ async def _read_file(request: web.BaseRequest, most: int) -> tuple[str, bytes]:
             while chunk := await part.read_chunk(1 << 16):
                 data += chunk
                 if len(data) > most:
-                    _refuse(f"the file is larger than {most // _MB} MB")
+                    refuse_in_envelope(f"the file is larger than {most // _MB} MB")
             if not data:
-                _refuse("the file is empty")
+                refuse_in_envelope("the file is empty")
             return part.filename or "", bytes(data)
     except (ValueError, AssertionError):
-        _refuse("the body is not multipart/form-data")
-    _refuse("the field file is missing")
-
-
-def _span(first: str, last: str, size: int) -> tuple[int, int]:
-    if first:
-        return int(first), min(int(last), size - 1) if last else size - 1
-    return max(0, size - int(last or 0)), size - 1
+        refuse_in_envelope("the body is not multipart/form-data")
+    raise Refused(refusal_in_envelope(400, "the field file is missing"))
 
 
 def _xml(status: int, code: str, message: str) -> Reply:

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import attrs
 from aiohttp import web
@@ -89,6 +89,18 @@ def refusal(status: int, message: str, *, code: str = "", kind: str = "invalid_r
 def refusal_in_envelope(status: int, message: str) -> Reply:
     """Return a refusal in the format of the private-avatar endpoints, ``{"message", "success": false}``."""
     return as_json({"message": message, "success": False}, status)
+
+
+def refuse(
+    message: str, *, status: int = 400, code: str = "InvalidParameter", kind: str = "invalid_request_error"
+) -> NoReturn:
+    """Refuse a generation, as :func:`refusal` words it, with the id of the request."""
+    raise Refused(refusal(status, f"{message} (request id: {{id}})", code=code, kind=kind))
+
+
+def refuse_in_envelope(message: str = "invalid request body", *, status: int = 400) -> NoReturn:
+    """Refuse a group, an asset or an upload."""
+    raise Refused(refusal_in_envelope(status, message))
 
 
 def unauthorized(authorization: str | None) -> Reply:

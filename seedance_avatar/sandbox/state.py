@@ -15,7 +15,7 @@ from .clock import Clock
 from .dialect import Vintage
 from .fates import Fate, Fates
 from .ledger import Ledger
-from .replies import Refused, no_money, refusal, refusal_in_envelope
+from .replies import Refused, no_money, refusal, refuse_in_envelope
 
 _PRIVATE: Final = frozenset({"localhost", "local", "internal", "lan", "home", "corp"})
 
@@ -63,13 +63,8 @@ def json_object(body: bytes) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise invalid_body()
+        refuse_in_envelope()
     return value
-
-
-def invalid_body() -> Refused:
-    """Return the refusal that gives no reason."""
-    return Refused(refusal_in_envelope(400, "invalid request body"))
 
 
 def is_public(url: str) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import NoneType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import attrs
 
-from .replies import Refused, refusal
+from .replies import refuse
 
 MEDIA: Final = ("image", "video", "audio")
 _FRAMES: Final = ("first_frame", "last_frame")
@@ -61,10 +61,6 @@ class Medium:
     role: str
 
 
-def _refuse(message: str, *, code: str = "InvalidParameter", status: int = 400) -> NoReturn:
-    raise Refused(refusal(status, f"{message} (request id: {{id}})", code=code))
-
-
 def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> list[Medium]:
     """Return the media that the body of a generation refers to: images, then videos, then audio.
 
@@ -76,19 +72,19 @@ def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> 
     model = _MODELS.get(wanted["model"]) if isinstance(wanted.get("model"), str) else None
     if model is None:
         # The engine says so while it chooses a channel: nothing was done.
-        _refuse("no channel is available for this model", code="model_not_found", status=503)
+        refuse("no channel is available for this model", code="model_not_found", status=503)
     if not isinstance(wanted.get("prompt", ""), str):
-        _refuse("prompt must be a string")
+        refuse("prompt must be a string")
     _check_scalars(wanted, model)
     media = [medium for kind in MEDIA for medium in _read(wanted, kind)]
     for medium in media:
         if not medium.url.startswith("asset://") and not may_fetch(medium.url):
-            _refuse(f"{medium.kind} url must be a public https URL or asset://<asset_id>")
+            refuse(f"{medium.kind} url must be a public https URL or asset://<asset_id>")
     if not media and not wanted.get("prompt", "").strip():
-        _refuse("prompt is required")
+        refuse("prompt is required")
     _check_roles(media, model)
     if media and wanted.get("tools"):
-        _refuse("tools cannot be used with media")
+        refuse("tools cannot be used with media")
     return media
 
 
@@ -105,13 +101,13 @@ def _check_scalars(wanted: Mapping[str, Any], model: _Model) -> None:
         whole = isinstance(duration, int) and not isinstance(duration, bool)
         if not whole or not (_SHORTEST <= duration <= model.longest or duration in model.auto):
             auto = f", or {' or '.join(map(str, model.auto))} for auto" if model.auto else ""
-            _refuse(f"duration must be {_SHORTEST} to {model.longest} seconds{auto}")
+            refuse(f"duration must be {_SHORTEST} to {model.longest} seconds{auto}")
     for field, allowed in (("aspect_ratio", _RATIOS), ("resolution", model.resolutions)):
         if wanted.get(field) is not None and wanted[field] not in allowed:
-            _refuse(f"{field} must be one of {', '.join(allowed)}")
+            refuse(f"{field} must be one of {', '.join(allowed)}")
     for field, (kind, shown) in _TYPES.items():
         if type(wanted.get(field)) not in {kind, NoneType} or wanted.get(field) == "":
-            _refuse(f"{field} must be {shown}")
+            refuse(f"{field} must be {shown}")
 
 
 def _read(wanted: Mapping[str, Any], kind: str) -> Iterator[Medium]:
@@ -119,13 +115,13 @@ def _read(wanted: Mapping[str, Any], kind: str) -> Iterator[Medium]:
     entries = wanted.get(field) or []
     plain = (wanted.get("image_urls") or []) if kind == "image" else []
     if entries and plain:
-        _refuse("image_urls and image_with_roles must not be given together")
+        refuse("image_urls and image_with_roles must not be given together")
     if not isinstance(entries, list) or not isinstance(plain, list):
-        _refuse(f"{field} must be an array")
+        refuse(f"{field} must be an array")
     roles = (*_FRAMES, "reference_image") if kind == "image" else (f"reference_{kind}",)
     for entry in [*entries, *({"url": url, "role": "reference_image"} for url in plain)]:
         if not isinstance(entry, dict) or not isinstance(entry.get("url"), str) or entry.get("role") not in roles:
-            _refuse(f"each of {field} needs a url and a role of {', '.join(roles)}")
+            refuse(f"each of {field} needs a url and a role of {', '.join(roles)}")
         yield Medium(kind, entry["url"], entry["role"])
 
 
@@ -134,15 +130,15 @@ def _check_roles(media: list[Medium], model: _Model) -> None:
     references = [medium.kind for medium in media if medium.role not in _FRAMES]
     for role in _FRAMES:
         if frames.count(role) > 1:
-            _refuse(f"at most one {role}")
+            refuse(f"at most one {role}")
     if "last_frame" in frames and "first_frame" not in frames:
-        _refuse("last_frame needs a first_frame")
+        refuse("last_frame needs a first_frame")
     if frames and references:
-        _refuse("first_frame and last_frame cannot be mixed with references")
+        refuse("first_frame and last_frame cannot be mixed with references")
     for kind, most in model.most.items():
         if references.count(kind) > most:
-            _refuse(f"at most {most} reference_{kind}")
+            refuse(f"at most {most} reference_{kind}")
     if model.in_all is not None and len(references) > model.in_all:
-        _refuse(f"at most {model.in_all} references in all")
+        refuse(f"at most {model.in_all} references in all")
     if references and set(references) == {"audio"} and not model.audio_alone:
-        _refuse("reference_audio needs an image or a video")
+        refuse("reference_audio needs an image or a video")

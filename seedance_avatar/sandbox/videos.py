@@ -25,7 +25,7 @@ from .dialect import Ids
 from .fates import Fate
 from .files import Files
 from .records import Delivery, Generation
-from .replies import Refused, Reply, as_json, refusal
+from .replies import Refused, Reply, as_json, refusal, refuse
 from .state import State, is_public, json_object
 from .video_rules import Medium, fails_later, media_of
 
@@ -204,10 +204,9 @@ class Videos:
             self._check_medium(account, medium, at)
         callback = wanted.get("callback_url")
         if callback is not None and not callback.startswith("https://") and is_public(callback):
-            raise Refused(refusal(400, "callback_url must be https (request id: {id})", code="InvalidParameter"))
+            refuse("callback_url must be https")
         if callback is not None and not self.secrets:
-            message = "no webhook key is set up (request id: {id})"
-            raise Refused(refusal(400, message, code="webhook_not_configured"))
+            refuse("no webhook key is set up", code="webhook_not_configured")
         fate = self.decide(wanted) if self.decide is not None else None
         if fate is None and (code := fails_later(wanted, media)) is not None:
             fate = Fate("failed", "the aspect ratio must be adaptive when frames are given", code=code)
@@ -225,7 +224,7 @@ class Videos:
         if task is None:
             documented = self.state.vintage.tasks == "documented"
             status, code = (404, "task_not_found") if documented else (400, "task_not_exist")
-            raise Refused(refusal(status, "the task does not exist (request id: {id})", code=code))
+            refuse("the task does not exist", status=status, code=code)
         task.looks += 1
         return self._answer(task)
 
@@ -248,8 +247,8 @@ class Videos:
         """Check the medium that messages call content[``at``]; content[0] is the prompt."""
         if not medium.url.startswith("asset://"):
             if medium.kind == "image" and "real-person" in medium.url:
-                message = f"the input image content[{at}] may contain real person (request id: {{id}})"
-                raise Refused(refusal(422, message, code=_REAL_PERSON, kind="content_policy_violation"))
+                message = f"the input image content[{at}] may contain real person"
+                refuse(message, status=422, code=_REAL_PERSON, kind="content_policy_violation")
             return
         table = self.state.ledger.table
         number = self.state.find_asset(account, medium.url.removeprefix("asset://"))
