@@ -24,7 +24,7 @@ import attrs
 from seedance_avatar import AssetSource, AvatarSession, Limits
 from seedance_avatar.sandbox import RateLimits
 from seedance_avatar.sandbox.fates import TYPICAL
-from seedance_avatar.sandbox.serving import in_thread
+from seedance_avatar.sandbox.server import in_thread
 
 __all__ = ["Plan", "Run", "simulate"]
 

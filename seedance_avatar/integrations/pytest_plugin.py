@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def avatar_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Run the sandbox on a loopback port for one test; see ``seedance_avatar.sandbox``."""
-    from seedance_avatar.sandbox.serving import in_thread  # noqa: PLC0415 - pytest loads this plugin in every run, and few use the sandbox
+    from seedance_avatar.sandbox.server import in_thread  # noqa: PLC0415 - pytest loads this plugin in every run, and few use the sandbox
 
     marker = request.node.get_closest_marker("avatar_sandbox")
     options = {"time_scale": 0.001} if marker is None else marker.kwargs

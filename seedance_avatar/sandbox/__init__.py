@@ -8,8 +8,7 @@ from .fates import Fate
 from .faults import Fault, Faults
 from .ledger import Ledger
 from .records import Delivery, Download, FileUpload, Generation, Group, Upload
-from .server import Sandbox
-from .serving import serve
+from .server import Sandbox, serve
 
 __all__ = [
     "Account",

@@ -10,10 +10,7 @@ from collections.abc import Callable
 
 
 class Clock:
-    """Seconds since the sandbox was created, and the corresponding wall time.
-
-    :ivar now: returns the seconds.
-    """
+    """Seconds since the sandbox was created, by ``now()``, and the corresponding wall time."""
 
     def __init__(self, source: Callable[[], float] | None, *, stepped: bool) -> None:
         read = source or time.monotonic

@@ -72,11 +72,7 @@ _ACTIVE: Final = Fate()
 
 @attrs.define(eq=False, kw_only=True)
 class Fates:
-    """Decides the fate of every source. It depends on seed and source only, not on the order of arrival.
-
-    :ivar rules: fates by source URL; they have priority.
-    :ivar decide: called with source URL and asset type of all others; None is a random fate.
-    """
+    """Decides the fate of every source. It depends on seed and source only, not on the order of arrival."""
 
     seed: int
     time_scale: float
@@ -84,7 +80,7 @@ class Fates:
     immediate: float
     processing: Mapping[str, ProcessingTime]
     decide: Callable[[str, str], Fate | None] | None
-    rules: dict[str, Fate] = attrs.field(factory=dict)
+    rules: dict[str, Fate] = attrs.field(init=False, factory=dict)  # by source URL; they go before what decide() says
     _rng: random.Random = attrs.field(init=False, factory=random.Random)
 
     def of(self, source_url: str, asset_type: str) -> tuple[Fate, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Final, Literal, Self, TypeAlias, get_args
@@ -93,19 +93,20 @@ class Fault:
         return True
 
 
-class Faults:
-    """The fault rules of a sandbox, tried in order; a request gets one fault at most.
+class Faults(list[Fault]):
+    """The fault rules of a sandbox, a list of them, tried in order; a request gets one fault at most.
 
     .. code-block:: python
 
-        sandbox.faults.add("lost_answer", method="POST", times=1)   # the next POST is applied, but its answer is lost
+        rule = sandbox.faults.add("lost_answer", method="POST", times=1)  # the next POST is applied, its answer is lost
         sandbox.faults.add("rate_limited", probability=0.1, retry_after=2)
         sandbox.faults.add("unauthorized", after=100)               # from the 101st request on
+        sandbox.faults.remove(rule)
         sandbox.faults.clear()
     """
 
     def __init__(self, rules: Iterable[Fault] = (), *, seed: int = 0) -> None:
-        self._rules = list(rules)
+        super().__init__(rules)
         self.rng: random.Random = random.Random(seed)
 
     @classmethod
@@ -120,29 +121,15 @@ class Faults:
         rules = (Fault(kind, probability=probability, retry_after=retry_after, delay=delay) for kind in kinds)
         return cls(rules, seed=seed)
 
-    def __iter__(self) -> Iterator[Fault]:
-        return iter(self._rules)
-
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
     def add(self, kind: FaultKind, **fields: Any) -> Fault:  # noqa: ANN401 - each field has its own type
         """Add a rule and return it; ``fields`` are the fields of :class:`Fault`."""
         rule = Fault(kind, **fields)
-        self._rules.append(rule)
+        self.append(rule)
         return rule
-
-    def remove(self, rule: Fault) -> None:
-        """Remove a rule."""
-        self._rules.remove(rule)
-
-    def clear(self) -> None:
-        """Remove all rules."""
-        self._rules.clear()
 
     def match(self, method: str, path: str) -> Fault | None:
         """Return the rule that applies to this request, or None."""
-        return next((rule for rule in self._rules if rule.matches(method, path, self.rng)), None)
+        return next((rule for rule in self if rule.matches(method, path, self.rng)), None)
 
     async def answer(self, method: str, path: str, do: Callable[[], Awaitable[Reply]], state: State) -> Reply:
         """Return the answer to a request, a right or a wrong one; ``do`` applies it and returns the right one."""

@@ -41,14 +41,11 @@ class _File:
 
 @attrs.define(eq=False)
 class Files:
-    """The files by their path; the bytes are read when somebody fetches them.
-
-    :ivar url_lives: seconds for which the signed URL of a video is valid; a query of its task returns a new one.
-    """
+    """The files by their path; the bytes are read when somebody fetches them."""
 
     state: State
     ids: Ids
-    url_lives: float
+    url_lives: float  # seconds for which the signed URL of a video is valid; a query of its task returns a new one
     seed: int
     _files: dict[str, _File] = attrs.field(init=False, factory=dict)
 

@@ -28,25 +28,18 @@ class AssetTable:
 
     A million assets as objects would take half a gigabyte. No task runs for an asset either: its status is computed
     from the time at which it is queried.
-
-    :ivar ready: when its processing ends; infinity for never.
-    :ivar fate: an index into ``fates``; ``type`` one into ``ASSET_TYPES``; ``group`` and ``account`` are numbers.
-    :ivar answered: 1 once the whole answer to its POST was written.
-    :ivar looks: how often its status was queried.
-    :ivar urls: the source URLs, or None when they are not kept.
-    :ivar words: name and description of the assets that have one.
     """
 
     ids: Ids
     clock: Clock
-    urls: list[str] | None
+    urls: list[str] | None  # None when they are not kept
     accepted: array[float] = attrs.field(init=False, factory=lambda: array("d"))
     ready: array[float] = attrs.field(init=False, factory=lambda: array("d"))
-    fate: array[int] = attrs.field(init=False, factory=lambda: array("H"))
-    type: bytearray = attrs.field(init=False, factory=bytearray)
+    fate: array[int] = attrs.field(init=False, factory=lambda: array("H"))  # an index into fates
+    type: bytearray = attrs.field(init=False, factory=bytearray)  # an index into ASSET_TYPES
     group: array[int] = attrs.field(init=False, factory=lambda: array("L"))
     account: bytearray = attrs.field(init=False, factory=bytearray)
-    answered: bytearray = attrs.field(init=False, factory=bytearray)
+    answered: bytearray = attrs.field(init=False, factory=bytearray)  # 1 once the whole answer to its POST was written
     looks: array[int] = attrs.field(init=False, factory=lambda: array("L"))
     words: dict[int, tuple[str | None, str | None]] = attrs.field(init=False, factory=dict)
     fates: list[Fate] = attrs.field(init=False, factory=list)

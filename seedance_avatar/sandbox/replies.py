@@ -22,20 +22,15 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 @attrs.define(eq=False)
 class Reply:
-    """One answer, or a connection that ends without one: it has the methods that aiohttp's server calls.
-
-    :ivar end: ``answer`` writes all of it, ``cut`` only half of the body, ``close`` closes the connection without an
-        answer, ``reset`` resets it.
-    :ivar sent: called once the whole answer was written.
-    """
+    """One answer, or a connection that ends without one: it has the methods that aiohttp's server calls."""
 
     status: int = 0
     body: bytes = b""
     content_type: str = "application/json; charset=utf-8"
-    end: Literal["answer", "cut", "close", "reset"] = "answer"
+    end: Literal["answer", "cut", "close", "reset"] = "answer"  # cut: half of the body; close, reset: nothing
     headers: str = ""
     request_id: str = ""
-    sent: Callable[[], object] | None = None
+    sent: Callable[[], object] | None = None  # called once the whole answer was written
     keep_alive: bool = True
 
     async def prepare(self, request: web.BaseRequest) -> None:

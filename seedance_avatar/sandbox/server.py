@@ -1,14 +1,16 @@
-"""The class ``Sandbox``: a server that answers as the service does, and the options that change its behaviour."""
+"""The class ``Sandbox``, a server that answers as the service does, and two ways to run one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from typing import Any, Final, Literal, Self
 
 from aiohttp import web
+from anyio.from_thread import start_blocking_portal
 
 from seedance_avatar.text import Secret
 
@@ -360,6 +362,41 @@ class Sandbox:
         if path == "/sandbox/ledger":
             return as_json(self.ledger.summary())
         return refusal(404, f"Invalid URL ({method} {path})")
+
+
+async def serve(sandbox: Sandbox, *, announce: Callable[[str], None] = print) -> int:
+    """Start ``sandbox``, call ``announce`` with its URL, and serve until SIGINT or SIGTERM comes.
+
+    In another thread than the main one no signal arrives, and it serves until it is cancelled.
+
+    :return: the number of the signal that ended it.
+    :raises OSError: the port is taken.
+    """
+    loop, signals = asyncio.get_running_loop(), asyncio.Queue[int]()
+    handled: list[int] = []
+    with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):  # another thread, or Windows
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, signals.put_nowait, number)
+            handled.append(number)
+    try:
+        async with sandbox:
+            announce(sandbox.url)
+            return await signals.get()
+    finally:
+        for each in handled:
+            loop.remove_signal_handler(each)
+
+
+@contextlib.contextmanager
+def in_thread(**options: Any) -> Iterator[Sandbox]:  # noqa: ANN401 - each option of Sandbox has its own type
+    """Run a :class:`Sandbox` with these ``options`` in a thread, during the ``with`` block.
+
+    Its methods that are not coroutines, and its ledger, may be used from the calling thread.
+
+    :raises OSError: its port is taken.
+    """
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(Sandbox(**options)) as sandbox:
+        yield sandbox
 
 
 def _header(key: str) -> Secret[str]:

@@ -22,27 +22,21 @@ _PRIVATE: Final = frozenset({"localhost", "local", "internal", "lan", "home", "c
 
 @attrs.define(eq=False)
 class State:
-    """The state of a sandbox.
-
-    :ivar files_url: the URL of the files host, once it listens.
-    """
+    """The state of a sandbox."""
 
     clock: Clock
     vintage: Vintage
     ledger: Ledger
     fates: Fates
     allow_private: bool
-    files_url: str | None = None
+    files_url: str | None = None  # of the files host, once it listens
 
     def may_fetch(self, url: str) -> bool:
         """Return whether the service could fetch ``url``."""
         return self.allow_private or is_public(url) or url.startswith(f"{self.files_url}/")
 
     def accept(self, account: Account, fate: Fate, price: float) -> None:
-        """Charge ``account`` for what has this ``fate``.
-
-        :raises Refused: it is to be refused, or the balance is too low.
-        """
+        """Charge ``account`` for what has this ``fate``; Refused when that is its fate, or the balance is too low."""
         if fate.status == "refused":
             raise Refused(refusal(fate.http_status, fate.reason or "refused", code=fate.code))
         if account.credits is not None:

@@ -62,12 +62,9 @@ class Medium:
 
 
 def media_of(wanted: Mapping[str, Any], *, may_fetch: Callable[[str], bool]) -> list[Medium]:
-    """Return the media that the body of a generation refers to: images, then videos, then audio.
+    """Return the media that the body of a generation refers to: images, videos, audio; Refused when it breaks a rule.
 
     A field called ``ratio`` is ignored, as the service ignores it.
-
-    :param may_fetch: returns whether the service could fetch a URL.
-    :raises Refused: the body breaks a rule.
     """
     model = _MODELS.get(wanted["model"]) if isinstance(wanted.get("model"), str) else None
     if model is None:

@@ -31,12 +31,10 @@ from .video_rules import Medium, fails_later, media_of
 
 _PRICE: Final = 10.0
 _DAY: Final = 86_400.0
-_DURATION: Final = 5
-"""Seconds of a video whose request gives no duration, or 0 or -1, which let the model choose."""
+_DURATION: Final = 5  # seconds of a video whose request gives no duration, or 0 or -1, which let the model choose
 _QUEUED: Final = 0.1  # the part of its time in which a task is queued
 _STICKS_AT: Final = 10
-_WAITS: Final = (1.0, 5.0, 25.0, 125.0, 0.0)
-"""Seconds after each attempt until the next; the last is not repeated."""
+_WAITS: Final = (1.0, 5.0, 25.0, 125.0, 0.0)  # seconds after each attempt to deliver; the last is not repeated
 _REAL_PERSON: Final = "InputImageSensitiveContentDetected.PrivacyInformation"
 
 _RATIOS: Final = frozenset({"21:9", "16:9", "4:3", "1:1", "3:4", "9:16"})
@@ -52,11 +50,9 @@ def _media(ratio: str, ending: str) -> bytes:
 
 
 def stretched(ratio: str, seconds: int, task_id: str) -> bytes:
-    """Return an MP4 of the aspect ratio ``ratio`` that plays for ``seconds`` exactly.
-
-    The file holds one second in 24 frames, and each frame is shown ``seconds`` times as long. At its end is a box
-    that players skip: it holds ``task_id``, so that no two tasks have the same file.
-    """
+    """Return an MP4 of the aspect ratio ``ratio`` that plays for ``seconds`` exactly."""
+    # The file holds one second in 24 frames, and each frame is shown that many times as long. The box at its end, which
+    # players skip, makes the file of each task another one.
     data = bytearray(_media(ratio, "mp4"))
     for box, offset in _TIMES:
         at = data.index(box) + offset
@@ -93,15 +89,11 @@ class _Task:
 
 @attrs.define(eq=False)
 class Webhooks:
-    """The pending deliveries, with an asyncio task for each while the sandbox runs.
-
-    :ivar secrets: secrets to sign with, all of them; several during a rotation.
-    :ivar event: returns what is delivered about a task, without its id.
-    """
+    """The pending deliveries, with an asyncio task for each while the sandbox runs."""
 
     state: State
-    secrets: Sequence[Secret[str]]
-    event: Callable[[_Task], dict[str, Any]]
+    secrets: Sequence[Secret[str]]  # all of them sign: there are several during a rotation
+    event: Callable[[_Task], dict[str, Any]]  # what is delivered about a task, without the event's id
     _pending: list[_Task] = attrs.field(init=False, factory=list)
     _running: set[asyncio.Task[None]] = attrs.field(init=False, factory=set)
     _http: aiohttp.ClientSession | None = attrs.field(init=False, default=None)
@@ -173,16 +165,12 @@ class Webhooks:
 
 @attrs.define(eq=False)
 class Videos:
-    """Handles the requests about generations.
-
-    :ivar secrets: what webhooks are signed with; without any, they are refused.
-    :ivar decide: called with the body of a generation, returns its fate or None for *completed*.
-    """
+    """Handles the requests about generations."""
 
     state: State
     ids: Ids
     files: Files
-    secrets: Sequence[Secret[str]]
+    secrets: Sequence[Secret[str]]  # without any, webhooks are refused
     decide: Callable[[Mapping[str, Any]], Fate | None] | None
     webhooks: Webhooks = attrs.field(init=False)
     _tasks: list[_Task] = attrs.field(init=False, factory=list)

@@ -23,7 +23,7 @@ from seedance_avatar.integrations.dask.ingest import ingest_on_cluster
 from seedance_avatar.integrations.dask.worker import Key, Order, close_sessions, work
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.sandbox import Sandbox
-from seedance_avatar.sandbox.serving import in_thread
+from seedance_avatar.sandbox.server import in_thread
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from seedance_avatar import IngestError
 from seedance_avatar.events import Outage
 from seedance_avatar.integrations.logging import LoggingObserver
 from seedance_avatar.sandbox import Sandbox
-from seedance_avatar.sandbox.serving import in_thread
+from seedance_avatar.sandbox.server import in_thread
 
 pytest_plugins = ["pytester"]
 

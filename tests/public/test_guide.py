@@ -35,7 +35,7 @@ from seedance_avatar.cli.run.summary import advice
 from seedance_avatar.cli.run.tally import Tally
 from seedance_avatar.journal.records import STATES
 from seedance_avatar.sandbox import Sandbox
-from seedance_avatar.sandbox.serving import in_thread
+from seedance_avatar.sandbox.server import in_thread
 
 GUIDE = ROOT / "seedance_avatar" / "guide"
 README = ROOT / "README.md"

@@ -19,7 +19,7 @@ from seedance_avatar.cli.exits import EXIT_CODES
 from seedance_avatar.cli.manifest.manifest import COLUMNS
 from seedance_avatar.cli.run.results import record
 from seedance_avatar.sandbox import Sandbox
-from seedance_avatar.sandbox.serving import in_thread
+from seedance_avatar.sandbox.server import in_thread
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ from rig.recipes import PAGE, RECIPES, ROOT, rendered
 
 from seedance_avatar import AvatarSession, Limits, Polling
 from seedance_avatar.sandbox import Fate, Sandbox
-from seedance_avatar.sandbox.serving import in_thread
+from seedance_avatar.sandbox.server import in_thread
 
 QUICK = Polling.fixed(0.02, 0.02)
 

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+import threading
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -14,6 +15,7 @@ import pytest
 from rig.raw import Raw
 
 from seedance_avatar.sandbox import Sandbox
+from seedance_avatar.sandbox.server import in_thread
 
 SERVE = "import asyncio; from seedance_avatar.sandbox import *; asyncio.run(serve(Sandbox(keys=('sk-mine',))))"
 
@@ -38,6 +40,20 @@ async def test_it_prints_its_url_and_serves_until_a_signal(number: signal.Signal
     process.send_signal(number)
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"", b"")
+
+
+def test_in_a_thread_it_ends_with_its_block_and_a_port_that_is_taken_is_told_to_the_caller() -> None:
+    before = set(threading.enumerate())
+    with in_thread() as running:
+        address = urlsplit(running.url)
+        socket.create_connection((address.hostname, address.port)).close()
+        with pytest.raises(OSError, match="in use"), in_thread(port=address.port):
+            pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.hostname, address.port))
+    with pytest.raises(ZeroDivisionError), in_thread():
+        raise ZeroDivisionError
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("turns", range(6))
