@@ -60,7 +60,7 @@ class AssetAdapter:
     kind: str = "assets"
     idempotent: bool = False
     # What is known of the local files from prepare() to submit(); a source that is never submitted takes its own along.
-    _facts: WeakKeyDictionary[AssetSource, MediaFacts] = attrs.field(factory=WeakKeyDictionary, init=False)
+    facts: WeakKeyDictionary[AssetSource, MediaFacts] = attrs.field(factory=WeakKeyDictionary)
 
     def label(self, source: object) -> str:
         """Return the source's label."""
@@ -107,11 +107,11 @@ class AssetAdapter:
         :raises InvalidSource: it cannot become an asset.
         """
         if (facts := await judge(source)) is not None:
-            self._facts.pop(source, None)  # the key lives as long as the source that brought it, an equal one maybe
-            self._facts[source] = facts
+            self.facts.pop(source, None)  # the key lives as long as the source that brought it, an equal one maybe
+            self.facts[source] = facts
 
     def _file_content(self, source: AssetSource) -> str | None:
-        facts = None if source.path is None else self._facts.get(source)
+        facts = None if source.path is None else self.facts.get(source)
         return None if facts is None else f"{source.asset_type} {facts.digest}"
 
     async def submit(
@@ -123,7 +123,7 @@ class AssetAdapter:
             return read_asset(answer, source=source)
 
         # Without facts where an equal source took them with it: then the file is checked once more.
-        facts = self._facts.get(source) or await judge(source)
+        facts = self.facts.get(source) or await judge(source)
         sent = await published(source, facts, client=client, flow=flow, patient=True)
         request = asset_request(sent, target_id)
         return await client.call(request, read, flow=flow, patient=True, passage=passage)

@@ -38,6 +38,7 @@ __all__ = [
     "NotAccepted",
     "key_conflict",
     "outcome_for",
+    "outcome_if_same",
     "outcome_of_error",
     "outcome_of_record",
     "record_end",
@@ -143,6 +144,18 @@ def outcome_for(source: Any, outcome: AnyOutcome, adapter: Adapter[Any, Any]) ->
     if isinstance(error := facts.get("error"), WaitTimeout):
         error.last = item
     return attrs.evolve(outcome, **facts)
+
+
+def outcome_if_same(
+    source: Any,  # noqa: ANN401 - whatever the adapter deals in
+    first: Any,  # noqa: ANN401 - whatever the adapter deals in
+    outcome: AnyOutcome,
+    adapter: Adapter[Any, Any],
+) -> AnyOutcome:
+    """Return the ``outcome`` of ``first`` for ``source``, which has its key, or the refusal of another source."""
+    if adapter.content(source) == adapter.content(first):
+        return outcome_for(source, outcome, adapter)
+    return Failed(source=source, error=key_conflict(source, shown_of(first)))
 
 
 def record_not_accepted(journal: Journal, fingerprint: bytes, end: NotAccepted, error: AvatarError) -> Awaitable[None]:

@@ -11,12 +11,12 @@ import attrs
 
 from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.errors import AvatarError
-from seedance_avatar.ingest.classify import outcome_of_record
+from seedance_avatar.ingest.classify import key_conflict, outcome_of_record
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Record
 from seedance_avatar.models import AssetSource
-from seedance_avatar.outcomes import AnyOutcome
+from seedance_avatar.outcomes import AnyOutcome, Failed
 
 __all__ = ["InFlight", "PoolMember"]
 
@@ -79,8 +79,16 @@ class PoolMember:
 
     def outcome_of(self, source: AssetSource, record: Record) -> AnyOutcome:
         """Return the outcome of what only this account could have gone on with, by what its journal holds."""
-        unfinished = self.lost or AvatarError("the ingest ended before it was looked at again")
-        return attrs.evolve(outcome_of_record(record, source, self.adapter, unfinished=unfinished), account=self.name)
+        outcome: AnyOutcome
+        earlier = self.pipeline is None or self.pipeline.recorder.is_earlier(record)
+        if self.journal is not None and not record.is_of(
+            self.adapter.entry(self.journal, source, record.group_id or "")
+        ):
+            conflict = key_conflict(source, f"{record.kind} {record.shown}", earlier=earlier)
+            outcome = Failed(source=source, error=conflict)
+        else:
+            outcome = outcome_of_record(record, source, self.adapter, unfinished=self.lost, earlier=earlier)
+        return attrs.evolve(outcome, account=self.name)
 
     def take_back(self, alike: Callable[[Any], Hashable], identity: Hashable) -> list[Any]:
         """Remove from its own the sources whose identity is ``identity``, and return them."""

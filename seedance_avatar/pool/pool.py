@@ -11,8 +11,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
+from weakref import WeakKeyDictionary
 
 from seedance_avatar.assets.adapter import AssetAdapter
+from seedance_avatar.assets.media import MediaFacts
 from seedance_avatar.assets.messages import group_request
 from seedance_avatar.client.tasks import TaskSet
 from seedance_avatar.errors import InvalidInput, JournalError, SessionStateError
@@ -214,6 +216,7 @@ class AccountPool:
 
         async def begin() -> PooledRun:
             stack = AsyncExitStack()
+            facts: WeakKeyDictionary[AssetSource, MediaFacts] = WeakKeyDictionary()
             try:
                 members = [
                     await self._member(
@@ -221,6 +224,7 @@ class AccountPool:
                         group_name if callable(group_name) else lambda _: group_name,
                         None if journal is None else self._journal(Path(journal), name),
                         stack,
+                        facts,
                         asset_timeout=asset_timeout,
                         max_pending=max_pending,
                         stop_on_failure=False,
@@ -265,6 +269,7 @@ class AccountPool:
         group_of: Callable[[AssetSource], str],
         path: Path | None,
         stack: AsyncExitStack,
+        facts: WeakKeyDictionary[AssetSource, MediaFacts],
         **options: Any,  # noqa: ANN401 - of Engine.begin
     ) -> PoolMember:
         engine = self._sessions[name].engine
@@ -276,7 +281,7 @@ class AccountPool:
         async def group(source: AssetSource) -> AssetGroup:
             return await self._group(name, group_of(source), path, resend=options["rerun"].resend)
 
-        adapter = AssetAdapter(group, self._allow_private)
+        adapter = AssetAdapter(group, self._allow_private, facts=facts)
 
         def begin(feed: AsyncIterator[Any]) -> Awaitable[Any]:
             return engine.begin(adapter, feed, journal=path, **options)

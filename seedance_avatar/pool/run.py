@@ -11,14 +11,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
 import attrs
 
-from seedance_avatar.errors import AvatarError, SessionStateError
+from seedance_avatar.errors import AvatarError, InvalidSource, SessionStateError
 from seedance_avatar.ingest.admission import room
-from seedance_avatar.ingest.classify import outcome_for
+from seedance_avatar.ingest.classify import outcome_if_same
 from seedance_avatar.ingest.pipeline import Pipeline
 from seedance_avatar.ingest.run import Run
 from seedance_avatar.journal.records import Record
@@ -126,6 +127,9 @@ class PooledRun(Run):
                     return
                 self.accounts.taken += len(self._routing)
                 for source in self._routing:
+                    if isinstance(source, AssetSource):
+                        with suppress(InvalidSource):  # the account that takes it says so
+                            await self.members[0].adapter.examine(source)
                     self._identity(source)  # a group function that breaks does so here, where nothing is under way
                 await self._route()
                 self._wake_all()
@@ -265,7 +269,7 @@ class PooledRun(Run):
         outcome = attrs.evolve(outcome, account=member.name)
         self.book(outcome)
         for other in alike:
-            self.book(outcome_for(other, outcome, member.adapter))
+            self.book(outcome_if_same(other, source, outcome, member.adapter))
         self._wake_all()
 
     def _lose(self, member: PoolMember, error: AvatarError) -> None:

@@ -192,7 +192,7 @@ async def test_the_facts_of_files_are_kept_no_longer_than_their_sources(tmp_path
     for number in range(3):
         await adapter.prepare(AssetSource.from_file(path, key=f"{number}"))
     gc.collect()
-    assert len(adapter._facts) == 0
+    assert len(adapter.facts) == 0
 
 
 @pytest.mark.asyncio

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from rig.leaks import no_leaks
+from rig.media import png
 from rig.world import FAST, sources
 
 from seedance_avatar import (
@@ -21,6 +22,7 @@ from seedance_avatar import (
     Failed,
     IngestError,
     InvalidInput,
+    InvalidSource,
     JournalError,
     Limits,
     Outcome,
@@ -229,6 +231,80 @@ async def test_what_a_lost_account_knows_is_told_and_not_sent_again(tmp_path: Pa
                 assert (type(outcome), outcome.account) == ends[url]
             else:
                 assert outcome.account != "one"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("gone", [False, True])
+async def test_another_source_under_a_key_gets_no_asset_of_the_first(tmp_path: Path, gone: bool) -> None:  # noqa: FBT001 - a case of the table
+    def keyed(name: str) -> list[AssetSource]:
+        return [AssetSource.image(f"https://cdn.example.com/{name}-{n}.jpg", key=f"k{n}") for n in range(6)]
+
+    async with Sandbox(time_scale=0.002, keys=KEYS) as sandbox:
+        async with AccountPool(NAMED, base_url=sandbox.url, **FAST) as pool:
+            before = await all_of(pool, keyed("a"), journal=tmp_path)
+        homes = {outcome.source.key: outcome.account for outcome in before}
+        if gone:  # it leaves with the first of the new sources, long before the others are read
+            sandbox.revoke("sk-one")
+        async with AccountPool(NAMED, base_url=sandbox.url, **FAST) as pool:
+            after = await all_of(pool, [*sources(200), *keyed("b")], journal=tmp_path)
+        assert len(sandbox.ledger) == 206
+    for outcome in (outcome for outcome in after if outcome.source.key is not None):
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, InvalidSource)
+        assert outcome.account == homes[outcome.source.key]
+        assert f"/a-{(outcome.source.key or '')[1:]}.jpg" in str(outcome.error)
+
+
+@pytest.mark.asyncio
+async def test_two_sources_of_one_key_at_one_time_when_their_account_leaves() -> None:
+    async with pooled({"time_scale": 0.02}) as (sandbox, pool):
+
+        def given() -> Iterator[AssetSource]:
+            for at in range(150):
+                if at == 75:
+                    sandbox.account("sk-one").credits = 0
+                yield AssetSource.image(f"https://cdn.example.com/{at}.jpg", key=f"k{at}")
+                yield AssetSource.video(f"https://cdn.example.com/{at}.mp4", key=f"k{at}")
+
+        for outcome in await all_of(pool, given()):
+            if isinstance(outcome, Active):
+                assert outcome.asset.source_url == outcome.source.source_url
+                assert outcome.asset.asset_type == outcome.source.asset_type
+            else:
+                assert isinstance(outcome.error, InvalidSource)
+
+
+@pytest.mark.asyncio
+async def test_a_local_file_goes_to_the_account_whose_journal_knows_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for n in range(12):
+        (folder / f"{n}.png").write_bytes(png(400, 400 + n))
+    async with Sandbox(time_scale=0.002, keys=KEYS) as sandbox:
+        homes: dict[str, str | None] = {}
+        for name in ("{}.png", "renamed-{}.png"):
+            given = [AssetSource.from_file(folder / name.format(n)) for n in range(12)]
+            async with AccountPool(NAMED, base_url=sandbox.url, **FAST) as pool:
+                for outcome in await all_of(pool, given, journal=tmp_path / "runs"):
+                    assert isinstance(outcome, Active)
+                    assert homes.setdefault(outcome.asset.asset_id, outcome.account) == outcome.account
+            for n in range(12 if name == "{}.png" else 0):
+                (folder / f"{n}.png").rename(folder / f"renamed-{n}.png")
+        assert len(homes) == len(sandbox.ledger) == 12
+
+
+@pytest.mark.asyncio
+async def test_a_failure_of_an_earlier_run_is_told_as_such(tmp_path: Path) -> None:
+    async with Sandbox(time_scale=0.002, keys=KEYS, fail_rate=1.0) as sandbox:
+        for run in range(3):
+            if run == 2:
+                sandbox.revoke("sk-one")
+            fresh = sources(200, 100 + 200 * run) if run else []
+            async with AccountPool(NAMED, base_url=sandbox.url, **FAST) as pool:
+                outcomes = await all_of(pool, [*fresh, *sources(9)], journal=tmp_path)
+            known = [outcome for outcome in outcomes if outcome.source in sources(9)]
+            assert {isinstance(outcome, Failed) and outcome.earlier for outcome in known} == {run > 0}
+        assert len(sandbox.ledger) == 409
 
 
 @pytest.mark.asyncio
