@@ -198,6 +198,7 @@ def test_unknown_columns_are_left_out_and_named_once_and_boundedly() -> None:
         (b"hello there\n", None, "cannot be detected"),
         (b"url,name\nx,y\n", "csv", "has no column source_url"),
         (b"source_url,name,Name\n", "csv", "names a column twice"),
+        (b"source_url," + b"x" * 200_000, "csv", "a first line that is not CSV: field larger than"),
         ("source_url\nhttps://x.example.com/a.jpg\n".encode("utf-16"), "csv", "is UTF-16"),
         (b"PAR1 not really", "parquet", "cannot be read as Parquet"),
     ],
@@ -278,11 +279,20 @@ def test_parquet_from_a_pipe_or_without_its_extra_is_refused(monkeypatch: pytest
         list(read_records(io.BytesIO(b""), "x.parquet"))
 
 
-def test_parquet_without_its_column_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "second", "says"),
+    [
+        (["url", "key"], "k", "no column source_url"),
+        (["source_url", "Source_URL"], "k", "names a column twice"),
+        (["source_url", "made"], 2**62, "cannot be read as Parquet: date value out of range"),
+    ],
+)
+def test_parquet_that_holds_no_manifest_is_refused(names: list[str], second: object, says: str, tmp_path: Path) -> None:
     arrow = importlib.import_module("pyarrow")
     path = tmp_path / "x.pq"
-    importlib.import_module("pyarrow.parquet").write_table(arrow.table({"url": ["x"]}), path)
-    with open_manifest(str(path), judge) as manifest, pytest.raises(ManifestError, match="no column source_url"):
+    columns = [[A], [second] if isinstance(second, str) else arrow.array([second], arrow.timestamp("us"))]
+    importlib.import_module("pyarrow.parquet").write_table(arrow.table(columns, names=names), path)
+    with open_manifest(str(path), judge) as manifest, pytest.raises(ManifestError, match=says):
         list(manifest)
 
 

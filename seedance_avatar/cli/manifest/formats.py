@@ -11,32 +11,27 @@ import importlib
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
-from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast, get_args
+from typing import BinaryIO, Final, Literal, TypeAlias
 
 import attrs
 
 from seedance_avatar import InvalidInput
 from seedance_avatar.text import safe_text
 
-__all__ = ["FORMATS", "BadRecord", "Format", "ManifestError", "Record", "read_records"]
+__all__ = ["BadRecord", "Format", "ManifestError", "read_records"]
 
 Format: TypeAlias = Literal["csv", "jsonl", "text", "parquet"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-
 _SUFFIXES: Final[Mapping[str, Format]] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".txt": "text",
-    ".urls": "text",
-    ".parquet": "parquet",
-    ".pq": "parquet",
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".txt", ".urls"), "text"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 _LONGEST_LINE: Final = 1 << 20
 """Characters. A file without line ends must not be read into memory as one line."""
+_JSON_ARRAY: Final = "is a JSON array: write JSON Lines, one object a line"
 _PEEKED_LINES: Final = 200
 _BATCH_ROWS: Final = 2048
 
@@ -71,7 +66,15 @@ def read_records(stream: BinaryIO, name: str, form: Format | None = None) -> Ite
     if form is None:
         form, head = _sniffed(lines, name)
         lines = itertools.chain(head, lines)
-    yield from {"csv": _csv, "jsonl": _jsonl, "text": _text}[form](lines, name)
+    if form == "text":
+        urls = ((number, line.strip()) for number, line in enumerate(lines, 1))
+        yield from ((number, {"source_url": url}) for number, url in urls if url and not url.startswith("#"))
+    else:
+        yield from (_csv if form == "csv" else _jsonl)(lines, name)
+
+
+def _unreadable(name: str, why: str) -> ManifestError:
+    return ManifestError(f"{name} {why}")
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -81,8 +84,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
     try:
         while line := text.readline(_LONGEST_LINE):
             if first and line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
-                message = f"{name} is UTF-16, not UTF-8: save it as UTF-8 and run this again"
-                raise ManifestError(message)
+                raise _unreadable(name, "is UTF-16, not UTF-8: save it as UTF-8 and run this again")
             first = False
             yield line
             while len(line) == _LONGEST_LINE and not line.endswith(("\n", "\r")):
@@ -98,12 +100,11 @@ def _sniffed(lines: Iterator[str], name: str) -> tuple[Format, list[str]]:
     first = ""
     for line in itertools.islice(lines, _PEEKED_LINES):
         head.append(line)
-        first = line.strip()
-        if first and not first.startswith("#"):
+        first = "" if line.lstrip().startswith("#") else line.strip()
+        if first:
             break
-        first = ""
     if first.startswith("["):
-        raise _json_array(name)
+        raise _unreadable(name, _JSON_ARRAY)
     if first.startswith("{"):
         return "jsonl", head
     if "source_url" in first.lower() and "://" not in first:
@@ -111,21 +112,8 @@ def _sniffed(lines: Iterator[str], name: str) -> tuple[Format, list[str]]:
     if "://" in first and not any(mark in first for mark in ' "\t;'):
         return "text", head
     if not first:
-        raise _empty(name)
-    message = f"the format of {name} cannot be detected: give --format csv, jsonl, text or parquet"
-    raise ManifestError(message)
-
-
-def _empty(name: str) -> ManifestError:
-    return ManifestError(f"{name} is empty")
-
-
-def _text(lines: Iterator[str], name: str) -> Iterator[Record]:
-    del name
-    for number, line in enumerate(lines, 1):
-        url = line.strip()
-        if url and not url.startswith("#"):
-            yield number, {"source_url": url}
+        raise _unreadable(name, "is empty")
+    raise _unreadable(name, "has a format that cannot be detected: give --format csv, jsonl, text or parquet")
 
 
 def _jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
@@ -133,7 +121,7 @@ def _jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
         if not line.strip():
             continue
         if number == 1 and line.lstrip().startswith("["):
-            raise _json_array(name)
+            raise _unreadable(name, _JSON_ARRAY)
         if len(line) >= _LONGEST_LINE:
             yield number, BadRecord("the line is longer than a million characters")
             continue
@@ -146,23 +134,19 @@ def _jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
         if isinstance(found, dict):
             yield number, {str(key).strip().lower(): value for key, value in found.items()}
         else:
-            yield number, BadRecord(f"not a JSON object but {_kind(found)}")
+            kinds = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+            yield number, BadRecord(f"not a JSON object but {kinds.get(type(found), 'a number')}")
 
 
 def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
-    skipped, header_line = next(((number, line) for number, line in enumerate(lines) if line.strip()), (0, ""))
+    skipped, header_line = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not header_line:
-        raise _empty(name)
+        raise _unreadable(name, "is empty")
     delimiter = max(",;\t", key=header_line.count)
-    columns = [cell.strip().lower() for cell in next(csv.reader([header_line], delimiter=delimiter), [])]
-    if "source_url" not in columns:
-        found = safe_text(", ".join(columns), 120) or "nothing"
-        message = f"{name} has no column source_url: its first line must name the columns, and names: {found}"
-        raise ManifestError(message)
-    if len(set(columns)) < len(columns):
-        message = f"{name} names a column twice in its first line: {safe_text(', '.join(columns), 120)}"
-        raise ManifestError(message)
-    skipped += 1
+    try:
+        columns = _columns(next(csv.reader([header_line], delimiter=delimiter), []), name)
+    except csv.Error as error:
+        raise _unreadable(name, f"has a first line that is not CSV: {safe_text(error, 80)}") from None
     # Strict: a quote that is never closed, or text after its end, is an error of its row instead of joining rows.
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -185,37 +169,32 @@ def _csv(lines: Iterator[str], name: str) -> Iterator[Record]:
             yield number, BadRecord(f"{len(cells)} fields, but the first line names {len(columns)} columns")
 
 
+def _columns(names: Iterable[object], name: str) -> list[str]:
+    """Return ``names`` as they are compared: in lower case."""
+    columns = [str(column).strip().lower() for column in names]
+    shown = safe_text(", ".join(columns), 120) or "nothing"
+    if "source_url" not in columns:
+        raise _unreadable(name, f"has no column source_url (CSV: in its first line); it names: {shown}")
+    if len(set(columns)) < len(columns):
+        raise _unreadable(name, f"names a column twice: {shown}")
+    return columns
+
+
 def _parquet(stream: BinaryIO, name: str) -> Iterator[Record]:
     if not stream.seekable():
-        message = f"Parquet cannot be read from {name} (its index is at its end): give the name of a file"
-        raise ManifestError(message)
+        raise _unreadable(name, "is a pipe, and Parquet has its index at its end: give the name of a file")
     try:
-        arrow = cast("Any", importlib.import_module("pyarrow"))
-        parquet = cast("Any", importlib.import_module("pyarrow.parquet"))
+        arrow = importlib.import_module("pyarrow")
+        parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
-        message = f"{name} is Parquet, which needs an extra: pip install 'seedance-avatar[parquet]'"
-        raise ManifestError(message) from None
+        raise _unreadable(name, "is Parquet, which needs an extra: pip install 'seedance-avatar[parquet]'") from None
     try:
         file = parquet.ParquetFile(stream)
-        columns = [str(column).strip().lower() for column in file.schema_arrow.names]
-        if "source_url" not in columns:
-            message = f"{name} has no column source_url; it holds: {safe_text(', '.join(columns), 120) or 'nothing'}"
-            raise ManifestError(message)
-        number = 0
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, dict(zip(columns, row.values(), strict=True))
-    except (OSError, ValueError, arrow.ArrowException) as error:
-        if isinstance(error, ManifestError):
-            raise
-        message = f"{name} cannot be read as Parquet: {safe_text(error, 160)}"
-        raise ManifestError(message) from None
-
-
-def _json_array(name: str) -> ManifestError:
-    return ManifestError(f"{name} is a JSON array: write JSON Lines, one object a line")
-
-
-def _kind(value: object) -> str:
-    return {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+        columns = _columns(file.schema_arrow.names, name)
+        batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=_BATCH_ROWS))
+        for number, row in enumerate(itertools.chain.from_iterable(batches), 1):
+            yield number, dict(zip(columns, row.values(), strict=True))
+    except ManifestError:
+        raise
+    except (OSError, ValueError, ArithmeticError, arrow.ArrowException) as error:
+        raise _unreadable(name, f"cannot be read as Parquet: {safe_text(error, 160)}") from None
