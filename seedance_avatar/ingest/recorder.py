@@ -225,7 +225,7 @@ class JournalRecorder(Recorder):
     def given_up(self, job: Job, error: SubmissionInDoubt) -> None:
         """Record that nobody waits for its answer any more; :meth:`aclose` waits until that is on disk."""
         if job.fingerprint and job.holder is None:
-            self._given_up.append(self.journal.abandoned(job.fingerprint, error))
+            self._given_up.append(self.journal.in_doubt(job.fingerprint, error))
 
     def ended(self, job: Job, failure: AvatarError | None) -> None:
         """Note the end of what was accepted."""

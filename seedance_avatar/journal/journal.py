@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import functools
 import json
 import os
@@ -37,7 +36,6 @@ from typing import Any, Final, Generic, Literal, Self, TypeVar
 from seedance_avatar.errors import AvatarError, JournalError, SessionStateError, SubmissionInDoubt
 from seedance_avatar.journal import records
 
-from .batcher import CommitBatcher
 from .claims import Claims
 from .file import locate
 from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary
@@ -100,9 +98,9 @@ class Journal:
         self._hasher = records.hasher(store.secret)
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._outbox = CommitBatcher(writer)
+        self._intents = 0  # how many wait for the commit of one
         self._closed: asyncio.Future[None] | None = None
-        atexit.register(self._outbox.finish)
+        atexit.register(writer.finish)
 
     @classmethod
     async def open(
@@ -153,11 +151,12 @@ class Journal:
         """
         if self._closed is None:
             self._check_here()
-            self._outbox.flush()
             self._closed = self._loop.create_future()
-            self._writer.stop(self._closed)
+            self._closed.add_done_callback(lambda _: atexit.unregister(self._writer.finish))
+            self._writer.flush()
+            if not self._intents:
+                self._writer.stop(self._closed)
         await asyncio.shield(self._closed)
-        atexit.unregister(self._outbox.finish)
 
     async def __aenter__(self) -> Self:
         return self
@@ -201,7 +200,7 @@ class Journal:
             self._check_writable()
             self.run += 1
             run, now = self.run, self._now()
-            self._outbox.later((lambda store: store.begin_run(run, now), None))
+            self._writer.later(lambda store: store.begin_run(run, now))
         self._run_taken = True
         return self.run
 
@@ -256,41 +255,40 @@ class Journal:
         :raises JournalError: it could not be written, or it is in no state from which it may be sent.
         """
         change = self._change("sending", fingerprint, allowed=RESEND if resend else None)
+        self._intents += 1  # it is closed only after the last of them may have been taken back
         try:
-            await self._written(change)
+            await self._writer.submit(change)
         except asyncio.CancelledError:
-            with contextlib.suppress(AvatarError):  # closed, or broken: what it holds is in doubt to the next run
-                self._outbox.later((self._change("planned", fingerprint), None))
-                self._outbox.flush()  # the loop may be about to end
+            self._writer.take_back(change)
             raise
+        finally:
+            self._intents -= 1
+            if self._closed is not None and not self._intents:
+                self._writer.stop(self._closed)
 
-    async def unsent(self, fingerprint: bytes) -> None:
+    def unsent(self, fingerprint: bytes) -> Awaitable[None]:
         """Record that nothing of what was ``sending`` has left: it is as before (a resend: in doubt).
 
         What is not ``sending`` any more, or not yet, stays as it is.
         """
-        await self._written(self._change("planned", fingerprint))
+        return self._writer.submit(self._change("planned", fingerprint))
 
-    async def accepted(self, fingerprint: bytes, remote_id: str) -> None:
+    def accepted(self, fingerprint: bytes, remote_id: str) -> Awaitable[None]:
         """Record the service's id of it (asset, task or group). Once this returns that is on disk.
 
         Cancelled, it is written all the same.
 
         :raises JournalError: it could not be written yet: it is kept, tried again, and in :attr:`unwritten`.
         """
-        await self._written(self._change("accepted", fingerprint, remote_id=records.printable(remote_id, "id")))
+        return self._writer.submit(self._change("accepted", fingerprint, remote_id=records.printable(remote_id, "id")))
 
-    async def refused(self, fingerprint: bytes, error: AvatarError | str) -> None:
+    def refused(self, fingerprint: bytes, error: AvatarError | str) -> Awaitable[None]:
         """Record that nothing of it exists, and why: the service said no, or this library before sending."""
-        await self._written(self._change("refused", fingerprint, error=records.error_line(error)))
+        return self._writer.submit(self._change("refused", fingerprint, error=records.error_line(error)))
 
-    async def in_doubt(self, fingerprint: bytes, error: AvatarError | str) -> None:
+    def in_doubt(self, fingerprint: bytes, error: AvatarError | str) -> Awaitable[None]:
         """Record that it was sent and its answer lost; the error's evidence and request id are kept too."""
-        await self.abandoned(fingerprint, error)
-
-    def abandoned(self, fingerprint: bytes, error: AvatarError | str) -> Awaitable[None]:
-        """Do what :meth:`in_doubt` does, ahead of whatever is asked later; await the result for it to be on disk."""
-        return self._written(self._change("in_doubt", fingerprint, error=records.error_line(error)))
+        return self._writer.submit(self._change("in_doubt", fingerprint, error=records.error_line(error)))
 
     def ended(self, fingerprint: bytes, state: Literal["active", "failed"], reason: str | None = None) -> None:
         """Note the end of what was accepted. Returns at once; it is written soon, at the latest on closing.
@@ -298,13 +296,13 @@ class Journal:
         A kill in between costs one more status request in the next run.
         """
         error = None if reason is None else records.error_line(reason)
-        self._outbox.later((self._change(state, fingerprint, error=error), None))
+        self._writer.later(self._change(state, fingerprint, error=error))
 
     def note(self, values: Mapping[str, float]) -> None:
         """Note one point of some time series (a rate, a limit) for the report. Returns at once."""
         self._check_writable()
         now, text = self._now(), json.dumps(dict(values), allow_nan=False)
-        self._outbox.later((lambda store: store.note(now, text), None))
+        self._writer.later(lambda store: store.note(now, text))
 
     def samples(self) -> AsyncIterator[Sample]:
         """Iterate over all points noted, oldest first."""
@@ -378,20 +376,13 @@ class Journal:
             error=error,
         )
 
-    def _written(self, change: Change) -> asyncio.Future[None]:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._outbox.soon((change, waiter))
-        return waiter
-
     async def _ask(self, question: Callable[[Store], _T]) -> _T:
         self._check()
-        waiter: asyncio.Future[_T] = self._loop.create_future()
-        self._outbox.soon((question, waiter))
-        return await waiter
+        answer: _T = await self._writer.submit(question)
+        return answer
 
     def __del__(self) -> None:
         writer: Writer | None = getattr(self, "_writer", None)
         if writer is not None and self._closed is None and os.getpid() == self._pid:
             warnings.warn(f"the journal {self.path} was not closed", ResourceWarning, source=self, stacklevel=2)
-            self._outbox.flush()
             writer.stop()

@@ -282,6 +282,11 @@ class Change:
         return f"{self.state} {self.remote_id or self.fingerprint.hex()}"
 
 
+def turned_back(intent: Change) -> Change:
+    """Return the change that undoes ``intent``, if it was written: nothing of it was sent."""
+    return attrs.evolve(intent, state="planned", allowed=ALLOWED["planned"])
+
+
 @attrs.frozen(kw_only=True)
 class Run:
     """One time the journal was written: seconds since the epoch; ``ended_at`` None when it was killed."""

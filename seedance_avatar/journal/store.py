@@ -239,7 +239,7 @@ class Store:
         self._merged = facts.st_mtime_ns, facts.st_size
         self._connection.execute("UPDATE head SET whole = 1")
 
-    def look_after(self) -> None:
+    def check_files(self) -> None:
         """Once a second see to it that the files are still the ones that were opened, and merge a large log.
 
         :raises JournalError: they are not: nothing more can be written.

@@ -1,6 +1,10 @@
-"""The journal's thread: it takes what has queued up, commits it as one, and tells the loop once.
+"""Group commit: changes are gathered in the event loop, and committed together on the journal's own thread.
 
-asyncio's own pool is no place for it: there every name to be resolved and every file to be read would
+One commit costs as much as writing thirty rows. The first change after a quiet time leaves in the very turn of the
+loop in which it was made. While one commit follows another, changes are gathered for some times as long as the last
+commit took, unless they are many already, or nobody is left who could add one.
+
+asyncio's own pool is no place for the thread: there every name to be resolved and every file to be read would
 stand in its way (and it in theirs), and a statement a hop costs more than the commit.
 """
 
@@ -9,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import itertools
 import logging
+import math
 import queue
 import sqlite3
 import threading
@@ -21,14 +27,26 @@ from typing import Any, Final, TypeAlias
 from seedance_avatar.errors import JournalError
 
 from .file import unusable
-from .records import Change
+from .records import Change, turned_back
 from .store import Store
 
 __all__ = ["Op", "Work", "Writer"]
 
 Work: TypeAlias = Change | Callable[[Store], Any]
 Op: TypeAlias = tuple[Work, "asyncio.Future[Any] | None"]
-"""What is to be done, and who waits for it."""
+"""A change or a query, and the future that gets its result."""
+
+LAZY: Final = 0.05
+"""Seconds after which a change is committed that nobody waits for."""
+
+FULL: Final = 32
+"""Changes that are worth a commit of their own, however short ago the last one was."""
+
+REST: Final = 10
+"""How many times as long as a commit took the next ones are gathered: the journal's thread has a tenth of a core."""
+
+LONGEST_REST: Final = 0.008
+"""Seconds; an answer of the service takes ten times as long."""
 
 _BATCH: Final = 4096
 _RETRY: Final = 1.0
@@ -40,183 +58,215 @@ _log = logging.getLogger("seedance_avatar.journal")
 
 
 class Writer:
-    """Owns a :class:`Store` on a thread of its own, from opening to closing.
+    """Owns a :class:`Store` on a thread of its own, from opening to closing; bound to the running loop.
 
-    A batch that the disk refuses is undone as a whole. What in it only *intended* something (a claim, a
-    submission about to leave) is refused to whoever waits for it; what has *happened* (an id, an end) is
-    also kept, tried again before everything else, and in :attr:`unwritten` until it is written.
+    A batch that the disk refuses is rolled back as a whole. What in it only *intended* something (a claim, a
+    submission about to leave) is refused to whoever waits for it; what has *happened* (an id, an end) is also
+    kept in :attr:`unwritten`, and tried again before everything else.
 
-    :ivar took: seconds that the last batch took.
-    :ivar settled: called in the loop, behind the results of a batch, with how many waited for it.
+    When the thread or the bookkeeping around it breaks, every future gets a :class:`JournalError`, those of what was
+    committed too; an intent that was committed and could not be confirmed is taken back.
+
+    :ivar opened: gets the store, or the error that kept it shut.
+    :ivar dead: why nothing can be written any more, or None.
     """
 
     def __init__(self, open_store: Callable[[], Store], now: Callable[[], int]) -> None:
-        self._open_store = open_store
+        self._open = open_store
         self._now = now
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Sequence[Op] | None] = queue.SimpleQueue()
-        self._closed: asyncio.Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name="seedance-avatar-journal", daemon=True)
+        self._queue: queue.SimpleQueue[Sequence[Op] | None] = queue.SimpleQueue()
         self.opened: asyncio.Future[Store] = self._loop.create_future()
+        self._opening: Sequence[Op] = [(lambda store: store, self.opened)]
         self.unwritten: tuple[Change, ...] = ()
         self.dead: str | None = None
-        self._failure = ""
-        self.took: float = 0.0
-        self.settled: Callable[[int], None] | None = None
-        self._store: Store | None = None
+        # Of the loop: what is gathered, when it goes to the thread, and the batches there that have no results yet
+        self._queued: list[Op] = []
+        self._timer: asyncio.Handle | None = None
+        self._due = math.inf
+        self._rested_at = 0.0
         self._handed: deque[Sequence[Op]] = deque()
-        self._taken = 0  # hand-overs that the thread has finished
-        self._forgotten = 0  # hand-overs that are no longer in ``_handed``
-        self._watching: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self._ended = False
+        # Of the thread, until it ends
+        self._store: Store | None = None
+        self._results: deque[tuple[int, Sequence[Op], list[Any]]] = deque()
+        self._took = 0.0
+        self._failure = ""
 
     def start(self) -> None:
-        """Start the thread; :attr:`opened` gets the store, or the error that kept it shut.
+        """Start the thread.
 
-        :raises JournalError: no thread can be started.
+        :raises JournalError: the system gives none.
         """
         try:
             self._thread.start()
         except RuntimeError as error:
             message = f"the journal needs a thread of its own, and the system gives none: {error}"
             raise JournalError(message) from None
-        self._watch()
+        self._handed.append(self._opening)
+        self._keep_watch()
 
-    def put(self, ops: Sequence[Op]) -> None:
-        """Hand over ``ops``, to be done in this order and behind everything handed over before."""
-        self._handed.append(ops)
-        self._queue.put(ops)
-        self._watch()
-        if self.dead is not None:
-            # It may have died between the caller's look and our put: nobody else will empty the queue.
-            self._refuse_rest(self.dead)
+    # In the event loop
+
+    def submit(self, work: Work) -> asyncio.Future[Any]:
+        """Queue ``work`` for the next commit; return the future of its result."""
+        waiter: asyncio.Future[Any] = self._loop.create_future()
+        self._queued.append((work, waiter))
+        self._flush_by(self._rested_at if len(self._queued) < FULL else 0.0)
+        return waiter
+
+    def later(self, work: Work) -> None:
+        """Queue ``work``, whose result nobody waits for, for the next commit or one in a moment."""
+        self._queued.append((work, None))
+        self._flush_by(self._loop.time() + LAZY)
+
+    def take_back(self, intent: Change) -> None:
+        """Undo ``intent``, committed or not, as soon as can be: nothing of it was sent."""
+        self.later(turned_back(intent))
+        self.flush()  # the loop may be about to end
+
+    def flush(self) -> None:
+        """Hand what is queued to the thread, now."""
+        self._guarded(self._hand_over)
+
+    def put(self, batch: Sequence[Op]) -> None:
+        """Hand ``batch`` to the thread, to be done in this order and behind everything handed over before."""
+        self._queue.put(batch)
+        self._handed.append(batch)
+        self._keep_watch()
 
     def stop(self, closed: asyncio.Future[None] | None = None) -> None:
-        """Let everything handed over be done, then close the store; ``closed`` is set when it is."""
+        """Let what is queued be done, then close the store; ``closed`` is set when that is done."""
         self._closed = closed
-        self._queue.put(None)
-        self._watch()
-        if self.dead is not None:
-            self._refuse_rest(self.dead)
+        self.flush()
+        self._guarded(self._queue.put, None)
+        self._keep_watch()
+        if self._ended:
+            self._end()
 
     def finish(self) -> None:
         """Stop, and wait up to ten seconds for the end of it: for an interpreter that is about to end."""
+        self.flush()
         self._queue.put(None)
         self._thread.join(10.0)
 
-    def _run(self) -> None:
-        try:
-            self._serve()
-        except BaseException as error:  # noqa: BLE001 - the loop hears of it, not only the thread's own hook
-            self._died(error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._gone)
-
-    def _died(self, error: BaseException) -> None:
-        self.dead = f"the journal's thread died of {type(error).__name__}: {error}"
-        _log.critical("%s", self.dead)
-
-    def _gone(self) -> None:
-        """Answer, in the loop, whoever waits for a thread that ended before it could."""
-        self._forget()
-        left = [op for ops in self._handed for op in ops]
-        self._handed.clear()
-        if self.dead is None and (left or self._closed is not None or not self.opened.done()):
-            self.dead = "the journal's thread died without a word"
-        if self.dead is not None:
-            known = set(self.unwritten)
-            self.unwritten += tuple(change for change in _facts(left) if change not in known)
-            if self._store is not None:
-                self._store.close(self._now())
-        why = self.dead or "the journal is closed"
-        self._settle([(self.opened, None, JournalError(why))])
-        self._settle([(waiter, None, JournalError(why)) for _, waiter in left])
-        self._refuse_rest(why)
-
-    def _serve(self) -> None:
-        try:
-            store = self._open_store()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to who waits for the opening
-            self._tell([(self.opened, None, error)])
+    def _flush_by(self, due: float) -> None:
+        if due >= self._due:
             return
-        self._store = store
-        self._tell([(self.opened, store, None)])
-        try:
-            while self._turn(store):
-                pass
-        except BaseException as error:  # noqa: BLE001 - nobody may be left waiting for a thread that is gone
-            self._died(error)
-        try:
-            store.close(self._now())
-        except BaseException as error:  # noqa: BLE001 - who waits for the closing is told, and waits no more
-            self._died(error)
-        self._refuse_rest(self.dead or "the journal is closed")
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        if due <= self._loop.time():
+            self._timer = self._loop.call_soon(self.flush)
+        else:
+            self._timer = self._loop.call_at(due, self.flush)
 
-    def _turn(self, store: Store) -> bool:
-        ops: list[Op] = []
-        taken = 0
-        try:
-            more = self._queue.get(timeout=_RETRY if self.unwritten else None)
-            while more is not None:
-                taken += 1
-                ops.extend(more)
-                if len(ops) >= _BATCH:
-                    break
-                more = self._queue.get_nowait()
-        except queue.Empty:
-            more = ()
-        began = time.perf_counter()
-        try:
-            self._write(store, ops)
-        except BaseException:
-            self._queue.put(ops)  # back to where those are refused that were not reached
-            raise
-        self._taken += taken
-        self.took = time.perf_counter() - began
-        return more is not None
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = None, math.inf
+        if self.dead is not None:  # what is queued is refused, at the end with all the rest
+            if self._ended:
+                self._end()
+        elif self._queued:
+            self._rested_at = self._loop.time() + min(REST * self._took, LONGEST_REST)
+            self.put(self._queued)
+            self._queued = []
 
-    def _write(self, store: Store, ops: Sequence[Op]) -> None:
+    def _settle(self) -> None:
+        """Give the next batch its results."""
+        taken, ops, results = self._results[0]
+        count = 0
+        for (_, waiter), result in zip(ops, results, strict=True):
+            if waiter is None:
+                if isinstance(result, BaseException):
+                    _log.error("%s", result)
+            elif not waiter.done():
+                count += 1
+                if isinstance(result, BaseException):
+                    waiter.set_exception(result)
+                else:
+                    waiter.set_result(result)
+        self._results.popleft()
+        for _ in range(taken):
+            self._handed.popleft()
+        if count:
+            # Who does nothing but write is back in the turn of the loop in which it was answered, just before this
+            # look at what is gathered. Are all of them, there is nobody left to wait for.
+            self._loop.call_soon(lambda: self._flush_by(0.0 if len(self._queued) >= count else math.inf))
+
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401 - those of any step
+        """Do a step of the bookkeeping; when it breaks, nothing is written any more, and whoever waits is told."""
         try:
-            store.look_after()
-            if self.unwritten:
-                with store.transaction():
-                    for part in _parts([(change, None) for change in self.unwritten]):
-                        _do(store, part)
-                self.unwritten = ()
-            parts = list(_parts(ops))
-            if len(parts) == 1 and isinstance(parts[0][0][0], Change):
-                results = _do(store, parts[0])  # one statement is a transaction of its own
+            step(*arguments)
+        except BaseException as error:
+            self._died(error)
+            self._queue.put(None)
+            self._keep_watch()
+            if not isinstance(error, Exception):
+                raise
+
+    def _keep_watch(self) -> None:
+        """Look whether the thread lives, now and then, for as long as somebody waits for it."""
+        if self._watch is None and not self._loop.is_closed():
+            self._watch = self._loop.call_later(_EVERY, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if self._handed or self._queued or self._closed is not None:
+            if self._thread.is_alive():
+                self._keep_watch()
             else:
-                with store.transaction():
-                    results = [result for part in parts for result in _do(store, part)]
-        except (sqlite3.Error, OSError, JournalError) as error:
-            failure = error if isinstance(error, JournalError) else unusable(store.path, error)
-            if self._failure != str(failure):
-                self._failure = str(failure)
-                _log.error("%s", failure)
-            self.unwritten += _facts(ops)
-            results = [None if waiter is None else copy.copy(failure) for _, waiter in ops]
-        answers = [
-            (waiter, result, None) if not isinstance(result, JournalError) else (waiter, None, result)
-            for (_, waiter), result in zip(ops, results, strict=True)
-        ]
-        self._tell(answers)
+                self._loop.call_soon(self._lost)  # behind the results that it has given
 
-    def _refuse_rest(self, why: str) -> None:
-        answers: list[_Answer] = []
-        try:
-            while True:
-                ops = self._queue.get_nowait() or ()
-                self.unwritten += _facts(ops)
-                answers += [(waiter, None, JournalError(why)) for _, waiter in ops if waiter is not None]
-        except queue.Empty:
-            pass
+    def _lost(self) -> None:
+        if not self._ended:
+            self.dead = self.dead or "the journal's thread died without a word"
+        self._end()
+
+    def _end(self) -> None:
+        """Refuse what the thread has not done and never will; it has ended."""
+        self._ended = True
+        done = sum(taken for taken, _, _ in self._results)
+        left = [op for batch in (*itertools.islice(self._handed, done, None), self._queued) for op in batch]
+        waiting = [waiter for batch in (*self._handed, self._queued) for _, waiter in batch if waiter is not None]
+        self.unwritten += _facts(left)
+        if self.dead is not None and self._store is not None:
+            with contextlib.suppress(Exception):  # it is dead already, and says why
+                self._undo(self._store)
+            with contextlib.suppress(Exception):
+                self._store.close(self._now())
+        self._handed.clear()
+        self._results.clear()
+        self._queued = []
+        why = self.dead or "the journal is closed"
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(JournalError(why))
         closed, self._closed = self._closed, None
-        if closed is not None:
-            answers.append((closed, None, self._lost()))
-        self._tell(answers)
+        if closed is not None and not closed.done():
+            if (error := self._error_of_closing()) is None:
+                closed.set_result(None)
+            else:
+                closed.set_exception(error)
 
-    def _lost(self) -> JournalError | None:
-        """Return the error of closing: what could not be written, and what became of the file."""
+    def _undo(self, store: Store) -> None:
+        """Take back the intents that were committed and not confirmed."""
+        intents = {
+            work.fingerprint: turned_back(work)
+            for _, ops, results in self._results
+            for (work, waiter), result in zip(ops, results, strict=True)
+            if isinstance(work, Change) and work.state == "sending" and result is None and not _confirmed(waiter)
+        }
+        intents |= {work.fingerprint: work for work in self.unwritten if work.state == "planned"}
+        if intents and store.gone is None and not store.apply(list(intents.values())):
+            self.unwritten = tuple(work for work in self.unwritten if work.state != "planned")
+
+    def _error_of_closing(self) -> JournalError | None:
+        """Return what could not be written, and what became of the file."""
         gone = None if self._store is None else self._store.gone
         if not self.unwritten:
             return gone or (None if self.dead is None else JournalError(self.dead))
@@ -228,52 +278,89 @@ class Writer:
             message = f"{gone.message}. {message}"
         return JournalError(message, about=None if gone is None else gone.about, unwritten=self.unwritten)
 
-    # In the loop
+    # On the thread
 
-    def _watch(self) -> None:
-        """Look whether the thread lives, now and then, for as long as somebody waits for it."""
-        if self._watching is None and not self._loop.is_closed():
-            self._watching = self._loop.call_later(_EVERY, self._look)
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - the loop hears of it, not only the thread's own hook
+            self._died(error)
+        try:
+            self._loop.call_soon_threadsafe(self._end)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            if self._store is not None:
+                self._store.close(self._now())
 
-    def _forget(self) -> None:
-        while self._forgotten < self._taken:
-            self._handed.popleft()
-            self._forgotten += 1
+    def _died(self, error: BaseException) -> None:
+        if self.dead is None:
+            self.dead = f"the journal's thread died of {type(error).__name__}: {error}"
+            _log.critical("%s", self.dead)
 
-    def _look(self) -> None:
-        self._watching = None
-        self._forget()
-        if self._handed or self._closed is not None or not self.opened.done():
-            if self._thread.is_alive():
-                self._watch()
-            else:
-                self._loop.call_soon(self._gone)  # behind the answers that it has given
+    def _serve(self) -> None:
+        try:
+            store = self._store = self._open()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it goes to who waits for the opening
+            self._results.append((1, self._opening, [error]))
+            self._post()
+            return
+        self._results.append((1, self._opening, [store]))
+        self._post()
+        while self._turn(store):
+            pass
+        if self.dead is None:
+            store.close(self._now())
 
-    def _tell(self, answers: Sequence[_Answer]) -> None:
-        for waiter, _, error in answers:
-            if waiter is None and error is not None:
-                _log.error("%s", error)
-        if any(waiter is not None for waiter, _, _ in answers):
-            try:
-                self._loop.call_soon_threadsafe(self._settle, answers)
-            except RuntimeError:  # the loop is closed: nobody waits any more, and what is written is written
-                return
+    def _turn(self, store: Store) -> bool:
+        """Commit what is in the queue; return False behind its end."""
+        ops: list[Op] = []
+        taken = 0
+        try:
+            batch = self._queue.get(timeout=_RETRY if self.unwritten else None)
+            while batch is not None:
+                taken += 1
+                ops.extend(batch)
+                if len(ops) >= _BATCH:
+                    break
+                batch = self._queue.get_nowait()
+        except queue.Empty:
+            batch = ()
+        began = time.perf_counter()
+        results = self._commit(store, ops)
+        self._took = time.perf_counter() - began
+        if taken:
+            self._results.append((taken, ops, results))
+            self._post()
+        return batch is not None
 
-    def _settle(self, answers: Sequence[_Answer]) -> None:
-        count = 0
-        for waiter, result, error in answers:
-            if waiter is None or waiter.done():
-                continue
-            count += 1
-            if error is None:
-                waiter.set_result(result)
-            else:
-                waiter.set_exception(error)
-        if count and self.settled is not None:
-            self.settled(count)
+    def _commit(self, store: Store, ops: Sequence[Op]) -> list[Any]:
+        """Do ``ops`` in one transaction; return their results, and for those that failed their errors."""
+        try:
+            store.check_files()
+            if self.unwritten:
+                with store.transaction():
+                    for part in _parts([(change, None) for change in self.unwritten]):
+                        _do(store, part)
+                self.unwritten = ()
+            parts = list(_parts(ops))
+            if len(parts) == 1 and isinstance(parts[0][0][0], Change):
+                return _do(store, parts[0])  # one statement is a transaction of its own
+            with store.transaction():
+                return [result for part in parts for result in _do(store, part)]
+        except (sqlite3.Error, OSError, JournalError) as error:
+            failure = error if isinstance(error, JournalError) else unusable(store.path, error)
+            if self._failure != str(failure):
+                self._failure = str(failure)
+                _log.error("%s", failure)
+            self.unwritten += _facts(ops)
+            return [None if waiter is None else copy.copy(failure) for _, waiter in ops]
+
+    def _post(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits, and what is written is written
+            self._loop.call_soon_threadsafe(self._guarded, self._settle)
 
 
-_Answer: TypeAlias = tuple["asyncio.Future[Any] | None", Any, BaseException | None]
+def _confirmed(waiter: asyncio.Future[Any] | None) -> bool:
+    return waiter is not None and waiter.done() and not waiter.cancelled() and waiter.exception() is None
 
 
 def _facts(ops: Iterable[Op]) -> tuple[Change, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -19,9 +20,12 @@ from rich.pretty import pretty_repr
 from rig.world import FAST, KEY, quick, sources
 
 from seedance_avatar import Active, AssetSource, Failed, InDoubt, InvalidInput, Limits, Outcome, Unsent
+from seedance_avatar.assets.adapter import AssetAdapter
+from seedance_avatar.integrations.dask.coordinator import ClusterRun
 from seedance_avatar.integrations.dask.ingest import ingest_on_cluster
 from seedance_avatar.integrations.dask.worker import Key, Order, close_sessions, work
 from seedance_avatar.journal.journal import Journal
+from seedance_avatar.options import Rerun
 from seedance_avatar.sandbox import Sandbox
 from seedance_avatar.sandbox.server import in_thread
 
@@ -184,6 +188,47 @@ async def test_a_cluster_that_would_repeat_what_is_lost_is_refused(sandbox: Sand
         for knob in wrong:
             with pytest.raises(InvalidInput):
                 ingest_on_cluster(client, [], group="pg_1", **knob)
+
+
+@pytest.mark.asyncio
+async def test_what_is_stopped_while_its_intents_are_committed_is_in_no_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await Journal.open(tmp_path / "run.db")
+    given = sources(3)
+    sending, committed = Journal.sending, asyncio.Event()
+
+    async def last_one_late(self: Journal, fingerprint: bytes, *, resend: bool = False) -> None:
+        if fingerprint == run.adapter.entry(journal, given[2], "pg_1").fingerprint:
+            await committed.wait()
+        await sending(self, fingerprint, resend=resend)
+
+    monkeypatch.setattr(Journal, "sending", last_one_late)
+    unused: Any = None
+    run = ClusterRun(
+        client=unused,
+        reader=unused,
+        adapter=AssetAdapter("pg_1"),
+        order=unused,
+        name="",
+        shard=3,
+        clock=asyncio.get_running_loop().time,
+        worker_drain=1.0,
+        leases=1,
+        journal=journal,
+        rerun=Rerun(),
+    )
+    admitting = asyncio.create_task(run._admit(given))
+    while (await journal.summary()).count("sending") < 2:
+        pass
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    assert run.accounts.settled == 3
+    await run._close_journal()
+    async with await Journal.open(tmp_path / "run.db") as journal:
+        summary = await journal.summary()
+    assert summary.count("planned") == summary.count() == 3
 
 
 def test_a_key_on_its_way_shows_nothing() -> None:

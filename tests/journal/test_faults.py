@@ -177,7 +177,7 @@ async def test_when_the_thread_dies_nobody_waits_for_ever(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "apply", broken)
         with held_up(journal):
-            waiting = [asyncio.create_task(journal.accepted(name, "pa_1")), asyncio.create_task(journal.summary())]
+            waiting = [asyncio.ensure_future(journal.accepted(name, "pa_1")), asyncio.create_task(journal.summary())]
             await asyncio.sleep(0)
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [str(result) for result in results] == ["the journal's thread died of SystemError: broken"] * 2
@@ -253,7 +253,7 @@ async def test_a_thread_that_dies_without_a_word_is_noticed_within_a_second(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading, "excepthook", lambda _: None)
-        patch.setattr(writer, "_write", lost)
+        patch.setattr(writer, "_commit", lost)
         patch.setattr(writer, "_died", speechless)
         async with asyncio.timeout(1):
             with pytest.raises(JournalError, match="the journal's thread died without a word"):
@@ -266,6 +266,48 @@ async def test_a_thread_that_dies_without_a_word_is_noticed_within_a_second(
     assert [change.remote_id for change in journal.unwritten] == ["pa_1"]
     async with await Journal.open(path) as journal:
         assert journal.recovered == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("step", ["_hand_over", "put", "_commit", "_post", "_settle"])
+async def test_whatever_breaks_in_the_writer_nobody_waits_and_nothing_unsent_is_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "run.db"
+    journal = await Journal.open(path)
+    first, second, third = [await planned(journal, number) for number in range(3)]
+    await journal.sending(second)
+    await journal.sending(third)
+    await journal.in_doubt(third, "lost")
+
+    def broken(*_: object) -> None:
+        raise SystemError("broken")  # noqa: EM101 - any error that nobody foresaw
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_thread.Writer, step, broken)
+        waiting = [
+            journal.sending(first),
+            journal.sending(third, resend=True),
+            journal.accepted(second, "pa_2"),
+            journal.summary(),
+        ]
+        async with asyncio.timeout(1):
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [JournalError] * 4
+        async with asyncio.timeout(1):
+            with pytest.raises(JournalError, match="SystemError: broken") as caught:
+                await journal.sending(first)
+            with pytest.raises(JournalError, match=r"SystemError: broken|accepted pa_2"):
+                await journal.aclose()
+    lost = [change.remote_id for change in caught.value.unwritten]
+    async with await Journal.open(path) as journal:
+        states = [(await known(journal, number)).state for number in range(3)]
+        # What was committed is not called lost, though nobody could be told.
+        assert (states, lost) in [
+            (["planned", "accepted", "in_doubt"], []),
+            (["planned", "in_doubt", "in_doubt"], ["pa_2"]),
+        ]
+        assert (await known(journal, 2)).attempts == 1
 
 
 def test_a_journal_that_is_forgotten_is_told_of_and_let_go(tmp_path: Path) -> None:
@@ -311,7 +353,7 @@ def test_what_is_queued_when_the_interpreter_ends_is_written(tmp_path: Path) -> 
 
 def test_what_is_gathered_when_the_interpreter_ends_is_written(tmp_path: Path) -> None:
     last = """
-        journal._outbox._rested_at = asyncio.get_running_loop().time() + 3600  # as while one commit follows another
+        journal._writer._rested_at = asyncio.get_running_loop().time() + 3600  # as while one commit follows another
         asyncio.ensure_future(journal.accepted(entry.fingerprint, "pa_1"))
         await asyncio.sleep(0)
     """
@@ -354,8 +396,8 @@ async def test_a_cancellation_that_arrives_with_the_commit_takes_the_intent_back
         task = asyncio.create_task(journal.sending(name))
         settle = journal_thread.Writer._settle
 
-        def settle_and_cancel(writer: journal_thread.Writer, told: Any) -> None:
-            settle(writer, told)
+        def settle_and_cancel(writer: journal_thread.Writer) -> None:
+            settle(writer)
             task.cancel()
 
         with monkeypatch.context() as patch:
@@ -366,7 +408,7 @@ async def test_a_cancellation_that_arrives_with_the_commit_takes_the_intent_back
 
 
 @pytest.mark.asyncio
-async def test_a_cancellation_that_meets_a_closed_journal_stays_a_cancellation(tmp_path: Path) -> None:
+async def test_a_cancellation_while_the_journal_closes_takes_the_intent_back_too(tmp_path: Path) -> None:
     async with await Journal.open(tmp_path / "run.db") as journal:
         name = await planned(journal)
         with held_up(journal):
@@ -378,6 +420,8 @@ async def test_a_cancellation_that_meets_a_closed_journal_stays_a_cancellation(t
             with pytest.raises(asyncio.CancelledError):
                 await task
         await closing
+    async with await Journal.open(tmp_path / "run.db") as journal:
+        assert (await known(journal)).state == "planned"
 
 
 @pytest.mark.asyncio

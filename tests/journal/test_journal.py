@@ -155,7 +155,9 @@ async def test_one_mistake_in_a_batch_is_that_one_alone(tmp_path: Path) -> None:
 async def test_moves_of_one_thing_keep_their_order_within_a_batch(tmp_path: Path) -> None:
     async with await Journal.open(tmp_path / "run.db") as journal:
         name = await planned(journal)
-        await asyncio.gather(journal.sending(name), journal.accepted(name, "pa_1"))
+        sending = asyncio.ensure_future(journal.sending(name))
+        await asyncio.sleep(0)
+        await asyncio.gather(sending, journal.accepted(name, "pa_1"))
         journal.ended(name, "failed", "no face found")
         record = await known(journal)
         assert (record.state, record.reason, record.remote_id) == ("failed", "no face found", "pa_1")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,16 @@ class Journaling(RuleBasedStateMachine):
     def name(self, thing: int) -> bytes:
         return entry_of(self.journal, thing).fingerprint
 
-    def move(self, action: Any, thing: int, *before: str) -> Fate | None:
+    def move(self, action: Callable[[], Awaitable[None]], thing: int, *before: str) -> Fate | None:
         """Do it here; return the fate to be changed in the model when it must have worked, else None."""
         fate = self.model.get(thing)
         allowed = fate is not None and fate.state in before
+
+        async def act() -> None:
+            await action()
+
         try:
-            self.runner.run(action)
+            self.runner.run(act())
         except JournalError:
             assert not allowed, f"{fate} was refused"
             return None
@@ -74,14 +79,14 @@ class Journaling(RuleBasedStateMachine):
     @rule(thing=THINGS, resend=st.booleans())
     def sending(self, thing: int, *, resend: bool) -> None:
         before = ("planned", "refused", *(["in_doubt"] if resend else []))
-        if fate := self.move(self.journal.sending(self.name(thing), resend=resend), thing, *before):
+        if fate := self.move(lambda: self.journal.sending(self.name(thing), resend=resend), thing, *before):
             fate.state = "sending"
             fate.attempts += 1
 
     @rule(thing=THINGS)
     def unsent(self, thing: int) -> None:
         before = ("planned", "sending", "refused", "in_doubt")
-        fate = self.move(self.journal.unsent(self.name(thing)), thing, *before)
+        fate = self.move(lambda: self.journal.unsent(self.name(thing)), thing, *before)
         if fate and fate.state == "sending":
             fate.state = "in_doubt" if fate.doubted else "planned"
             fate.attempts -= 1
@@ -92,17 +97,19 @@ class Journaling(RuleBasedStateMachine):
         remote_id = f"pa_{thing}{'b' if other else ''}"
         same = fate is None or fate.remote_id in {None, remote_id}
         before = ("sending", "in_doubt", "accepted") if same else ()
-        if fate := self.move(self.journal.accepted(self.name(thing), remote_id), thing, *before):
+        if fate := self.move(lambda: self.journal.accepted(self.name(thing), remote_id), thing, *before):
             fate.state, fate.remote_id = "accepted", remote_id
 
     @rule(thing=THINGS)
     def refused(self, thing: int) -> None:
-        if fate := self.move(self.journal.refused(self.name(thing), "no"), thing, "planned", "sending", "refused"):
+        if fate := self.move(
+            lambda: self.journal.refused(self.name(thing), "no"), thing, "planned", "sending", "refused"
+        ):
             fate.state = "refused"
 
     @rule(thing=THINGS)
     def in_doubt(self, thing: int) -> None:
-        if fate := self.move(self.journal.in_doubt(self.name(thing), "lost"), thing, "sending", "in_doubt"):
+        if fate := self.move(lambda: self.journal.in_doubt(self.name(thing), "lost"), thing, "sending", "in_doubt"):
             fate.state, fate.doubted = "in_doubt", True
 
     @precondition(lambda self: any(fate.state == "accepted" for fate in self.model.values()))

@@ -39,7 +39,6 @@ _LATE: Final = {
             "journal.reader",
             "journal.records",
             "journal.store",
-            "journal.batcher",
             "journal.writer",
             "pool.member",
             "pool.pool",

@@ -126,7 +126,7 @@ class ClusterRun(Run):
                 continue
             if self.journal is not None:
                 with contextlib.suppress(AvatarError):  # broken: it is in doubt to the next run all the same
-                    self._unwritten.append(self.journal.abandoned(item.fingerprint, lost))
+                    self._unwritten.append(self.journal.in_doubt(item.fingerprint, lost))
             self._settle(item, InDoubt(source=item.source, error=lost))
         for item in self._to_follow:
             self._pending(item, self.halted or lost)
@@ -261,9 +261,14 @@ class ClusterRun(Run):
                 wanted.append(item)
             elif record is not None:
                 self._settle(item, outcome_of_record(record, item.source, self.adapter))
-        await asyncio.gather(
-            *(journal.sending(item.fingerprint, resend=item.resend) for item in wanted if item.asset_id is None)
-        )
+        intents = [item for item in wanted if item.asset_id is None]
+        try:
+            await asyncio.gather(*(journal.sending(item.fingerprint, resend=item.resend) for item in intents))
+        except BaseException:
+            # Those that were committed before one failed, or before it was cancelled, are not handed out either.
+            with contextlib.suppress(AvatarError):
+                self._unwritten.extend(journal.unsent(item.fingerprint) for item in intents)
+            raise
         return wanted
 
     # Messages of the workers
