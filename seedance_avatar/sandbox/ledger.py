@@ -300,7 +300,7 @@ def _disagreements(uploads: Iterable[Upload], outcomes: Iterable[Any]) -> list[s
             found.append(f"{redact_url(source.source_url)}: {safe_text(kind, 40)} is no outcome")
 
     for url, left in unclaimed.items():
-        if len(left) > len(doubtful[url]):
+        if len(left) > len(doubtful.get(url, ())):
             ids, kinds = ", ".join(sorted(left)), " and ".join(sorted(reported[url])) or "no outcome at all"
             lost = f"{len(left)} applied that no outcome has the id of ({ids})"
             found.append(f"{redact_url(url)}: {lost}, reported as {kinds}")

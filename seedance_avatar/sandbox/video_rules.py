@@ -28,7 +28,6 @@ class _Model:
     longest: int = 15
     auto: tuple[int, ...] = (0, -1)
     most: Mapping[str, int] = {"image": 9, "video": 3, "audio": 3}
-    in_all: int | None = None
     audio_alone: bool = False
     resolutions: tuple[str, ...] = ("480p", "720p", "1080p", "4k")
     frames_adaptive: bool = False
@@ -41,8 +40,7 @@ _MODELS: Final = {
     "seedance-2-5": _Model(
         longest=30,
         auto=(-1,),
-        most={"image": 30, "video": 10, "audio": 10},
-        in_all=50,
+        most={"image": 30, "video": 10, "audio": 10},  # which are the documented 50 in all
         audio_alone=True,
         resolutions=("480p", "720p", "1080p"),
         frames_adaptive=True,
@@ -135,7 +133,5 @@ def _check_roles(media: list[Medium], model: _Model) -> None:
     for kind, most in model.most.items():
         if references.count(kind) > most:
             refuse(f"at most {most} reference_{kind}")
-    if model.in_all is not None and len(references) > model.in_all:
-        refuse(f"at most {model.in_all} references in all")
     if references and set(references) == {"audio"} and not model.audio_alone:
         refuse("reference_audio needs an image or a video")
