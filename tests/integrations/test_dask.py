@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,9 +20,23 @@ import dask.config
 import pytest
 from distributed import Client, LocalCluster, Queue
 from rich.pretty import pretty_repr
+from rig.rude import until
 from rig.world import FAST, KEY, quick, sources
 
-from seedance_avatar import Active, AssetSource, Failed, InDoubt, InvalidInput, Limits, Outcome, Unsent
+from seedance_avatar import (
+    Active,
+    AssetSource,
+    Failed,
+    InDoubt,
+    InvalidInput,
+    JournalError,
+    Limits,
+    Outcome,
+    Pending,
+    SessionStateError,
+    Timeouts,
+    Unsent,
+)
 from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.integrations.dask.coordinator import ClusterRun
 from seedance_avatar.integrations.dask.ingest import ingest_on_cluster
@@ -49,6 +66,31 @@ async def cluster(*, workers: int = 2, allowed_failures: int = 0) -> AsyncIterat
             Client(local, asynchronous=True) as client,
         ):
             yield client
+
+
+@asynccontextmanager
+async def processes(file: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, Client]]:
+    """Yield a scheduler, a process of its own as its one worker is, and a client."""
+    told = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = []
+    for words in (
+        ["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file"],
+        ["worker", "--nthreads", "2", "--no-nanny", "--no-dashboard", "--death-timeout", "5", "--scheduler-file"],
+    ):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dask", *words, str(file), env={**os.environ, **told}, stderr=subprocess.DEVNULL
+        )
+        started.append(process)
+        await until(file.exists, 30.0)
+    try:
+        async with Client(scheduler_file=str(file), asynchronous=True, timeout=2) as client:
+            await client.wait_for_workers(1)
+            yield started[0], client
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 @pytest.fixture
@@ -116,7 +158,15 @@ async def _all_goes_well(client: Client, sandbox: Sandbox, group: str, journal: 
     async with ingest_on_cluster(client, given, group=group, journal=journal, **options(sandbox)) as stream:
         again = [outcome async for outcome in stream.outcomes()]
     assert Counter(type(outcome) for outcome in again) == {Active: 119, Failed: 1}
+    assert [outcome.earlier for outcome in again if isinstance(outcome, Failed)] == [True]
     assert len(sandbox.ledger) == 120
+    async with Sandbox() as other:
+        with pytest.raises(JournalError, match="Nothing was sent"):
+            async with ingest_on_cluster(
+                client, given, group=group, journal=journal, **options(sandbox, base_url=other.url)
+            ):
+                pass
+        assert other.ledger.count(method="POST") == 0
 
 
 async def _left_early(client: Client, sandbox: Sandbox, group: str, journal: Path) -> None:
@@ -178,6 +228,27 @@ async def _worker_killed(client: Client, sandbox: Sandbox, group: str, journal: 
     await agree(sandbox, outcomes, journal, group)
 
 
+@pytest.mark.slow
+@pytest.mark.asyncio
+async def test_a_scheduler_that_dies_ends_the_stream_with_an_outcome_for_each(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with processes(tmp_path / "scheduler.json") as (scheduler, client):
+        outcomes: list[Outcome] = []
+        group, journal = await group_in(sandbox), tmp_path / "run.db"
+        told = options(sandbox, timeouts=Timeouts(connect=2.0, request=2.0, drain=1.0))
+        stream = ingest_on_cluster(client, iter(sources(2_000)), group=group, journal=journal, **told)
+        with pytest.raises(SessionStateError, match=r"scheduler is gone.*run the same again"):
+            async with stream:
+                async for outcome in stream.outcomes():
+                    outcomes.append(outcome)
+                    if len(outcomes) == 30:
+                        scheduler.kill()
+        assert stream.report.taken == len(outcomes) < 2_000
+        assert all(isinstance(outcome, Active | Pending | InDoubt | Unsent) for outcome in outcomes)
+        with pytest.raises(SessionStateError, match="scheduler is gone"):
+            async with ingest_on_cluster(client, sources(3), group=group, journal=journal, **told):
+                pass
+
+
 @pytest.mark.asyncio
 async def test_a_cluster_that_would_repeat_what_is_lost_is_refused(sandbox: Sandbox) -> None:
     async with cluster(workers=0, allowed_failures=3) as client:
@@ -217,6 +288,7 @@ async def test_what_is_stopped_while_its_intents_are_committed_is_in_no_doubt(
         leases=1,
         journal=journal,
         rerun=Rerun(),
+        release=journal.aclose,
     )
     admitting = asyncio.create_task(run._admit(given))
     while (await journal.summary()).count("sending") < 2:

@@ -32,12 +32,22 @@ from seedance_avatar.text import safe_text
 
 from .worker import Order, begun_name, close_sessions, work
 
-__all__ = ["ClusterRun"]
+__all__ = ["ClusterRun", "cluster_gone"]
 
 _log = logging.getLogger("seedance_avatar")
 
 _GRACE: Final = 5.0
 """Seconds beyond the drain of a worker that its last messages may take."""
+
+
+def cluster_gone(error: Exception) -> SessionStateError:
+    """Return the error of a run whose scheduler cannot be reached any more."""
+    hint = "start the cluster anew and run the same again: with its journal it goes on where it was"
+    return SessionStateError(f"the cluster's scheduler is gone: {safe_text(error, 200)}", hint=hint)
+
+
+_LOOK: Final = 0.5
+"""Seconds between two looks at the connection to the scheduler: a client that lost it waits for a new one."""
 
 
 @attrs.define(eq=False)
@@ -63,6 +73,7 @@ class ClusterRun(Run):
     :ivar worker_drain: seconds that a worker gives what is on the wire when the run is left.
     :ivar leases: uploads on the wire at one time, over all workers.
     :ivar rerun: what is sent although the journal knows it.
+    :ivar release: gives the journal back.
     """
 
     client: Client
@@ -74,11 +85,13 @@ class ClusterRun(Run):
     leases: int
     journal: Journal | None
     rerun: Rerun
+    release: Callable[[], Awaitable[None]]
     drain: float = 2 * _GRACE
     _first: dict[Hashable, _Item] = attrs.field(factory=dict)
     _shards: dict[int, list[_Item]] = attrs.field(factory=dict)
     _to_follow: list[_Item] = attrs.field(factory=list)
     _numbers: int = 0
+    _outages: dict[str, int] = attrs.field(factory=dict)
     _messages: set[asyncio.Task[Any]] = attrs.field(factory=set)
     _unwritten: list[Awaitable[None]] = attrs.field(factory=list)
     _queue: Queue | None = None
@@ -89,6 +102,10 @@ class ClusterRun(Run):
         items = [item for shard in self._shards.values() for item in shard if not item.settled]
         polling = sum(item.asset_id is not None for item in items)
         return len(items) - polling, polling
+
+    def outages(self) -> int:
+        """Return how many outages began, over all workers that have ended a shard."""
+        return sum(self._outages.values())
 
     def _on_halt(self, error: AvatarError) -> None:
         del error
@@ -107,11 +124,22 @@ class ClusterRun(Run):
     # The supervisor
 
     async def _work(self) -> None:
+        try:
+            await self._coordinate()
+        except ExceptionGroup as group:
+            error = group.exceptions[0]
+            raise (cluster_gone(error) if isinstance(error, OSError) else error) from None
+
+    async def _coordinate(self) -> None:
         queue = self._queue = Queue(f"{self.name}-home", client=self.client)
         self._semaphore = await Semaphore(max_leases=self.leases, name=f"{self.name}-leases")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._listen, queue)
-            await self._hand_out_all(queue)
+            tasks.start_soon(self._watch_scheduler)
+            try:
+                await self._hand_out_all(queue)
+            except Exception as error:  # noqa: BLE001 - what is handed out already is followed to its end
+                self._broke(cluster_gone(error) if isinstance(error, OSError) else error)
             await self._stop_reading()
             self.all_read = True
             while self._shards:
@@ -140,10 +168,15 @@ class ClusterRun(Run):
                 for written in self._unwritten:
                     await written
             finally:
-                await self.journal.aclose()
+                await self.release()
 
     async def _clear_up(self) -> None:
+        if self.client.status != "running":
+            for message in self._messages:
+                message.cancel()
         await asyncio.gather(*self._messages, return_exceptions=True)
+        if self.client.status != "running":
+            return
         await self.client.run(close_sessions, self.name)
         if self._queue is not None:
             self._queue.close()
@@ -260,7 +293,7 @@ class ClusterRun(Run):
             if plan != "known":
                 wanted.append(item)
             elif record is not None:
-                self._settle(item, outcome_of_record(record, item.source, self.adapter))
+                self._settle(item, outcome_of_record(record, item.source, self.adapter, earlier=earlier))
         intents = [item for item in wanted if item.asset_id is None]
         try:
             await asyncio.gather(*(journal.sending(item.fingerprint, resend=item.resend) for item in intents))
@@ -270,6 +303,12 @@ class ClusterRun(Run):
                 self._unwritten.extend(journal.unsent(item.fingerprint) for item in intents)
             raise
         return wanted
+
+    async def _watch_scheduler(self) -> None:
+        """Raise when the connection to the scheduler is lost: what it kept of this run is lost with it."""
+        while self.client.status == "running":  # noqa: ASYNC110 - distributed tells nobody of a lost connection
+            await asyncio.sleep(_LOOK)
+        raise cluster_gone(OSError(f"its client is {self.client.status}"))
 
     # Messages of the workers
 
@@ -295,6 +334,7 @@ class ClusterRun(Run):
             elif fact[0] == "lost":
                 await self._lost(number, SubmissionInDoubt(f"its worker was lost ({fact[1]})"))
             elif fact[0] == "end":
+                self._outages |= fact[2]
                 await self._shard_ended(number, fact[1])
 
     async def _shard_ended(self, number: int, error: AvatarError | None) -> None:

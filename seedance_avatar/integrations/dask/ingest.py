@@ -24,6 +24,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterable, Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from distributed import Client
@@ -32,11 +33,11 @@ from seedance_avatar.assets.adapter import AssetAdapter, group_id_of
 from seedance_avatar.errors import InvalidInput
 from seedance_avatar.ingest.sources import SourceReader
 from seedance_avatar.ingest.stream import Ingest
-from seedance_avatar.journal.journal import Journal
 from seedance_avatar.models import Asset, AssetGroup, AssetSource
 from seedance_avatar.options import Changed, Doubt, Rerun, check_positive
+from seedance_avatar.session.session import AvatarSession
 
-from .coordinator import ClusterRun
+from .coordinator import ClusterRun, cluster_gone
 from .worker import Key, Order
 
 __all__ = ["ingest_on_cluster"]
@@ -72,7 +73,8 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     :param group: the group, or its id.
     :param api_key: the key, by default ``TOAPIS_API_KEY`` of each worker. One that is given travels to the workers as
         the cluster's messages do: use TLS there, or the environment.
-    :param journal: a file beside the coordinator; see :meth:`AvatarSession.ingest`.
+    :param journal: a file beside the coordinator, which needs the key then, too, to prove that the journal is of this
+        service and account; see :meth:`AvatarSession.ingest`.
     :param shard: sources that a worker is given at one time. They are read and handed out two shards a thread ahead.
     :param max_submitting_total: uploads on the wire at one time, over all workers (a semaphore of the cluster: a
         worker that stalls for longer than its lease, by default 30 s, is not counted). It is no rate:
@@ -83,8 +85,9 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
     :param options: every other option of :class:`AvatarSession`; they are pickled.
     :raises InvalidInput: an argument cannot be used.
 
-    Entering the stream raises :class:`InvalidInput` when the cluster would repeat a lost task by itself, and
-    :class:`JournalError` when the journal cannot be used.
+    Entering the stream raises :class:`InvalidInput` when the cluster would repeat a lost task by itself,
+    :class:`SessionStateError` when its scheduler is gone, and :class:`JournalError` when the journal cannot be used.
+    A scheduler that dies on the way ends the stream, after the outcomes, with :class:`SessionStateError`.
     """
     group_id = group_id_of(group)
     key = Key(api_key or "")
@@ -114,13 +117,27 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
         )
 
     async def begin() -> ClusterRun:
-        allowed = await client.run_on_scheduler(_allowed_failures)
+        try:
+            allowed = await client.run_on_scheduler(_allowed_failures)
+        except (OSError, TimeoutError, RuntimeError) as error:  # a client that was closed raises RuntimeError
+            raise cluster_gone(error) from error
         if allowed != 0:
             message = (
                 f"the cluster would run a lost shard again (allowed-failures is {allowed}), and upload it twice: set "
                 "distributed.scheduler.allowed-failures to 0 in the scheduler's configuration and start it anew"
             )
             raise InvalidInput(message)
+        stack = AsyncExitStack()
+        opened = None
+        if journal is not None:
+            # A session of the coordinator's own proves that the journal is of this service and account.
+            session = await stack.enter_async_context(AvatarSession(key.reveal() or None, **options))
+            try:
+                opened = await session.engine.journals.acquire(journal)
+            except BaseException:
+                await stack.aclose()
+                raise
+            stack.push_async_callback(session.engine.journals.release, opened)
         run = ClusterRun(
             client=client,
             reader=SourceReader.of(sources),
@@ -131,7 +148,8 @@ def ingest_on_cluster(  # noqa: PLR0913 - the options of one run, by keyword
             clock=asyncio.get_running_loop().time,
             worker_drain=options["timeouts"].drain if "timeouts" in options else 10.0,
             leases=max_submitting_total,
-            journal=None if journal is None else await Journal.open(journal),
+            journal=opened,
+            release=stack.aclose,
             rerun=rerun,
         )
         run.task = asyncio.get_running_loop().create_task(run.run(), name="seedance-avatar: ingest on a cluster")

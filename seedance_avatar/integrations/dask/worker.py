@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import attrs
-from distributed import Event, Queue, Semaphore
+from distributed import Event, Queue, Semaphore, get_worker
 
 from seedance_avatar.assets.adapter import AssetAdapter
 from seedance_avatar.errors import AvatarError, SessionStateError
@@ -185,7 +185,7 @@ async def work(order: Order) -> None:
             recorder=recorder,
         )
     except AvatarError as error:
-        reports.add("end", error)
+        reports.add("end", error, {})
         await reports.flush()
         return
 
@@ -207,7 +207,8 @@ async def work(order: Order) -> None:
                     with contextlib.suppress(asyncio.CancelledError):
                         await pipeline.gone()
                     tasks.cancel_scope.cancel()
-            reports.add("end", pipeline.halted)
+            # The sessions of all shards in this process are one, and so are its outages.
+            reports.add("end", pipeline.halted, {get_worker().address: engine.client.breaker.outages})
         finally:
             reports.finish()
 
