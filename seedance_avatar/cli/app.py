@@ -11,10 +11,9 @@ from cyclopts import App, CycloptsError
 from seedance_avatar import AvatarError, __version__
 from seedance_avatar.text import safe_text
 
-from .arguments import hide_dashes, show_dashes
+from .arguments import INVOCATION, hide_dashes, show_dashes
 from .exits import EXIT_CODES, Exit, exit_for_error, exit_for_signal
 from .pages import page_pointer
-from .run.summary import INVOCATION
 from .streams import Unwritable
 
 __all__ = ["app", "run"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,10 +13,18 @@ from cyclopts import Parameter
 from seedance_avatar import InvalidInput
 from seedance_avatar.text import safe_text
 
-__all__ = ["FileOrDash", "Flag", "check_folder", "hide_dashes", "show_dashes"]
+__all__ = ["INVOCATION", "FileOrDash", "Flag", "check_folder", "command_line", "hide_dashes", "show_dashes"]
+
+INVOCATION: ContextVar[Sequence[str]] = ContextVar("INVOCATION", default=())
+"""The arguments of the command that is running."""
 
 _DASH: Final = "\x00"
 """Stands for ``-`` while arguments are parsed; no argument of a process can contain it."""
+
+
+def command_line() -> str:
+    """Return the running command, quoted for a shell."""
+    return shlex.join(["seedance-avatar", *INVOCATION.get()])
 
 
 def hide_dashes(arguments: Sequence[str]) -> list[str]:

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 import pytest
 
 from seedance_avatar import Limits
-from seedance_avatar.cli.manifest.manifest import Manifest
-from seedance_avatar.cli.manifest.survey import TIERS, Survey, estimate, survey
+from seedance_avatar.cli.manifest.manifest import TIERS, Manifest, Survey, estimate
 
 
 def read(lines: Iterable[str]) -> Survey:
-    return survey(Manifest("m", io.BytesIO("\n".join(lines).encode()), lambda _: None, "csv"))
+    return Survey.of(Manifest("m", io.BytesIO("\n".join(lines).encode()), lambda _: None, "csv"))
 
 
 def test_a_survey_counts_good_bad_and_repeated_rows_with_their_lines() -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from seedance_avatar.cli.exits import Exit
 from seedance_avatar.cli.formatting import duration, number, plural, rate
-from seedance_avatar.cli.manifest.survey import TIERS, Survey, estimate
+from seedance_avatar.cli.manifest.manifest import TIERS, Survey, estimate
 from seedance_avatar.cli.run.reading import Reading
 
 __all__ = ["print_survey", "survey_facts"]

@@ -11,11 +11,11 @@ import attrs
 from cyclopts import Parameter
 
 from seedance_avatar import AvatarError, AvatarSession, InvalidInput, Limits
-from seedance_avatar.cli.arguments import FileOrDash, Flag
+from seedance_avatar.cli.arguments import FileOrDash, Flag, command_line
 from seedance_avatar.cli.exits import Exit, exit_for_error
 from seedance_avatar.cli.formatting import plural
 from seedance_avatar.cli.manifest.formats import Format, ManifestError
-from seedance_avatar.cli.manifest.survey import TIERS, Survey
+from seedance_avatar.cli.manifest.manifest import TIERS, Survey
 from seedance_avatar.cli.output import check_distinct
 from seedance_avatar.cli.run.eventlog import EventLog
 from seedance_avatar.cli.run.groups import Groups
@@ -25,7 +25,7 @@ from seedance_avatar.cli.run.progress import LiveView
 from seedance_avatar.cli.run.reading import Reading
 from seedance_avatar.cli.run.results import Rejects, Results, rejects_file
 from seedance_avatar.cli.run.signals import Interrupts
-from seedance_avatar.cli.run.summary import Summary, advice, command_line, plain_console, show_summary
+from seedance_avatar.cli.run.summary import Summary, advice, plain_console, show_summary
 from seedance_avatar.cli.streams import Unwritable, check_standard_input
 
 from .dryrun import print_survey, survey_facts

@@ -10,8 +10,7 @@ import attrs
 from seedance_avatar import AssetSource, check_source
 from seedance_avatar.cli.formatting import plural
 from seedance_avatar.cli.manifest.formats import Format, ManifestError
-from seedance_avatar.cli.manifest.manifest import Manifest, ManifestSource, RejectedRow, open_manifest
-from seedance_avatar.cli.manifest.survey import Survey, rows, survey
+from seedance_avatar.cli.manifest.manifest import Manifest, ManifestSource, RejectedRow, Survey, open_manifest
 from seedance_avatar.models import AssetType
 
 from .groups import Groups
@@ -59,7 +58,7 @@ class Reading:
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
         with open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest:
-            self.found = survey(manifest)
+            self.found = Survey.of(manifest)
             self._note(manifest)
         self.rejected = self.found.rejected
         if self.strict and self.found.rejected:
@@ -77,7 +76,7 @@ class Reading:
         :raises ManifestError: it cannot be read at all; or, when strict, a row cannot be used.
         """
         with open_manifest(self.path, self._judge, form=self.form, fallback=self.fallback) as manifest:
-            for row, _ in rows(manifest):
+            for row in manifest:
                 if isinstance(row, ManifestSource):
                     yield row
                     continue

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
 from typing import Any, Final, TextIO
 
 import attrs
@@ -21,10 +19,7 @@ from .eventlog import EventLog
 from .meter import Histogram, Meter
 from .tally import Tally
 
-__all__ = ["INVOCATION", "Summary", "advice", "command_line", "plain_console", "show_summary"]
-
-INVOCATION: ContextVar[Sequence[str]] = ContextVar("INVOCATION", default=())
-"""The arguments of the command that is running."""
+__all__ = ["Summary", "advice", "plain_console", "show_summary"]
 
 _ROWS: Final = (
     ("active", "green", ""),
@@ -161,11 +156,6 @@ def _facts(summary: Summary) -> dict[str, Any]:
         "files": [path for path, _ in summary.files],
         "next": list(summary.advice),
     }
-
-
-def command_line() -> str:
-    """Return the running command, quoted for a shell."""
-    return shlex.join(["seedance-avatar", *INVOCATION.get()])
 
 
 def advice(  # noqa: PLR0913 - each is a fact that the advice depends on
