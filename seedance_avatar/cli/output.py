@@ -36,10 +36,10 @@ class OutputFile:
 
     def __init__(self, path: str, what: str) -> None:
         self.path = path
-        self.kept = False
+        self.kept: bool = False
         self._what = what
         self._target = os.path.realpath(path)
-        self.partial = f"{self._target}{PARTIAL}" if _is_replaceable(path) else ""
+        self.partial: str = f"{self._target}{PARTIAL}" if _is_replaceable(path) else ""
         self._number: int | None = None
 
     @property

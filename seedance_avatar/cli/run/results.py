@@ -65,7 +65,7 @@ class Results:
     def __init__(self, path: str, *, terminal: Callable[[str], None] | None = None, again: bool = False) -> None:
         self.path = path
         self.written: int = 0
-        self.left = ""
+        self.left: str = ""
         self.whole = False
         self.file: OutputFile | None = None if path == "-" else OutputFile(path, "the results")
         self._again = again
