@@ -83,7 +83,7 @@ async def test_what_is_known_to_have_failed_is_not_asked_for(item: Any, failure:
 async def test_a_timeout_carries_what_was_last_seen(item: str, body: dict[str, Any]) -> None:
     async with RudeServer(json_answer(body)) as server, quick(server.url) as session:
         with pytest.raises(WaitTimeout) as caught:
-            await wait(session, item, 0.05)
+            await wait(session, item, 0.4)
         assert caught.value.last is not None
         assert caught.value.last.status in {"processing", "queued"}
         assert session.stats().pending == 0
