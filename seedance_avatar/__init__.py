@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .events import Event as Event
     from .events import Observer as Observer
     from .ingest.stream import Ingest as Ingest
-    from .journal.reader import JournalReader as JournalReader
+    from .journal.journal import JournalReader as JournalReader
     from .models import Asset as Asset
     from .models import AssetGroup as AssetGroup
     from .models import AssetSource as AssetSource
@@ -43,7 +43,7 @@ _ROOMS: Final = {
     ),
     "events": "Event Observer",
     "ingest.stream": "Ingest",
-    "journal.reader": "JournalReader",
+    "journal.journal": "JournalReader",
     "models": "Asset AssetGroup AssetSource VideoTask",
     "options": "Limits Polling Retry Timeouts",
     "outcomes": "Active Failed InDoubt IngestReport IngestStats Outcome Pending SessionStats Unsent",

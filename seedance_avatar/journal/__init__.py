@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-from .journal import Change, Durability, Entry, Journal, Kind, Record, Run, Sample, State, Summary
-from .reader import JournalReader
+from .journal import Journal, JournalReader
 
-__all__ = [
-    "Change",
-    "Durability",
-    "Entry",
-    "Journal",
-    "JournalReader",
-    "Kind",
-    "Record",
-    "Run",
-    "Sample",
-    "State",
-    "Summary",
-]
+__all__ = ["Journal", "JournalReader"]

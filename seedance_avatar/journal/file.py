@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from seedance_avatar.errors import JournalError
-from seedance_avatar.journal import records
 from seedance_avatar.text import safe_text
 
 from .lock import refused
+from .records import Hasher
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "check_neighbours", "connect", "locate", "look", "prepare", "read_version"]
 
@@ -251,7 +251,7 @@ def look(path: Path, *, readonly: bool = False, has_log: bool = True) -> int:
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
     def key_in_group(name: bytes, group_id: str | None) -> bytes:
         (secret,) = connection.execute("SELECT value FROM secret").fetchone()
-        return records.key_in_group(records.hasher(secret), name, group_id)
+        return Hasher(secret).key_in_group(name, group_id)
 
     connection.create_function("key_in_group", 2, key_in_group)
     connection.execute("BEGIN IMMEDIATE")

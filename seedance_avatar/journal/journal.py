@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import functools
 import json
 import os
 import time
@@ -33,41 +32,52 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
+import attrs
+
 from seedance_avatar.errors import AvatarError, JournalError, SessionStateError, SubmissionInDoubt
 from seedance_avatar.journal import records
 
 from .claims import Claims
 from .file import locate
-from .records import ALLOWED, KINDS, RESEND, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary
+from .records import (
+    ALLOWED,
+    KINDS,
+    RESEND,
+    STATES,
+    Change,
+    Entry,
+    Hasher,
+    Kind,
+    Origin,
+    Record,
+    Sample,
+    State,
+    Summary,
+)
 from .store import Durability, Store
 from .writer import Writer
 
-__all__ = ["Change", "Durability", "Entry", "Journal", "Kind", "Record", "Run", "Sample", "State", "Summary"]
+__all__ = ["Journal", "JournalReader"]
 
 _T = TypeVar("_T")
 _PAGE: Final = 1000
 _DIED = "the process that sent it ended before the answer was recorded"
 
 
+@attrs.define(eq=False)
 class _Pages(Generic[_T]):
     """An async iterator over rows that are read a page at a time; a class, so that nothing is left to close."""
 
-    def __init__(
-        self,
-        ask: Callable[[Callable[[Store], list[tuple[int, _T]]]], Awaitable[list[tuple[int, _T]]]],
-        page: Callable[[Store, int], list[tuple[int, _T]]],
-    ) -> None:
-        self._ask = ask
-        self._read = page
-        self._after = 0
-        self._rows: deque[tuple[int, _T]] = deque()
+    _read: Callable[[int], Awaitable[list[tuple[int, _T]]]]
+    _after: int = 0
+    _rows: deque[tuple[int, _T]] = attrs.field(factory=deque)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> _T:
         if not self._rows:
-            self._rows.extend(await self._ask(lambda store: self._read(store, self._after)))
+            self._rows.extend(await self._read(self._after))
         if not self._rows:
             raise StopAsyncIteration
         self._after, row = self._rows.popleft()
@@ -82,6 +92,8 @@ class Journal:
 
     :ivar path: where it lies.
     :ivar claims: who in this process deals with which item.
+    :ivar entry: makes the entries for :meth:`claim`; see :meth:`Hasher.entry`.
+    :ivar fingerprint: returns the 16 bytes that name an item; see :meth:`Hasher.fingerprint`.
     :ivar recovered: how many items were ``sending`` when the last process died, and are in doubt since.
     :ivar run: the number of the current run; see :meth:`begin_run`.
     """
@@ -95,7 +107,9 @@ class Journal:
         self._readonly = readonly
         self._now = now
         self._writer = writer
-        self._hasher = records.hasher(store.secret)
+        self._hasher = Hasher(store.secret)
+        self.fingerprint = self._hasher.fingerprint
+        self.entry = self._hasher.entry
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._intents = 0  # how many wait for the commit of one
@@ -171,29 +185,6 @@ class Journal:
         """What has happened and could not be written yet, oldest first; it is tried again every second."""
         return self._writer.unwritten
 
-    def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
-        """Return the 16 bytes that name an item: a keyed hash of its group and key, or else of group, kind and URL."""
-        return records.fingerprint(self._hasher, kind=kind, group_id=group_id, url=url, key=key)
-
-    def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
-        self,
-        *,
-        kind: Kind,
-        group_id: str | None = None,
-        url: str = "",
-        key: str | None = None,
-        shown: str | None = None,
-        business_id: str | None = None,
-    ) -> Entry:
-        """Return the entry of an item for :meth:`claim`, with no secret in it.
-
-        :param shown: what names it in reports, in place of what may be shown of ``url``.
-        :param business_id: the ``client_business_id`` that a generation will carry if it is new.
-        """
-        return records.entry(
-            self._hasher, kind=kind, group_id=group_id, url=url, key=key, shown=shown, business_id=business_id
-        )
-
     def begin_run(self) -> int:
         """Return the number of a run that begins now: what an earlier one changed has a smaller one, or none."""
         if self._run_taken:
@@ -210,13 +201,13 @@ class Journal:
 
     async def origin(self, base_url: str, key: str) -> Origin:
         """Return what is known of the service at ``base_url`` and of the account of ``key``."""
-        account = records.account_hash(self._hasher, key)
+        account = self._hasher.account(key)
         return await self._ask(lambda store: store.origin(base_url, account))
 
     async def remember(self, base_url: str, key: str) -> None:
         """Note that all it holds is at ``base_url``, in the account of ``key`` (a keyed hash is kept)."""
         self._check_writable()
-        account = records.account_hash(self._hasher, key)
+        account = self._hasher.account(key)
         await self._ask(lambda store: store.remember(base_url, account))
 
     async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
@@ -306,7 +297,7 @@ class Journal:
 
     def samples(self) -> AsyncIterator[Sample]:
         """Iterate over all points noted, oldest first."""
-        return _Pages(self._ask, functools.partial(Store.samples, limit=_PAGE))
+        return _Pages(lambda after: self._ask(lambda store: store.samples(after, _PAGE)))
 
     async def save_learned(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Keep what was learned of this ``kind`` (anything JSON can hold) for the next run."""
@@ -323,12 +314,7 @@ class Journal:
 
         It is read in pages, so it is neither one moment's picture nor ever in memory as a whole.
         """
-
-        def page(store: Store, after: int) -> list[tuple[int, Record]]:
-            found = store.records(after=after, limit=_PAGE, states=states, kinds=kinds)
-            return [(record.row, record) for record in found]
-
-        return _Pages(self._ask, page)
+        return _Pages(lambda after: self._ask(lambda store: store.records(after, _PAGE, states=states, kinds=kinds)))
 
     async def summary(self) -> Summary:
         """Return the journal in figures."""
@@ -386,3 +372,59 @@ class Journal:
         if writer is not None and self._closed is None and os.getpid() == self._pid:
             warnings.warn(f"the journal {self.path} was not closed", ResourceWarning, source=self, stacklevel=2)
             writer.stop()
+
+
+class JournalReader:
+    """What a journal holds, for reports and checks.
+
+    It never changes the file, and may read while an ingest writes it::
+
+        async with JournalReader("run.db") as journal:
+            async for record in journal.records(states=["in_doubt"]):
+                print(record.label, record.reason)
+
+    :param path: the file that was given to an ingest as ``journal``.
+
+    Entering raises :class:`~seedance_avatar.JournalError` when there is none, or it is not a journal. Leaving gives
+    the file back; every method raises :class:`~seedance_avatar.SessionStateError` before and after.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self._journal: Journal | None = None
+
+    async def __aenter__(self) -> Self:
+        self._journal = await Journal.open(self.path, readonly=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal is not None:
+            await self._journal.aclose()
+
+    def records(self, *, states: Sequence[State] = STATES, kinds: Sequence[Kind] = KINDS) -> AsyncIterator[Record]:
+        """Iterate over what is known, oldest first, a page at a time: never in memory as a whole.
+
+        :param states: only what is in one of these states; by default in any.
+        :param kinds: only items of these kinds; by default of any: assets, generations and groups.
+        """
+        return self._open().records(states=states, kinds=kinds)
+
+    def samples(self) -> AsyncIterator[Sample]:
+        """Iterate over the figures that the runs noted once a second or less often, oldest first.
+
+        Their names are ``requests`` and ``throttled`` (counted from each run's beginning), ``submitting`` and
+        ``pending``, ``submit_limit`` and ``query_limit`` (per second, absent while unlimited).
+        """
+        return self._open().samples()
+
+    async def summary(self) -> Summary:
+        """Return the counts by kind and state, and when runs began and ended."""
+        return await self._open().summary()
+
+    def _open(self) -> Journal:
+        if self._journal is None:
+            message = "this reader is not open: use `async with JournalReader(path) as journal:`"
+            raise SessionStateError(message)
+        return self._journal

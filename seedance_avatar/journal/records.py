@@ -77,51 +77,6 @@ def error_line(error: AvatarError | str) -> str:
     return json.dumps(kept)
 
 
-def hasher(secret: bytes) -> hashlib.blake2b:
-    """Return what the names in a journal are hashed with.
-
-    It is keyed with the journal's own secret: equal URLs in two journals have nothing in common, and no list of
-    guesses made beforehand fits.
-    """
-    return hashlib.blake2b(digest_size=FINGERPRINT, key=secret)
-
-
-def _digest(hasher: hashlib.blake2b, *parts: str) -> bytes:
-    ours = hasher.copy()
-    # A length before each part: ("a", "bc") and ("ab", "c") are two items.
-    ours.update("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"))
-    return ours.digest()
-
-
-def fingerprint(
-    hasher: hashlib.blake2b, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None
-) -> bytes:
-    """Return the 16 bytes that identify an item: by group and ``key`` where it has one, else by group, kind and URL.
-
-    Assets of every type share the keys of their group; generations and groups have their own.
-    """
-    space = kind if kind in {"generation", "group"} else "asset"
-    if key is None:
-        return _digest(hasher, space, kind, group_id or "", url)
-    name = _digest(hasher, space, key)
-    return key_in_group(hasher, name, group_id) if space == "asset" else name
-
-
-def account_hash(hasher: hashlib.blake2b, key: str) -> bytes:
-    """Return the 16 bytes by which a journal recognises an API key."""
-    return _digest(hasher, "account", key)
-
-
-def key_in_group(hasher: hashlib.blake2b, name: bytes, group_id: str | None) -> bytes:
-    """Return the fingerprint of the asset whose key has the hash ``name`` (its fingerprint in a version 1 journal)."""
-    return _digest(hasher, "asset in group", group_id or "", name.hex())
-
-
-def url_hash(hasher: hashlib.blake2b, url: str) -> int:
-    """Return 64 bits that tell ``url`` from others; its query, which may be a renewed signature, has no part in it."""
-    return int.from_bytes(_digest(hasher, "url", url_path(url))[:8], "big", signed=True)
-
-
 def sixteen(name: bytes) -> bytes:
     """Return ``name`` if it can be a fingerprint: a batch goes to the file as one string of them."""
     if len(name) != FINGERPRINT:
@@ -140,7 +95,7 @@ def printable(value: str, what: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """An item about to be journaled. Build it by :meth:`Journal.entry`, which keeps secrets out of it.
+    """An item about to be journaled. Build it by :meth:`Hasher.entry`, which keeps secrets out of it.
 
     :ivar fingerprint: 16 bytes that identify it.
     :ivar kind: what will be submitted.
@@ -148,7 +103,7 @@ class Entry:
     :ivar group_id: the group it will belong to, or None.
     :ivar key: the caller's own name for it, made safe to show, or None.
     :ivar business_id: the ``client_business_id`` that a generation will carry, or None.
-    :ivar url_hash: the :func:`url_hash` of an asset's URL, or None.
+    :ivar url_hash: the :meth:`Hasher.url` of an asset's URL, or None.
     :ivar former: the fingerprint under which version 1 of the file had it, where that was made of other facts.
     """
 
@@ -162,26 +117,74 @@ class Entry:
     former: bytes | None = None
 
 
-def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
-    hasher: hashlib.blake2b,
-    *,
-    kind: Kind,
-    group_id: str | None,
-    url: str,
-    key: str | None,
-    shown: str | None,
-    business_id: str | None,
-) -> Entry:
-    """Return the entry of an item; ``shown`` stands in for what may be shown of its URL."""
-    return Entry(
-        fingerprint=fingerprint(hasher, kind=kind, group_id=group_id, url=url, key=key),
-        kind=kind,
-        shown=redact_url(url) if shown is None else safe_redacted(shown, 160),
-        group_id=None if group_id is None else printable(group_id, "group id"),
-        key=None if key is None else safe_redacted(key, 160),  # a URL used as a key has a query in it
-        business_id=None if business_id is None else printable(business_id, "client_business_id"),
-        url_hash=url_hash(hasher, url) if kind in ASSET_TYPES else None,
-    )
+@attrs.frozen
+class Hasher:
+    """Makes the hashes by which a journal knows items, URLs and API keys.
+
+    They are keyed with the journal's own ``secret``: equal URLs in two journals have nothing in common, and no list of
+    guesses made beforehand fits.
+    """
+
+    secret: bytes
+    _keyed: hashlib.blake2b = attrs.field(init=False)
+
+    @_keyed.default
+    def _(self) -> hashlib.blake2b:
+        return hashlib.blake2b(digest_size=FINGERPRINT, key=self.secret)
+
+    def _digest(self, *parts: str) -> bytes:
+        keyed = self._keyed.copy()
+        # A length before each part: ("a", "bc") and ("ab", "c") are two items.
+        keyed.update("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"))
+        return keyed.digest()
+
+    def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
+        """Return the 16 bytes that identify an item: by group and ``key`` where it has one, else group, kind and URL.
+
+        Assets of every type share the keys of their group; generations and groups have their own.
+        """
+        space = kind if kind in {"generation", "group"} else "asset"
+        if key is None:
+            return self._digest(space, kind, group_id or "", url)
+        name = self._digest(space, key)
+        return self.key_in_group(name, group_id) if space == "asset" else name
+
+    def key_in_group(self, name: bytes, group_id: str | None) -> bytes:
+        """Return the fingerprint of the asset whose key has the hash ``name``: its fingerprint in version 1."""
+        return self._digest("asset in group", group_id or "", name.hex())
+
+    def account(self, key: str) -> bytes:
+        """Return the 16 bytes by which an API key is recognised."""
+        return self._digest("account", key)
+
+    def url(self, url: str) -> int:
+        """Return 64 bits that tell ``url`` from others by all but its query, which may be a renewed signature."""
+        return int.from_bytes(self._digest("url", url_path(url))[:8], "big", signed=True)
+
+    def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
+        self,
+        *,
+        kind: Kind,
+        group_id: str | None = None,
+        url: str = "",
+        key: str | None = None,
+        shown: str | None = None,
+        business_id: str | None = None,
+    ) -> Entry:
+        """Return the entry of an item, with no secret in it.
+
+        :param shown: what names it in reports, in place of what may be shown of ``url``.
+        :param business_id: the ``client_business_id`` that a generation will carry if it is new.
+        """
+        return Entry(
+            fingerprint=self.fingerprint(kind=kind, group_id=group_id, url=url, key=key),
+            kind=kind,
+            shown=redact_url(url) if shown is None else safe_redacted(shown, 160),
+            group_id=None if group_id is None else printable(group_id, "group id"),
+            key=None if key is None else safe_redacted(key, 160),  # a URL used as a key has a query in it
+            business_id=None if business_id is None else printable(business_id, "client_business_id"),
+            url_hash=self.url(url) if kind in ASSET_TYPES else None,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -259,7 +262,7 @@ class Record:
         return cls(message, about=self.label, **{name: facts[name] for name in known if name in facts})
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)  # one for each write, and a frozen one takes twice as long to make
 class Change:
     """One move of one item, on its way to the file.
 

@@ -434,8 +434,10 @@ class Store:
             self._places[entry.group_id] = number
         return number
 
-    def records(self, after: int, limit: int, states: Sequence[State], kinds: Sequence[Kind]) -> list[Record]:
-        """Return the next ``limit`` records behind row ``after``, of these states and kinds."""
+    def records(
+        self, after: int, limit: int, *, states: Sequence[State], kinds: Sequence[Kind]
+    ) -> list[tuple[int, Record]]:
+        """Return the next ``limit`` records behind row ``after``, of these states and kinds, each with its row."""
         query = f"""
             SELECT {_FIELDS} FROM item LEFT JOIN place ON place.id = item.place
             WHERE item.id > :after AND item.state IN (SELECT value FROM json_each(:states))
@@ -447,7 +449,7 @@ class Store:
             "states": json.dumps([STATES.index(it) for it in states]),
             "kinds": json.dumps([KINDS.index(it) for it in kinds]),
         }
-        return [_record(row) for row in self._connection.execute(query, wanted)]
+        return [(row[0], _record(row)) for row in self._connection.execute(query, wanted)]
 
     def summary(self) -> Summary:
         """Return the journal in figures."""

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rig.canaries import SECRET_TEXTS, sings
 
 from seedance_avatar.errors import ApiError, ProtocolError, SubmissionInDoubt
-from seedance_avatar.journal.records import KINDS, entry, error_line, fingerprint, hasher, url_hash
+from seedance_avatar.journal.records import KINDS, Hasher, error_line
 
-HASHER = hasher(b"a secret of the journal")
+HASHER = Hasher(b"a secret of the journal")
 TEXT = st.text(max_size=6)
 ASSETS = st.sampled_from(["image", "video", "audio"])
 
@@ -21,7 +21,7 @@ ASSETS = st.sampled_from(["image", "video", "audio"])
 def test_without_a_key_group_kind_and_url_tell_things_apart(
     one: tuple[str, str, str], two: tuple[str, str, str]
 ) -> None:
-    names = [fingerprint(HASHER, kind=kind, group_id=group, url=url) for kind, group, url in (one, two)]  # type: ignore[arg-type]  # drawn from KINDS
+    names = [HASHER.fingerprint(kind=kind, group_id=group, url=url) for kind, group, url in (one, two)]  # type: ignore[arg-type]  # drawn from KINDS
     assert (names[0] == names[1]) == (one == two)
     assert {len(name) for name in names} == {16}
 
@@ -31,28 +31,28 @@ def test_assets_of_one_key_are_one_in_each_group(
     kinds: tuple[str, str], groups: tuple[str, str], urls: tuple[str, str], key: str
 ) -> None:
     names = {
-        fingerprint(HASHER, kind=kind, group_id=group, url=url, key=key)  # type: ignore[arg-type]  # drawn from the asset types
+        HASHER.fingerprint(kind=kind, group_id=group, url=url, key=key)  # type: ignore[arg-type]  # drawn from the asset types
         for kind, url in zip(kinds, urls, strict=True)
         for group in groups
     }
     assert len(names) == len(set(groups))
-    others = {fingerprint(HASHER, kind="group", key=key), fingerprint(HASHER, kind="generation", key=key)}
+    others = {HASHER.fingerprint(kind="group", key=key), HASHER.fingerprint(kind="generation", key=key)}
     assert len(names | others) == len(names) + 2
-    assert fingerprint(HASHER, kind="image", url=key) not in names
+    assert HASHER.fingerprint(kind="image", url=key) not in names
 
 
 @given(url=st.text(alphabet="ab/%:", max_size=9), queries=st.tuples(TEXT, TEXT))
 def test_a_renewed_signature_is_the_same_url_and_another_path_is_not(url: str, queries: tuple[str, str]) -> None:
-    found = {url_hash(HASHER, f"{url}{mark}{query}") for mark in "?#" for query in queries}
-    assert found == {url_hash(HASHER, url)}
-    assert url_hash(HASHER, f"{url}c") not in found
+    found = {HASHER.url(f"{url}{mark}{query}") for mark in "?#" for query in queries}
+    assert found == {HASHER.url(url)}
+    assert HASHER.url(f"{url}c") not in found
     assert -(2**63) <= found.pop() < 2**63
 
 
 def test_another_journal_has_other_fingerprints_and_any_text_has_one() -> None:
-    other = hasher(b"another secret")
-    assert fingerprint(HASHER, kind="image", url="x") != fingerprint(other, kind="image", url="x")
-    assert len(fingerprint(HASHER, kind="image", url="\ud800")) == 16
+    other = Hasher(b"another secret")
+    assert HASHER.fingerprint(kind="image", url="x") != other.fingerprint(kind="image", url="x")
+    assert len(HASHER.fingerprint(kind="image", url="\ud800")) == 16
 
 
 @given(text=st.text(max_size=80))
@@ -71,5 +71,5 @@ def test_nothing_that_is_kept_shows_a_secret_of_any_kind(name: str) -> None:
         error_line(SubmissionInDoubt(text, evidence=text, request_id=text)),
         error_line(ProtocolError(text, body=text)),
     ]
-    kept = entry(HASHER, kind="generation", group_id=None, url="", key=text, shown=text, business_id=None)
+    kept = HASHER.entry(kind="generation", group_id=None, url="", key=text, shown=text, business_id=None)
     assert sings(f"{lines} {kept!r} {kept.key} {kept.shown}") is None

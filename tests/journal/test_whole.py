@@ -19,8 +19,7 @@ from rig.world import sources, world
 
 from seedance_avatar import JournalError, Limits, Unsent
 from seedance_avatar.journal import store as journal_store
-from seedance_avatar.journal.journal import Journal
-from seedance_avatar.journal.reader import JournalReader
+from seedance_avatar.journal.journal import Journal, JournalReader
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,6 @@ _LATE: Final = {
             "videos.adapter",
             "journal.journal",
             "journal.file",
-            "journal.reader",
             "journal.records",
             "journal.store",
             "journal.writer",
