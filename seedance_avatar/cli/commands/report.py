@@ -6,19 +6,25 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
+
+from rich.text import Text
 
 from seedance_avatar import InvalidInput
 from seedance_avatar.cli.arguments import FileOrDash
 from seedance_avatar.cli.exits import Exit
-from seedance_avatar.cli.formatting import size
+from seedance_avatar.cli.formatting import duration, number, plural, rate, size
 from seedance_avatar.cli.output import OutputFile, check_distinct
-from seedance_avatar.cli.report.advice import Step, next_steps
-from seedance_avatar.cli.report.history import History, read_history
-from seedance_avatar.cli.report.overview import print_overview
+from seedance_avatar.cli.report.advice import Step, next_steps, when
+from seedance_avatar.cli.report.history import KIND_NAMES, QUANTILES, STATES, History, quantile, read_history
 from seedance_avatar.cli.run.summary import plain_console
+from seedance_avatar.cli.run.tally import reason_of
 from seedance_avatar.text import safe_text
 
 __all__ = ["report"]
+
+_REASONS: Final = 10
+_DOUBTS: Final = 10
 
 
 async def report(journal: str, /, *, html: FileOrDash | None = None, manifest: str | None = None) -> int:
@@ -46,7 +52,9 @@ async def report(journal: str, /, *, html: FileOrDash | None = None, manifest: s
     history = await read_history(journal)
     steps = next_steps(history, manifest=manifest)
     if draw is None or html is None:
-        print_overview(plain_console(sys.stdout), history, steps)
+        console = plain_console(sys.stdout)
+        for line in [*_lines(history), *_next(steps)]:
+            console.print(line, soft_wrap=True)
         return Exit.DONE
     page = await asyncio.to_thread(draw, history, steps)
     if file is None:
@@ -72,3 +80,57 @@ def _write(file: OutputFile, page: str) -> None:
     file.open()
     file.write(page)
     file.close(whole=True)
+
+
+def _lines(history: History) -> list[Text]:
+    about = f": {plural(history.count(), 'source')}, {when(history)}"
+    lines = [Text(safe_text(history.path), style="bold").append(about, style="not bold")]
+    for name, states, meaning in STATES:
+        count = history.count(*states)
+        if count or name in {"active", "failed"}:
+            lines.append(Text(f"  {name:<9}{number(count):>9}   {meaning}"))
+    lines += _times(history)
+    reasons = history.reasons.top(_REASONS)
+    if reasons:
+        lines += [Text(), Text("Reasons", style="bold")]
+    for reason in reasons:
+        lines.append(Text(f"  {number(reason.count)} {reason.outcome}: {reason.text}"))
+        lines += [Text(f"      {label}", style="dim") for label in reason.named]
+    if history.doubts:
+        lines += [Text(), Text("In doubt", style="bold")]
+        for record in history.doubts[:_DOUBTS]:
+            lines.append(Text(f"  {safe_text(record.label, 300)}: {safe_text(reason_of(record.error()), 300)}"))
+        if history.doubted > _DOUBTS:
+            lines.append(Text(f"  and {number(history.doubted - _DOUBTS)} more (--html lists them)", style="dim"))
+    return lines
+
+
+def _next(steps: Sequence[Step]) -> list[Text]:
+    lines = [Text(), Text("Next", style="bold")] if steps else []
+    for step in steps:
+        lines.append(Text(f"  {step.says}"))
+        if step.command:
+            lines += [Text(), Text(f"    {step.command}"), Text()]
+    return lines
+
+
+def _times(history: History) -> list[Text]:
+    lines = [Text()]
+    for kind, name in KIND_NAMES.items():
+        waits = history.to_active.get(kind)
+        if waits:
+            lines.append(Text(f"  {f'{name} to active':<26}{_quantiles(waits)}"))
+    if history.to_accept:
+        lines.append(Text(f"  {'submission':<26}{_quantiles(history.to_accept)}"))
+    if history.accepted:
+        mean = len(history.accepted) / max(history.worked.total, 0.001)
+        lines.append(Text(f"  {'accepted on average':<26}{rate(mean)}"))
+    if history.requests:
+        throttled = sum(more for _, more in history.throttled)
+        text = f", {number(throttled)} of them answered with 429 (too fast)" if throttled else ""
+        lines.append(Text(f"  {'requests':<26}{number(history.requests)}{text}"))
+    return lines if len(lines) > 1 else []
+
+
+def _quantiles(ordered: Sequence[float]) -> str:
+    return "   ".join(f"{label} {duration(quantile(ordered, share))}" for label, share in QUANTILES)

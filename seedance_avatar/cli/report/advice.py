@@ -1,17 +1,18 @@
-"""Suggests what to do after a run, from its journal: in words and as commands."""
+"""Says when a run was, and what to do after it: in words and as commands."""
 
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 
 import attrs
 
-from seedance_avatar.cli.formatting import plural
+from seedance_avatar.cli.formatting import duration, plural
 from seedance_avatar.cli.pages import pointer
 
 from .history import History
 
-__all__ = ["Step", "next_steps"]
+__all__ = ["Step", "next_steps", "when"]
 
 
 @attrs.frozen
@@ -30,39 +31,21 @@ def next_steps(history: History, *, manifest: str | None) -> list[Step]:
     command = _command(history, manifest)
     steps = []
     if history.unfinished:
-        steps.append(
-            Step(
-                f"{plural(history.unfinished, 'source is', 'sources are')} not finished. The same command continues "
-                f"where the run ended, and sends nothing twice:",
-                command,
-            )
-        )
+        many = plural(history.unfinished, "source is", "sources are")
+        says = f"{many} not finished. The same command continues where the run ended, and sends nothing twice:"
+        steps.append(Step(says, command))
     if history.doubted:
-        steps.append(
-            Step(
-                f"{plural(history.doubted, 'item is', 'items are')} in doubt: sent, but the answer was lost. Leaving "
-                f"them is safe{pointer('in-doubt')}. This sends them again, and may make duplicates, which cannot be "
-                f"deleted:",
-                f"{command} --on-in-doubt resend",
-            )
-        )
-    refused = history.count("refused")
-    if refused:
-        steps.append(
-            Step(
-                f"{plural(refused, 'source was', 'sources were')} refused and created nothing. Once the causes "
-                f"are fixed, this sends them again:",
-                f"{command} --retry-refused",
-            )
-        )
-    failed = history.count("failed")
-    if failed:
-        steps.append(
-            Step(
-                f"{plural(failed, 'source')} failed after acceptance, which is final: correct the material "
-                f"according to the reason, and ingest it under another URL or key."
-            )
-        )
+        many = plural(history.doubted, "item is", "items are")
+        says = f"{many} in doubt: sent, but the answer was lost. Leaving them is safe{pointer('in-doubt')}. "
+        says += "This sends them again, and may make duplicates, which cannot be deleted:"
+        steps.append(Step(says, f"{command} --on-in-doubt resend"))
+    if refused := history.count("refused"):
+        many = plural(refused, "source was", "sources were")
+        says = f"{many} refused and created nothing. Once the causes are fixed, this sends them again:"
+        steps.append(Step(says, f"{command} --retry-refused"))
+    if failed := history.count("failed"):
+        says = f"{plural(failed, 'source')} failed after acceptance, which is final: correct the material according to "
+        steps.append(Step(says + "the reason, and ingest it under another URL or key."))
     if any(step.command for step in steps) and manifest is None:
         steps.append(Step("Replace MANIFEST by the manifest of the run, which the journal does not record."))
     return steps
@@ -77,3 +60,13 @@ def _command(history: History, manifest: str | None) -> str:
     elif len(history.group_ids) == 1 and not history.group_ids <= set(history.groups):
         words += ["--group-id", *history.group_ids]
     return shlex.join([*words, "--journal", history.path])
+
+
+def when(history: History) -> str:
+    """Return when the runs began and how long they worked, in words."""
+    if not history.summary.runs:
+        return "no run yet"
+    began = datetime.fromtimestamp(history.summary.runs[0].started_at, UTC)
+    stretches = len(history.worked.spans)
+    text = f"begun {began:%Y-%m-%d %H:%M:%S} UTC, {duration(history.worked.total)} of work"
+    return text + (f" in {stretches} stretches" if stretches > 1 else "")

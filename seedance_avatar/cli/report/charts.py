@@ -11,6 +11,9 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from statistics import fmean
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -18,27 +21,17 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from seedance_avatar.cli.formatting import duration, number, rate
 
-from .history import KIND_NAMES, History, quantile
+from .history import KIND_NAMES, QUANTILES, History, quantile
 
 __all__ = ["Chart", "draw_speed", "draw_timeline", "draw_waits"]
 
-_INK, _MUTED, _GRID = "#010001", "#010002", "#010003"
-_SENT, _ACCEPTED, _ACTIVE, _BAD, _LIMIT = "#010004", "#010005", "#010006", "#010007", "#010008"
-_VARIABLES: Final = {
-    _INK: "--ink",
-    _MUTED: "--muted",
-    _GRID: "--grid",
-    _SENT: "--sent",
-    _ACCEPTED: "--accepted",
-    _ACTIVE: "--active",
-    _BAD: "--bad",
-    _LIMIT: "--limit",
-}
-"""Placeholder colours, and the style sheet's variables that replace them in the finished drawing."""
+_VARIABLES: Final = ("ink", "muted", "grid", "sent", "accepted", "active", "bad", "limit")
+_INK, _MUTED, _GRID, _SENT, _ACCEPTED, _ACTIVE, _BAD, _LIMIT = (f"#01000{place}" for place in range(8))
+"""Placeholder colours: the style sheet's variable at that place replaces each in the finished drawing."""
 
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text
@@ -56,15 +49,14 @@ _STYLE: Final[dict[Any, Any]] = {
     "legend.frameon": False,
 }
 _Dashes: TypeAlias = str | tuple[float, tuple[float, ...]]
-_WIDTHS: Final = (("wide", 760), ("narrow", 360))
-_UNIT: Final = 72
-_WIDE_ENOUGH: Final = 500
 _STEPS: Final = (0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 _BINS: Final = 90
 _POINTS: Final = 160
+_CHANGES: Final = 400
 _ROWS: Final = 24
 """Rows of the table behind a timeline."""
 _UNLIMITED: Final = 1e6
+_TABLE_SHARES: Final = (("fastest", 0.0), *QUANTILES, ("slowest", 1.0))
 
 
 @attrs.frozen(kw_only=True)
@@ -100,10 +92,8 @@ def draw_timeline(history: History) -> Chart:
         for name, moments, colour, dashes in series:
             counts = [bisect_right(moments, moment + 1e-9) for moment in grid]
             axes.plot(grid, counts, color=colour, linestyle=dashes, linewidth=2, label=f"{name} {number(len(moments))}")
-        _mark_pauses(axes, history)
-        _dress(axes, total, wide=wide)
+        _dress(axes, history, wide=wide)
         axes.set_ylim(bottom=0)
-        _legend(axes, wide=wide)
 
     says = ", ".join(f"{number(len(moments))} {name}" for name, moments, *_ in series)
     says += f" in {duration(history.worked.total)} of work"
@@ -125,16 +115,13 @@ def draw_waits(history: History) -> Chart | None:
         return None
     longest = max(quantile(waits, 0.99) for _, waits in kinds) * 1.25 or 1.0
     beyond = sum(len(waits) - bisect_right(waits, longest) for _, waits in kinds)
-    width = longest / 60
 
     def draw(figure: Figure, *, wide: bool) -> None:
         several = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)
         for axes, (name, waits) in zip(several.flat, kinds, strict=True):
-            edges = [width * step for step in range(61)]
-            counts = [bisect_left(waits, edge + width) - bisect_left(waits, edge) for edge in edges[:-1]]
-            counts[-1] += len(waits) - bisect_left(waits, edges[-1])
-            axes.bar(edges[:-1], counts, width=width * 0.9, align="edge", color=_ACTIVE)
-            marks = [(label, quantile(waits, share)) for label, share in _SHARES]
+            within = [min(wait, longest) for wait in waits]
+            axes.hist(within, bins=60, range=(0, longest), rwidth=0.9, color=_ACTIVE)
+            marks = [(label, quantile(waits, share)) for label, share in QUANTILES]
             for (_, at), dashes in zip(marks, ("solid", (0, (5, 2)), (0, (1, 1.5))), strict=True):
                 axes.axvline(at, color=_INK, linestyle=dashes, linewidth=1)
             text = " · ".join(f"{label} {duration(at)}" for label, at in marks)
@@ -143,10 +130,10 @@ def draw_waits(history: History) -> Chart | None:
             axes.grid(axis="y", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value))))
+            axes.yaxis.set_major_formatter("{x:,.0f}")
             axes.set_xlim(0, longest)
         several.flat[-1].xaxis.set_major_locator(MaxNLocator(6 if wide else 4, steps=[1, 2, 5, 10]))
-        several.flat[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
+        several.flat[-1].xaxis.set_major_formatter("{x:g} s")
 
     says = "; ".join(f"half of all {name} took {duration(quantile(waits, 0.5))} or less" for name, waits in kinds)
     says += f"; {number(beyond)} took longer than {duration(longest)} and are in the last bar" if beyond else ""
@@ -160,10 +147,6 @@ def draw_waits(history: History) -> Chart | None:
         head=["type", "number", *(label for label, _ in _TABLE_SHARES)],
         rows=rows,
     )
-
-
-_SHARES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-_TABLE_SHARES: Final = (("fastest", 0.0), *_SHARES, ("slowest", 1.0))
 
 
 def draw_speed(history: History) -> Chart:
@@ -189,18 +172,15 @@ def draw_speed(history: History) -> Chart:
         above.stairs(accepted, edges, fill=True, color=_ACCEPTED, alpha=0.35, label="accepted a second")
         above.stairs(active, edges, color=_ACTIVE, linewidth=1.6, label="active a second")
         if limits:
-            moments, values = zip(*_thinned(limits), strict=True)
+            changes = [next(same) for _, same in groupby(limits, key=itemgetter(1))]
+            moments, values = zip(*changes[:: math.ceil(len(changes) / _CHANGES)], limits[-1], strict=True)
             above.step(moments, values, where="post", color=_LIMIT, linestyle=(0, (5, 2)), linewidth=1.6, label="limit")
         above.set_ylim(0, max(top, highest))
         below.bar(edges[:-1], refused, width=width * 0.9, align="edge", color=_BAD)
         below.set_ylim(0, max(*refused, 1) * 1.15)
         below.set_title(f"answered with 429: {number(sum(refused))}", loc="left")
-        below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        for axes in (above, below):
-            _mark_pauses(axes, history)
-        _dress(above, total, wide=wide)
-        _dress(below, total, wide=wide, ticks=2)
-        _legend(above, wide=wide)
+        _dress(above, history, wide=wide)
+        _dress(below, history, wide=wide, ticks=2)
 
     mean = len(history.accepted) / total
     says = (
@@ -212,8 +192,8 @@ def draw_speed(history: History) -> Chart:
     rows = [
         [
             _clock(edges[at]),
-            f"{sum(accepted[at : at + every]) / len(accepted[at : at + every]):.1f}",
-            f"{sum(active[at : at + every]) / len(active[at : at + every]):.1f}",
+            f"{fmean(accepted[at : at + every]):.1f}",
+            f"{fmean(active[at : at + every]):.1f}",
             _limit_at(limits, edges[at] + every * width),
             number(sum(refused[at : at + every])),
         ]
@@ -228,33 +208,24 @@ def _limit_at(limits: Sequence[tuple[float, float]], moment: float) -> str:
     return f"{limits[found - 1][1]:.1f}" if found else "not noted"
 
 
-def _thinned(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
-    """Return at most some ``most`` of ``points``: those where the value changed, and of too many every n-th."""
-    changed = [
-        point
-        for before, point, after in zip([None, *points], points, [*points[1:], None], strict=False)
-        if before is None or after is None or before[1] != point[1]
-    ]
-    every = math.ceil(len(changed) / most)
-    return [*changed[::every], changed[-1]]
-
-
-def _mark_pauses(axes: Axes, history: History) -> None:
+def _dress(axes: Axes, history: History, *, wide: bool, ticks: int = 5) -> None:
+    """Give ``axes`` the time of the work below, counts at the side, the pauses, and a legend of what has a label."""
+    total = max(history.worked.total, 1.0)
     for moment in history.worked.resumed[:50]:
         axes.axvline(moment, color=_MUTED, linestyle=(0, (1, 2)), linewidth=1)
-
-
-def _dress(axes: Axes, total: float, *, wide: bool, ticks: int = 5) -> None:
     axes.set_xlim(0, total)
     axes.grid(axis="y", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=5)
     axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(round(value))))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     most = 7 if wide else 4
     step = next((step for step in _STEPS if total / step <= most), total / most)
     axes.set_xticks([step * tick for tick in range(int(total / step) + 1)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value)))
+    axes.xaxis.set_major_formatter(lambda value, _: _clock(value))
+    if axes.get_legend_handles_labels()[1]:
+        spacing = {"handlelength": 2.2, "columnspacing": 1.4, "borderaxespad": 0.1}
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4 if wide else 2, **spacing)
 
 
 def _clock(seconds: float) -> str:
@@ -266,37 +237,22 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"  # noqa: PLR2004 - minutes
 
 
-def _legend(axes: Axes, *, wide: bool) -> None:
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.02, 1.0),
-        ncols=4 if wide else 2,
-        handlelength=2.2,
-        columnspacing=1.4,
-        borderaxespad=0.1,
-    )
-
-
 def _drawn(name: str, draw: Callable[..., None], height: int) -> str:
-    """Return what ``draw`` draws, once for each width, as the markup of two pictures."""
+    """Return what ``draw`` draws, once for each width, as parts of a page: ids of their own, colours by variables."""
     pictures = []
-    for style, width in _WIDTHS:
+    for style, width in (("wide", 760), ("narrow", 360)):
         with mpl.rc_context():
             mpl.rcdefaults()  # a user's own style file does not apply
             mpl.rcParams.update(_STYLE)
-            figure = Figure(figsize=(width / _UNIT, height / _UNIT), dpi=_UNIT, layout="constrained")
+            figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
             FigureCanvasSVG(figure)
-            draw(figure, wide=width > _WIDE_ENOUGH)
+            draw(figure, wide=style == "wide")
             out = io.StringIO()
             figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        pictures.append(_for_page(out.getvalue(), f"{name}-{style}-", style, width, height))
+        svg = out.getvalue()
+        body = svg[svg.index("<defs>", svg.index("</metadata>") if "</metadata>" in svg else 0) : svg.rindex("</svg>")]
+        body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-{style}-", body)
+        body = re.sub(r"#01000(\d)", lambda found: f"var(--{_VARIABLES[int(found[1])]})", body)
+        body = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\g<1> var(--sans)", body)
+        pictures.append(f'<svg class="{style}" viewBox="0 0 {width} {height}" aria-hidden="true">{body}</svg>')
     return "\n".join(pictures)
-
-
-def _for_page(svg: str, prefix: str, style: str, width: int, height: int) -> str:
-    """Return a drawing as a part of a page: no header, ids of its own, colours from the page's style sheet."""
-    body = svg[svg.index("<defs>", svg.index("</metadata>") if "</metadata>" in svg else 0) : svg.rindex("</svg>")]
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", body)
-    body = re.sub(r"#01000\d", lambda found: f"var({_VARIABLES[found[0]]})", body)
-    body = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\g<1> var(--sans)", body)
-    return f'<svg class="{style}" viewBox="0 0 {width} {height}" aria-hidden="true">{body}</svg>'

@@ -15,7 +15,7 @@ from seedance_avatar.cli.run.tally import Reasons, reason_of
 from seedance_avatar.journal.records import Kind, Record, Run, State, Summary
 from seedance_avatar.text import safe_text
 
-__all__ = ["KIND_NAMES", "STATES", "Doubt", "History", "Worked", "quantile", "read_history"]
+__all__ = ["KIND_NAMES", "QUANTILES", "STATES", "History", "Worked", "quantile", "read_history"]
 
 KIND_NAMES: Final[Mapping[Kind, str]] = {
     "image": "images",
@@ -34,22 +34,12 @@ STATES: Final[Sequence[tuple[str, tuple[State, ...], str]]] = (
 )
 """How a report names the states of a journal, and what each name means."""
 
+QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+
 _PAUSE: Final = 5.0
 """Seconds between two runs from which on the time between them is left out of the charts."""
 _DOUBTS: Final = 500
 """Items in doubt that are listed one by one."""
-
-
-@attrs.frozen(kw_only=True)
-class Doubt:
-    """One item that may or may not exist; all its texts are safe to print."""
-
-    label: str
-    kind: str
-    group: str
-    reason: str
-    request_id: str
-    sent_at: float | None
 
 
 @attrs.frozen
@@ -135,7 +125,7 @@ class History:
     throttled: list[tuple[float, int]] = attrs.field(factory=list)
     requests: int = 0
     reasons: Reasons = attrs.field(factory=Reasons)
-    doubts: list[Doubt] = attrs.field(factory=list)
+    doubts: list[Record] = attrs.field(factory=list)
     groups: dict[str, str] = attrs.field(factory=dict)
     group_ids: set[str] = attrs.field(factory=set)
 
@@ -182,7 +172,7 @@ async def read_history(path: str) -> History:
 
 def _take(history: History, record: Record) -> None:
     if record.state == "in_doubt" and len(history.doubts) < _DOUBTS:
-        history.doubts.append(_doubt(record))
+        history.doubts.append(record)
     if record.kind == "group":
         if record.remote_id is not None:
             history.groups[record.remote_id] = record.shown
@@ -213,18 +203,6 @@ def _take_times(history: History, record: Record) -> None:
             ends.append(ended)
 
 
-def _doubt(record: Record) -> Doubt:
-    facts = record.facts or {}
-    return Doubt(
-        label=safe_text(record.label, 300),
-        kind=record.kind,
-        group=safe_text(record.group_id or "", 80),
-        reason=safe_text(record.reason or "the journal holds no reason", 300),
-        request_id=safe_text(facts.get("request_id") or "", 100),
-        sent_at=record.sent_at,
-    )
-
-
 def _leave_out_pauses(history: History) -> None:
     """Turn times since the epoch, as they were recorded, into sorted seconds of work."""
     worked = history.worked
@@ -232,11 +210,8 @@ def _leave_out_pauses(history: History) -> None:
         setattr(history, name, array("d", sorted(map(worked.at, getattr(history, name)))))
     history.to_accept = array("d", sorted(history.to_accept))
     for kind, (begins, ends) in history.waits.items():
-        together = [
-            max(0.0, end - begin)
-            for begin, end in zip(begins, ends, strict=True)
-            if len(worked.spans) == 1 or worked.together(begin, end)
-        ]
+        both = zip(begins, ends, strict=True)
+        together = [max(0.0, end - begin) for begin, end in both if worked.together(begin, end)]
         history.apart += len(begins) - len(together)
         history.to_active[kind] = array("d", sorted(together))
 

@@ -10,13 +10,14 @@ from pathlib import PurePath
 from typing import Final
 
 from seedance_avatar import __version__
-from seedance_avatar.cli.formatting import duration, number, plural
-from seedance_avatar.cli.run.tally import Reason
+from seedance_avatar.cli.formatting import number, plural
+from seedance_avatar.cli.run.tally import Reason, reason_of
+from seedance_avatar.journal.records import Record
 from seedance_avatar.text import safe_text
 
-from .advice import Step
+from .advice import Step, when
 from .charts import Chart, draw_speed, draw_timeline, draw_waits
-from .history import KIND_NAMES, STATES, Doubt, History
+from .history import KIND_NAMES, STATES, History
 
 __all__ = ["report_page"]
 
@@ -31,6 +32,7 @@ def report_page(history: History, *, steps: Sequence[Step], now: float) -> str:
     :param now: the moment it is made, seconds since the epoch.
     """
     title = f"Ingest report: {PurePath(history.path).name}"
+    requests = f", {plural(history.requests, 'request')}" if history.requests else ""
     sections = list(_sections(history, steps))
     nav = "".join(f'<li><a href="#{name}">{_text(heading)}</a></li>' for name, heading, _ in sections)
     body = "\n".join(
@@ -54,7 +56,7 @@ def report_page(history: History, *, steps: Sequence[Step], now: float) -> str:
 <a class="skip" href="#content">Skip to the report</a>
 <header>
 <h1>{_text(title)}</h1>
-<p class="quiet">{_text(_runs(history))}</p>
+<p class="quiet">{_text(when(history) + requests)}</p>
 {_counts(history)}
 <nav aria-label="Sections"><ul>{nav}</ul></nav>
 </header>
@@ -74,18 +76,17 @@ def _sections(history: History, steps: Sequence[Step]) -> Iterable[tuple[str, st
         yield "timeline", "Submitted, accepted, active", _figure(draw_timeline(history), "timeline")
         waits = draw_waits(history)
         if waits is not None:
-            yield "waits", "Time to active", _figure(waits, "waits") + _apart(history.apart)
+            apart = (
+                f"{number(history.apart)} more were accepted before a pause and became active after it; their times "
+            )
+            apart = f'<p class="quiet">{apart}are left out.</p>' if history.apart else ""
+            yield "waits", "Time to active", _figure(waits, "waits") + apart
         yield "speed", "Throughput, limit and 429s", _figure(draw_speed(history), "speed")
     if history.reasons:
         yield "reasons", "Reasons of failure", _reasons(history.reasons.top(20))
     if history.doubted:
         yield "doubt", "In doubt", _doubts(history)
     yield "counts", "All counts", _all_counts(history)
-
-
-def _apart(count: int) -> str:
-    text = f"{number(count)} more were accepted before a pause and became active after it; their times are left out."
-    return f'<p class="quiet">{text}</p>' if count else ""
 
 
 def _text(value: object, limit: int = 300) -> str:
@@ -98,17 +99,6 @@ def _moment(at: float | None) -> str:
         return "never"
     moment = datetime.fromtimestamp(at, UTC)
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M:%S} UTC</time>'
-
-
-def _runs(history: History) -> str:
-    runs = history.summary.runs
-    if not runs:
-        return "no run yet"
-    began = datetime.fromtimestamp(runs[0].started_at, UTC)
-    text = f"begun {began:%Y-%m-%d %H:%M:%S} UTC, {duration(history.worked.total)} of work"
-    stretches = len(history.worked.spans)
-    text += f" in {stretches} stretches" if stretches > 1 else ""
-    return text + (f", {plural(history.requests, 'request')}" if history.requests else "")
 
 
 def _counts(history: History) -> str:
@@ -137,89 +127,74 @@ def _figure(chart: Chart, name: str) -> str:
 {chart.svg}
 </div>
 <details><summary>The same as a table</summary>
-{_table(f"{name}-table", "Figures behind the chart", chart.head, chart.rows)}
+{_table(f"{name}-table", "Figures behind the chart", chart.head, map(_figures, chart.rows))}
 </details>
 </figure>"""
 
 
-def _table(name: str, caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(name: str, caption: str, head: Iterable[str], rows: Iterable[str], *, style: str = "figures") -> str:
+    """Return a table; ``rows`` are markup already."""
     columns = "".join(f'<th scope="col">{_text(it)}</th>' for it in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{_text(first)}</th>{"".join(f"<td>{_text(it)}</td>" for it in rest)}</tr>'
-        for first, *rest in rows
-    )
-    return _scrolling(
-        name, f'<caption id="{name}">{_text(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{body}</tbody>'
-    )
-
-
-def _scrolling(name: str, table: str) -> str:
+    body = "\n".join(rows)
     # A table that scrolls sideways on a narrow page must be reachable by keyboard.
-    return f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table>{table}</table></div>'
+    return (
+        f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table class="{style}">'
+        f'<caption id="{name}">{_text(caption)}</caption><thead><tr>{columns}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _figures(row: Sequence[str]) -> str:
+    first, *rest = map(_text, row)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{it}</td>" for it in rest)}</tr>'
 
 
 def _reasons(reasons: Sequence[Reason]) -> str:
-    most = reasons[0].count
-    rows = "\n".join(
-        f'<tr><td class="text">{_text(reason.text)}'
-        f'<span class="bar" style="width:{100 * reason.count / most:.1f}%" aria-hidden="true"></span>'
-        f"<small>{reason.outcome}: {_named(reason)}</small></td>"
-        f"<td>{number(reason.count)}</td></tr>"
-        for reason in reasons
-    )
     caption = "Most frequent first; refused: by the service, or by this library before sending; it does not exist"
-    return _scrolling(
-        "reasons-table",
-        f'<caption id="reasons-table">{caption}</caption><thead><tr><th scope="col">reason</th>'
-        f'<th scope="col">number</th></tr></thead><tbody>{rows}</tbody>',
-    )
-
-
-def _named(reason: Reason) -> str:
-    more = reason.count - len(reason.named)
-    return _text(", ".join(reason.named), 400) + (f" and {number(more)} more" if more else "")
+    rows = []
+    for reason in reasons:
+        more = reason.count - len(reason.named)
+        named = _text(", ".join(reason.named), 400) + (f" and {number(more)} more" if more else "")
+        rows.append(
+            f'<tr><td class="text">{_text(reason.text)}<span class="bar" '
+            f'style="width:{100 * reason.count / reasons[0].count:.1f}%" aria-hidden="true"></span>'
+            f"<small>{reason.outcome}: {named}</small></td><td>{number(reason.count)}</td></tr>"
+        )
+    return _table("reasons-table", caption, ["reason", "number"], rows)
 
 
 def _doubts(history: History) -> str:
-    rows = "\n".join(map(_doubt, history.doubts))
     left = history.doubted - len(history.doubts)
     more = f"<p>{number(left)} more are in the journal.</p>" if left > 0 else ""
+    caption = f"{plural(history.doubted, 'item')} in doubt"
+    table = _table("doubt-table", caption, ["what", "why", "sent"], map(_doubt, history.doubts), style="text")
     return f"""<p>These were sent, but their answers were lost: each may exist at the service, which can neither list
 nor delete. They are not sent again by themselves. Decide for each: do without it, or send it again and accept
 a possible duplicate. The service's support may find a request by its id.</p>
-{
-        _scrolling(
-            "doubt-table",
-            f'<caption id="doubt-table">{_text(plural(history.doubted, "item"))} in doubt</caption><thead><tr>'
-            '<th scope="col">what</th><th scope="col" class="text">why</th><th scope="col" class="text">sent</th></tr>'
-            f"</thead><tbody>{rows}</tbody>",
-        )
-    }{more}"""
+{table}{more}"""
 
 
-def _doubt(doubt: Doubt) -> str:
-    where = f"{doubt.kind}{f', group {doubt.group}' if doubt.group else ''}"
-    request = f"<small>request id {_text(doubt.request_id)}</small>" if doubt.request_id else ""
+def _doubt(record: Record) -> str:
+    where = f"{record.kind}{f', group {record.group_id}' if record.group_id else ''}"
+    request_id = (record.facts or {}).get("request_id")
+    request = f"<small>request id {_text(request_id, 100)}</small>" if request_id else ""
     return (
-        f'<tr><td class="text">{_text(doubt.label)}<small>{_text(where)}</small></td>'
-        f'<td class="text">{_text(doubt.reason)}{request}</td><td class="text">{_moment(doubt.sent_at)}</td></tr>'
+        f'<tr><td class="text">{_text(record.label)}<small>{_text(where)}</small></td>'
+        f'<td class="text">{_text(reason_of(record.error()))}{request}</td>'
+        f'<td class="text">{_moment(record.sent_at)}</td></tr>'
     )
 
 
 def _all_counts(history: History) -> str:
-    kinds = [(kind, name) for kind, name in KIND_NAMES.items() if history.summary.count(kinds=(kind,))]
-    if history.summary.count(kinds=("group",)):
-        kinds.append(("group", "groups"))
+    rows = []
+    for kind, name in {**KIND_NAMES, "group": "groups"}.items():
+        total = history.summary.count(kinds=(kind,))
+        counts = [history.summary.count(*states, kinds=(kind,)) for _, states, _ in STATES]
+        if kind == "group":
+            ready = history.summary.count("accepted", kinds=("group",))  # a group that exists is ready
+            counts[0] += ready
+            counts[3] -= ready
+        if total:
+            rows.append(_figures([name, *map(number, (*counts, total))]))
     head = ["type", *(name for name, *_ in STATES), "all"]
-    rows = [
-        [
-            name,
-            *(number(history.summary.count(*states, kinds=(kind,))) for _, states, *_ in STATES),
-            number(history.summary.count(kinds=(kind,))),
-        ]
-        for kind, name in kinds
-    ]
-    if history.summary.count("accepted", kinds=("group",)):
-        rows[-1][1] = number(history.summary.count("accepted", kinds=("group",)))  # a group that exists is ready
-        rows[-1][4] = "0"
     return _table("counts-table", "Everything in this journal, by type", head, rows)
