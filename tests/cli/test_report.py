@@ -188,7 +188,7 @@ async def test_what_to_do_names_the_very_command(past: Past, tmp_path: Path) -> 
     steps = next_steps(await read_history(str(past.path)), manifest="my sources.csv")
     commands = [step.command for step in steps if step.command]
     ingest = f"seedance-avatar ingest 'my sources.csv' --group-name hero --journal {past.path}"
-    assert commands == [f"{ingest} --on-in-doubt resend", f"{ingest} --retry-refused"]
+    assert commands == [f"{ingest} --{option}" for option in ("on-in-doubt resend", "retry-refused", "retry-failed")]
     async with await Journal.open(tmp_path / "other.db") as journal:
         entries = [
             journal.entry(kind="image", group_id="pg_9", url=f"https://cdn.example.com/{number}.jpg")

@@ -44,8 +44,9 @@ def next_steps(history: History, *, manifest: str | None) -> list[Step]:
         says = f"{many} refused and created nothing. Once the causes are fixed, this sends them again:"
         steps.append(Step(says, f"{command} --retry-refused"))
     if failed := history.count("failed"):
-        says = f"{plural(failed, 'source')} failed after acceptance, which is final: correct the material according to "
-        steps.append(Step(says + "the reason, and ingest it under another URL or key."))
+        says = f"{plural(failed, 'source')} failed after acceptance, which is final for these assets. What has a new "
+        says += "URL in the manifest is sent by itself; this sends all of them again, as new assets:"
+        steps.append(Step(says, f"{command} --retry-failed"))
     if any(step.command for step in steps) and manifest is None:
         steps.append(Step("Replace MANIFEST by the manifest of the run, which the journal does not record."))
     return steps
