@@ -21,6 +21,19 @@ _PLAIN = re.compile(
     r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?P<top>[a-z]{2,63})/[!-~]*", re.ASCII | re.IGNORECASE
 )
 _MAX_HOST: Final = 254  # RFC 1035: 253 and a closing dot
+
+# What makes a second look worth its time. A URL within a URL follows a slash, a sign or an escape, as proxies of
+# pictures have it; after a letter, a comma, a semicolon or a bar it is the next one of a list.
+_DOUBTFUL = re.compile(
+    r"[\w,;|]https?://|,(?:image|video|audio)\b|#|&amp;|(?:drive|docs)\.google\.com/|dropbox\.com/", re.IGNORECASE
+)
+_SEVERAL = re.compile(r"[\w,;|]https?://", re.IGNORECASE)
+_ROW = re.compile(r"\.\w{3,4},(?:image|video|audio)(?:,|$)", re.IGNORECASE)
+_NAME_AFTER_HASH = re.compile(r"#[^?]*\.\w{2,4}(?:$|\?)")
+_PAGE = re.compile(
+    r"https?://(?:(?:drive|docs)\.google\.com/(?:file/|open\?|drive/|document/)|(?:www\.)?dropbox\.com/)", re.IGNORECASE
+)
+_FILE_OF_PAGE = re.compile(r"[?&](?:dl|raw)=1(?:&|$)")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _END_OF_AUTHORITY = re.compile(r"[/?#]")
@@ -50,6 +63,8 @@ def judge_url(url: object, *, allow_private: bool = False) -> str | None:
     """
     if not isinstance(url, str):
         return f"it is of type {type(url).__name__}, not a text"
+    if _DOUBTFUL.search(url, 7) is not None and (flaw := _judge_meaning(url)) is not None:
+        return flaw
     plain = _PLAIN.fullmatch(url)
     if (
         plain is not None
@@ -59,6 +74,24 @@ def judge_url(url: object, *, allow_private: bool = False) -> str | None:
     ):
         return None
     return _judge_writing(url) or _judge_authority(url.partition("://")[2], allow_private=allow_private)
+
+
+def _judge_meaning(url: str) -> str | None:
+    """Return what is plainly not meant as a URL of a file, although it is written as one, or None."""
+    if _SEVERAL.search(url, 7) is not None:
+        return "it holds more than one URL: give each a row of its own"
+    if _ROW.search(url) is not None:
+        return "it is a row of a table, not a URL: name the columns in the first line of the list"
+    if "&amp;" in url:
+        return "it holds &amp;, as pages of HTML write it: write & alone"
+    if _NAME_AFTER_HASH.search(url) is not None:
+        return "it holds a #, and nothing behind that is ever asked for: write %23 where it belongs to the name"
+    if _PAGE.match(url) is not None and _FILE_OF_PAGE.search(url) is None:
+        return (
+            "it is a page that shows a file, not the file: take the link of the download (Google Drive: "
+            "/uc?export=download&id=ID, Dropbox: dl=1 at the end)"
+        )
+    return None
 
 
 def _judge_writing(url: str) -> str | None:  # noqa: C901, PLR0911 - one return for each reason, the most helpful first

@@ -305,3 +305,44 @@ def test_shown_url_takes_anything_and_hides_what_signs(head: str, mark: str, que
     assert shown.isprintable()
     assert len(shown) <= 160
     assert redact_url(f"{head}{mark}{query}").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://a.example/a.jpg,https://b.example/b.mp4", "more than one URL"),
+        ("https://a.example/a.jpg|https://b.example/b.mp4", "more than one URL"),
+        ("https://a.example/a.jpg;http://b.example/b.mp4", "more than one URL"),
+        ("https://a.example/a.jpgHTTPS://b.example/b.mp4", "more than one URL"),
+        ("https://a.example/a.jpg,image,front", "a row of a table"),
+        ("https://a.example/a.jpg,Image", "a row of a table"),
+        ("https://drive.google.com/file/d/1abc/view?usp=sharing", "a page that shows a file"),
+        ("http://drive.google.com/open?id=1abc", "a page that shows a file"),
+        ("https://www.dropbox.com/s/abc/a.jpg?dl=0", "a page that shows a file"),
+        ("https://www.dropbox.com/scl/fi/abc/a.jpg?rlkey=x", "a page that shows a file"),
+        ("https://a.example/photo_#1.jpg", "%23"),
+        ("https://a.example/photo_#1.jpg?v=2", "%23"),
+        ("https://a.example/i?w=1&amp;h=2", "write & alone"),
+    ],
+)
+def test_what_is_plainly_not_meant_is_refused(url: str, words: str) -> None:
+    assert words in (judge_url(url) or "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://res.example/image/fetch/w_300,f_auto/https://cdn.example.com/a.jpg",
+        "https://proxy.example/?url=https://cdn.example.com/a.jpg",
+        "https://proxy.example/plain/https://cdn.example.com/a.jpg@png",
+        "https://cdn.example.com/crop,1,2/a.jpg?fit=image",
+        "https://cdn.example.com/a.jpg?tags=x,image",
+        "https://cdn.example.com/a.jpg#top",
+        "https://drive.google.com/uc?export=download&id=1abc",
+        "https://www.dropbox.com/s/abc/a.jpg?rlkey=x&dl=1",
+        "https://dl.dropboxusercontent.com/s/abc/a.jpg",
+        "https://cdn.example.com/i?w=1&amplitude=2",
+    ],
+)
+def test_what_only_looks_like_it_is_fine(url: str) -> None:
+    assert judge_url(url) is None
