@@ -314,7 +314,11 @@ class Journal:
 
         It is read in pages, so it is neither one moment's picture nor ever in memory as a whole.
         """
-        return _Pages(lambda after: self._ask(lambda store: store.records(after, _PAGE, states=states, kinds=kinds)))
+
+        def page(store: Store, after: int) -> list[tuple[int, Record]]:
+            return [(record.row, record) for record in store.records(after, _PAGE, states, kinds)]
+
+        return _Pages(lambda after: self._ask(lambda store: page(store, after)))
 
     async def summary(self) -> Summary:
         """Return the journal in figures."""

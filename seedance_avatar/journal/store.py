@@ -1,8 +1,8 @@
-"""The journal's statements, run on the one thread that owns the connection.
+"""The journal's database: its statements, and the checks that its files are still the ones that were opened.
 
-What is committed goes to the log (``-wal``) beside the file, and from there into the file now and then. ``head.whole``
-is 0 in the file and 1 in the log for as long as there is a log: whoever merges all of the log leaves a 1, and a file
-with a 0 that has no log beside it has lost one.
+A commit goes to the write-ahead log (WAL, ``-wal``) beside the file; a checkpoint copies it from there into the file.
+``head.whole`` is 0 in the file and 1 in the WAL for as long as there is a WAL: a checkpoint of all of it leaves a 1,
+and a file with a 0 that has no WAL beside it has lost one.
 
 A batch goes to SQLite as one statement over one JSON array, not as a statement a row: the interpreter lock
 is given up once a batch, and the loop's thread does not fight for it over every row.
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeAlias
 
@@ -33,11 +34,14 @@ Durability: TypeAlias = Literal["power", "process"]
 """What a commit survives: the loss of power, or only the death of the process."""
 
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
-_EVERY: Final = 1.0
-"""Seconds between two looks at the files."""
+_CHECK_EVERY: Final = 1.0
+"""Seconds between two checks of the files."""
 
-_LARGE_LOG: Final = 4 << 20
-"""Bytes in the log from which on it is merged into the file."""
+_CHECK_COMMITS: Final = 64
+"""Commits after which they are checked at the latest: a WAL that grows large slows every commit."""
+
+_LARGE_WAL: Final = 4 << 20
+"""Bytes in the WAL from which on a checkpoint is made."""
 
 _PLANNED, _SENDING, _ACCEPTED, _ACTIVE, _FAILED, _REFUSED, _IN_DOUBT = range(len(STATES))
 
@@ -85,32 +89,21 @@ FROM json_each(:rows) WHERE true
 ON CONFLICT (fingerprint) DO NOTHING
 """  # noqa: S608 - our own numbers, nothing from outside
 
-_FIELDS: Final = """
-    item.id, item.kind, item.state, item.shown, place.group_id, item.key, item.attempts, item.remote_id,
-    item.business_id, item.planned_at, item.sent_at, item.accepted_at, item.ended_at, item.doubted_at, item.error,
-    item.url_hash, item.run
-"""
+_NAMES: Final = [field.name for field in attrs.fields(Record)]
+_TIMES: Final = [name for name in _NAMES if name.endswith("_at")]
+_SOURCES: Final = {"row": "item.id", "group_id": "place.group_id", "facts": "item.error"}
+_COLUMNS: Final = ", ".join(_SOURCES.get(name, f"item.{name}") for name in _NAMES)
+"""The columns of a record, in the order of its fields."""
 
-_TIMES: Final = ("planned_at", "sent_at", "accepted_at", "ended_at", "doubted_at")
-_NAMES: Final = (
-    *("row", "kind", "state", "shown", "group_id", "key", "attempts", "remote_id", "business_id"),
-    *_TIMES,
-    *("error", "url_hash", "run"),
-)
-"""The fields of a record for the columns of :data:`_FIELDS`, in their order."""
+_BEGIN_CHECKPOINT: Final = "UPDATE head SET whole = 0, merges = merges + 1 RETURNING merges"
 
 # One row comes back, whatever is found: see the top of this module.
 _FIND: Final = f"""
-SELECT json_group_array(json_array(wanted.key, {_FIELDS}))
+SELECT json_group_array(json_array(wanted.key, {_COLUMNS}))
 FROM json_each(:rows) AS wanted
 CROSS JOIN item ON item.fingerprint = substr(:names, 16 * wanted.key + 1, 16)
 LEFT JOIN place ON place.id = item.place
 """  # noqa: S608 - our own column names, nothing from outside
-
-
-def _which(path: Path) -> tuple[int, int]:
-    facts = path.stat()
-    return facts.st_dev, facts.st_ino
 
 
 def _seconds(at: int | None) -> float | None:
@@ -118,10 +111,9 @@ def _seconds(at: int | None) -> float | None:
 
 
 def _record(row: Sequence[Any]) -> Record:
-    """Return the record of a row with the columns of :data:`_FIELDS`."""
+    """Return the record of a row with the columns of :data:`_COLUMNS`."""
     facts = dict(zip(_NAMES, row, strict=True))
-    error = facts.pop("error")
-    facts["facts"] = None if error is None else json.loads(error)
+    facts["facts"] = None if facts["facts"] is None else json.loads(facts["facts"])
     facts["kind"], facts["state"] = KINDS[facts["kind"]], STATES[facts["state"]]
     for name in _TIMES:
         facts[name] = _seconds(facts[name])
@@ -130,12 +122,12 @@ def _record(row: Sequence[Any]) -> Record:
 
 @attrs.define(eq=False, repr=False)
 class Store:
-    """An open journal, as its thread sees it. Not to be used from any other.
+    """An open journal. Only the thread that opened it uses it; :meth:`close` may come from another.
 
     :ivar secret: what the journal's fingerprints are keyed with.
     :ivar recovered: how many items were being sent when the last process died, and are in doubt since now.
     :ivar run: the number of the run that began with the opening; 0 where it is only read.
-    :ivar gone: the error of every write since the files on the disk are no longer the ones that were opened, or None.
+    :ivar files_error: the error of every write since the files are no longer the ones that were opened, or None.
     """
 
     path: Path
@@ -144,13 +136,13 @@ class Store:
     secret: bytes = b""
     recovered: int = 0
     run: int = 0
-    gone: JournalError | None = None
+    files_error: JournalError | None = None
     _closed: bool = False
-    _merges: int = 0
-    _ours: dict[str, tuple[int, int]] = attrs.field(factory=dict)
-    _merged: tuple[int, int] = (0, 0)
-    _looked_at: float = 0.0
-    _places: dict[str, int] = attrs.field(factory=dict)
+    _checkpoints: int = 0
+    _checkpointed: os.stat_result = attrs.field(init=False)
+    _files: dict[str, os.stat_result] = attrs.field(factory=dict)
+    _checked_at: float = 0.0
+    _unchecked: int = 0
 
     @classmethod
     def open(cls, path: Path, *, durability: Durability, readonly: bool, now: int, died: str) -> Self:
@@ -163,32 +155,27 @@ class Store:
             message = f"durability must be 'power' or 'process', not {durability!r}"
             raise InvalidInput(message)
         try:
-            # Looked at before a lock is made beside it: what is not ours is not touched in any way.
+            # Read before a lock is made beside it: what is not ours is not touched in any way.
             version = read_version(path)
             if readonly and version is None:
                 message = "there is no journal to read; check the path"
                 raise JournalError(message, about=f"journal {path}")
-            if not readonly:
-                check_neighbours(path, ["-lock"])
-            lock = None if readonly else Lock.acquire(path)
-            try:
+            with contextlib.ExitStack() as undo:
+                lock = None
                 if readonly:
                     look(path, readonly=True)
                 else:
+                    check_neighbours(path, ["-lock"])
+                    lock = Lock.acquire(path)
+                    undo.callback(lock.release)
                     prepare(path)
                 store = cls(path, connect(path, readonly=readonly), lock)
-                try:
-                    store._begin(durability, now, died)
-                except BaseException:
-                    store._connection.close()
-                    raise
-            except BaseException:
-                if lock is not None:
-                    lock.release()
-                raise
+                undo.callback(store._connection.close)
+                store._begin(durability, now, died)
+                undo.pop_all()
+                return store
         except (OSError, sqlite3.Error) as error:
             raise unusable(path, error) from None
-        return store
 
     def _begin(self, durability: Durability, now: int, died: str) -> None:
         execute = self._connection.execute
@@ -200,29 +187,26 @@ class Store:
         execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         with self.transaction():
             self.run = execute("INSERT INTO run (started_at) VALUES (?) RETURNING id", (now,)).fetchone()[0]
-            self._merges = execute("UPDATE head SET whole = 0, merges = merges + 1 RETURNING merges").fetchone()[0]
+            self._checkpoints = execute(_BEGIN_CHECKPOINT).fetchone()[0]
             doubt = f"UPDATE item SET state = {_IN_DOUBT}, doubted_at = ?, error = ?, run = ? WHERE state = {_SENDING}"  # noqa: S608 - our own numbers
             self.recovered = execute(doubt, (now, died, self.run)).rowcount
         execute("PRAGMA wal_autocheckpoint = 0")
-        self._merge()
-        self._ours = {suffix: _which(Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")}
+        self._checkpoint()
+        self._files = {suffix: Path(f"{self.path}{suffix}").stat() for suffix in ("", "-wal")}
 
     def close(self, now: int) -> None:
-        """Note the end of this run, merge the log into the file, give the lock back; fail silently. It may be repeated.
-
-        The one method that another thread may call, when the one that owned the connection is dead.
-        """
+        """Note the end of this run, make a checkpoint, give the lock back; fail silently. It may be repeated."""
         if self._closed:
             return
         try:
             if self._lock is not None:
                 with contextlib.suppress(sqlite3.Error, OSError):
-                    self.gone = self.gone or self._look(self._lock)
-                    if self.gone is not None:
-                        self._let_go()
+                    self._check(self._lock)
+                    if self.files_error is not None:
+                        self._close_without_checkpoint()
                         return
                     self._connection.execute("UPDATE run SET ended_at = ? WHERE id >= ?", (now, self.run))
-                    # Without readers closing merges and removes the log by itself; with readers this merges it.
+                    # Without readers closing makes one and removes the WAL by itself; with readers this makes it.
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:
             with contextlib.suppress(sqlite3.Error):
@@ -231,53 +215,53 @@ class Store:
                 self._lock.release()
             self._closed = True
 
-    def _merge(self) -> None:
-        """Merge the log into the file, and note in the log that it is in use from here on."""
+    def _checkpoint(self) -> None:
+        """Copy the WAL into the file, and note in the WAL that it is in use from here on."""
         # A reader that is at an older commit leaves a part of it for the next time.
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        facts = self.path.stat()
-        self._merged = facts.st_mtime_ns, facts.st_size
+        self._checkpointed = self.path.stat()
         self._connection.execute("UPDATE head SET whole = 1")
 
     def check_files(self) -> None:
-        """Once a second see to it that the files are still the ones that were opened, and merge a large log.
+        """Now and then make sure that the files are still the ones that were opened, and keep the WAL small.
 
         :raises JournalError: they are not: nothing more can be written.
         """
-        if self._lock is not None and time.monotonic() - self._looked_at >= _EVERY:
-            self._looked_at = time.monotonic()
-            self.gone = self.gone or self._look(self._lock)
-            if self.gone is None and Path(f"{self.path}-wal").stat().st_size > _LARGE_LOG:
-                query = "UPDATE head SET whole = 0, merges = merges + 1 RETURNING merges"
-                (self._merges,) = self._connection.execute(query).fetchone()
-                self._merge()
-        if self.gone is not None:
-            raise self.gone.with_traceback(None)
+        self._unchecked += 1
+        due = self._unchecked >= _CHECK_COMMITS or time.monotonic() - self._checked_at >= _CHECK_EVERY
+        if self._lock is not None and due:
+            self._unchecked, self._checked_at = 0, time.monotonic()
+            self._check(self._lock)
+            if self.files_error is None and Path(f"{self.path}-wal").stat().st_size > _LARGE_WAL:
+                (self._checkpoints,) = self._connection.execute(_BEGIN_CHECKPOINT).fetchone()
+                self._checkpoint()
+        if self.files_error is not None:
+            raise self.files_error.with_traceback(None)
 
-    def _look(self, lock: Lock) -> JournalError | None:
-        what, name = "", safe_text(self.path.name)
-        for suffix, ours in self._ours.items():
+    def _check(self, lock: Lock) -> None:
+        if self.files_error is None and (what := self._damage(lock)):
+            advice = "nothing more is sent; bring back what was there"
+            self.files_error = refused(self.path, f"{what} while it was in use", advice)
+
+    def _damage(self, lock: Lock) -> str:
+        """Return what became of the files since they were opened; nothing where all is well."""
+        name = safe_text(self.path.name)
+        for suffix, opened in self._files.items():
             try:
-                if _which(Path(f"{self.path}{suffix}")) != ours:
-                    what = f"{name}{suffix} was replaced by another file"
-            except OSError as error:
-                became = "was removed or moved away" if isinstance(error, FileNotFoundError) else "cannot be reached"
-                what = f"{name}{suffix} {became}"
-            if what:
-                break
-        else:
-            if not lock.in_place():
-                what = f"{name}-lock was removed or replaced, so that another process may write too"
-            elif self._is_overwritten():
-                what = f"{name} was overwritten, perhaps with an older copy of itself"
-        if not what:
-            return None
-        return refused(self.path, f"{what} while it was in use", "nothing more is sent; bring back what was there")
+                if not os.path.samestat(Path(f"{self.path}{suffix}").stat(), opened):
+                    return f"{name}{suffix} was replaced by another file"
+            except FileNotFoundError:
+                return f"{name}{suffix} was removed or moved away"
+            except OSError:
+                return f"{name}{suffix} cannot be reached"
+        if not lock.in_place():
+            return f"{name}-lock was removed or replaced, so that another process may write too"
+        return f"{name} was overwritten, perhaps with an older copy of itself" if self._is_overwritten() else ""
 
     def _is_overwritten(self) -> bool:
-        """Return whether somebody else has written into the file: only a merge does, and only we merge."""
-        facts = self.path.stat()
-        if (facts.st_mtime_ns, facts.st_size) == self._merged:
+        """Return whether somebody else has written into the file: only a checkpoint does, and only we make one."""
+        facts, ours = self.path.stat(), self._checkpointed
+        if (facts.st_mtime_ns, facts.st_size) == (ours.st_mtime_ns, ours.st_size):
             return False
         try:
             uri = f"{self.path.as_uri()}?mode=ro&immutable=1"
@@ -285,17 +269,17 @@ class Store:
                 found = file_alone.execute("SELECT merges, value FROM head, secret").fetchall()
         except sqlite3.Error:
             return True
-        return found != [(self._merges, self.secret)]
+        return found != [(self._checkpoints, self.secret)]
 
-    def _let_go(self) -> None:
-        """Close without merging the log into what lies there now, which is not what it belongs to."""
+    def _close_without_checkpoint(self) -> None:
+        """Close, and copy nothing into the file that lies there now, which the WAL does not belong to."""
         if not self.path.is_file():
-            return  # the log belongs to what was moved away, and may follow it
-        # The last connection merges when it is closed; so this is not the last one.
+            return  # the WAL belongs to what was moved away, and may follow it
+        # The last connection makes a checkpoint when it is closed; so this is not the last one.
         with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(self.path, readonly=True)):
             self._connection.close()
-        if _which(log := Path(f"{self.path}-wal")) == self._ours["-wal"]:
-            log.unlink()
+        if os.path.samestat((wal := Path(f"{self.path}-wal")).stat(), self._files["-wal"]):
+            wal.unlink()
             Path(f"{self.path}-shm").unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -310,7 +294,6 @@ class Store:
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
-            self._places.clear()
             raise
 
     def apply(self, changes: Sequence[Change]) -> dict[int, JournalError]:
@@ -333,8 +316,8 @@ class Store:
 
     def _apply(self, changes: Sequence[Change]) -> int:
         rows = [(STATES.index(it.state), it.allowed, it.at, it.remote_id, it.error, it.run) for it in changes]
-        names = b"".join([it.fingerprint for it in changes])
-        return self._connection.execute(_APPLY, {"names": names, "rows": json.dumps(rows)}).rowcount
+        arguments = {"names": b"".join([it.fingerprint for it in changes]), "rows": json.dumps(rows)}
+        return self._connection.execute(_APPLY, arguments).rowcount
 
     def _state(self, change: Change) -> int | None:
         row = self._connection.execute("SELECT state FROM item WHERE fingerprint = ?", (change.fingerprint,)).fetchone()
@@ -346,9 +329,9 @@ class Store:
 
     def unknown(self, asset_ids: Sequence[str]) -> list[str]:
         """Return those of ``asset_ids`` that no item has."""
-        query = """SELECT value FROM json_each(?)
-            WHERE value NOT IN (SELECT remote_id FROM item WHERE remote_id IS NOT NULL)"""
-        return [asset_id for (asset_id,) in self._connection.execute(query, (json.dumps(asset_ids),))]
+        query = "SELECT value FROM json_each(?) EXCEPT SELECT remote_id FROM item"
+        found = {row[0] for row in self._connection.execute(query, (json.dumps(asset_ids),))}
+        return [asset_id for asset_id in asset_ids if asset_id in found]
 
     def origin(self, base_url: str, account: bytes) -> Origin:
         """Return what is known of the service at ``base_url`` and of ``account``."""
@@ -372,11 +355,18 @@ class Store:
 
     def claim(self, entries: Sequence[Entry], now: int, run: int) -> list[Record | None]:
         """Return the record of each entry that is known, and None for each that was new and is planned now."""
-        names = b"".join([it.fingerprint for it in entries])
-        rows = json.dumps(
-            [(KINDS.index(it.kind), self._place(it), it.shown, it.key, it.business_id, it.url_hash) for it in entries]
-        )
         execute = self._connection.execute
+        names = b"".join([it.fingerprint for it in entries])
+        group_ids = json.dumps([*dict.fromkeys(it.group_id for it in entries if it.group_id is not None)])
+        execute("INSERT OR IGNORE INTO place (group_id) SELECT value FROM json_each(?)", (group_ids,))
+        query = "SELECT group_id, id FROM place WHERE group_id IN (SELECT value FROM json_each(?))"
+        groups = {None: None, **dict(execute(query, (group_ids,)))}
+        rows = json.dumps(
+            [
+                (KINDS.index(it.kind), groups[it.group_id], it.shown, it.key, it.business_id, it.url_hash)
+                for it in entries
+            ]
+        )
         for it in entries:
             if it.former is not None:
                 adopt = "UPDATE OR IGNORE item SET fingerprint = ?, key = ? WHERE fingerprint = ? AND url_hash IS NULL"
@@ -396,22 +386,16 @@ class Store:
 
     def renew(self, entries: Sequence[Entry], now: int, run: int) -> None:
         """Plan ``entries``, of which each has a row: that row stays, under a fingerprint which nothing else has."""
+        execute = self._connection.execute
         for it in entries:
             # Of what was only planned there is nothing to keep.
-            self._connection.execute(
-                f"DELETE FROM item WHERE fingerprint = ? AND state = {_PLANNED}",  # noqa: S608 - our own number
-                (it.fingerprint,),
-            )
-            self._connection.execute(
-                "UPDATE item SET fingerprint = randomblob(16) WHERE fingerprint = ?", (it.fingerprint,)
-            )
+            execute(f"DELETE FROM item WHERE fingerprint = ? AND state = {_PLANNED}", (it.fingerprint,))  # noqa: S608 - our own number
+            execute("UPDATE item SET fingerprint = randomblob(16) WHERE fingerprint = ?", (it.fingerprint,))
         self.claim(entries, now, run)
 
     def groups(self) -> list[str]:
         """Return the ids of the groups that something in the journal belongs to."""
-        return [
-            group_id for (group_id,) in self._connection.execute("SELECT group_id FROM place ORDER BY id LIMIT 100")
-        ]
+        return [row[0] for row in self._connection.execute("SELECT group_id FROM place ORDER BY id LIMIT 100")]
 
     def known(self, names: Sequence[bytes]) -> list[Record | None]:
         """Return the record of each fingerprint, or None where there is none; nothing is planned."""
@@ -422,34 +406,15 @@ class Store:
         (found,) = self._connection.execute(_FIND, {"names": names, "rows": rows}).fetchone()
         return {row[0]: _record(row[1:]) for row in sorted(json.loads(found))}
 
-    def _place(self, entry: Entry) -> int | None:
-        if entry.group_id is None:
-            return None
-        number = self._places.get(entry.group_id)
-        if number is None:
-            self._connection.execute("INSERT OR IGNORE INTO place (group_id) VALUES (?)", (entry.group_id,))
-            (number,) = self._connection.execute(
-                "SELECT id FROM place WHERE group_id = ?", (entry.group_id,)
-            ).fetchone()
-            self._places[entry.group_id] = number
-        return number
-
-    def records(
-        self, after: int, limit: int, *, states: Sequence[State], kinds: Sequence[Kind]
-    ) -> list[tuple[int, Record]]:
-        """Return the next ``limit`` records behind row ``after``, of these states and kinds, each with its row."""
+    def records(self, after: int, limit: int, states: Iterable[State], kinds: Iterable[Kind]) -> list[Record]:
+        """Return the next ``limit`` records behind row ``after``, of these states and kinds."""
         query = f"""
-            SELECT {_FIELDS} FROM item LEFT JOIN place ON place.id = item.place
+            SELECT {_COLUMNS} FROM item LEFT JOIN place ON place.id = item.place
             WHERE item.id > :after AND item.state IN (SELECT value FROM json_each(:states))
             AND item.kind IN (SELECT value FROM json_each(:kinds)) ORDER BY item.id LIMIT :limit
         """  # noqa: S608 - our own column names, nothing from outside
-        wanted = {
-            "after": after,
-            "limit": limit,
-            "states": json.dumps([STATES.index(it) for it in states]),
-            "kinds": json.dumps([KINDS.index(it) for it in kinds]),
-        }
-        return [(row[0], _record(row)) for row in self._connection.execute(query, wanted)]
+        wanted = {"states": json.dumps([*map(STATES.index, states)]), "kinds": json.dumps([*map(KINDS.index, kinds)])}
+        return [_record(row) for row in self._connection.execute(query, {"after": after, "limit": limit, **wanted})]
 
     def summary(self) -> Summary:
         """Return the journal in figures."""
@@ -470,13 +435,11 @@ class Store:
 
     def learned(self) -> dict[str, Any]:
         """Return what was kept of each kind."""
-        rows = self._connection.execute("SELECT kind, facts FROM learned")
-        return {kind: json.loads(facts) for kind, facts in rows}
+        return {kind: json.loads(facts) for kind, facts in self._connection.execute("SELECT kind, facts FROM learned")}
 
     def note(self, at: int, values: str) -> None:
         """Keep one point for each name in ``values`` (a JSON object of numbers)."""
-        query = "INSERT INTO sample SELECT ?, key, value FROM json_each(?)"
-        self._connection.execute(query, (at, values))
+        self._connection.execute("INSERT INTO sample SELECT ?, key, value FROM json_each(?)", (at, values))
 
     def samples(self, after: int, limit: int) -> list[tuple[int, Sample]]:
         """Return the next ``limit`` noted points behind row ``after``, each with its row."""

@@ -262,21 +262,21 @@ class Writer:
             if isinstance(work, Change) and work.state == "sending" and result is None and not _confirmed(waiter)
         }
         intents |= {work.fingerprint: work for work in self.unwritten if work.state == "planned"}
-        if intents and store.gone is None and not store.apply(list(intents.values())):
+        if intents and store.files_error is None and not store.apply(list(intents.values())):
             self.unwritten = tuple(work for work in self.unwritten if work.state != "planned")
 
     def _error_of_closing(self) -> JournalError | None:
         """Return what could not be written, and what became of the file."""
-        gone = None if self._store is None else self._store.gone
+        moved = None if self._store is None else self._store.files_error
         if not self.unwritten:
-            return gone or (None if self.dead is None else JournalError(self.dead))
+            return moved or (None if self.dead is None else JournalError(self.dead))
         count = len(self.unwritten)
         what = "1 change" if count == 1 else f"{count} changes"
         first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
         message = f"{what} could not be written to the journal before it was closed: {first}"
-        if gone is not None:
-            message = f"{gone.message}. {message}"
-        return JournalError(message, about=None if gone is None else gone.about, unwritten=self.unwritten)
+        if moved is not None:
+            message = f"{moved.message}. {message}"
+        return JournalError(message, about=None if moved is None else moved.about, unwritten=self.unwritten)
 
     # On the thread
 

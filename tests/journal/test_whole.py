@@ -24,7 +24,7 @@ from seedance_avatar.journal.journal import Journal, JournalReader
 
 @pytest.fixture(autouse=True)
 def _looked_after_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_store, "_EVERY", 0.0)
+    monkeypatch.setattr(journal_store, "_CHECK_EVERY", 0.0)
 
 
 def backup(path: Path, to: Path) -> None:
@@ -136,7 +136,7 @@ async def test_a_file_that_was_only_touched_or_read_is_no_loss(tmp_path: Path) -
 
 @pytest.mark.asyncio
 async def test_a_large_log_is_merged_and_the_file_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_store, "_LARGE_LOG", 1 << 14)
+    monkeypatch.setattr(journal_store, "_LARGE_WAL", 1 << 14)
     path = tmp_path / "run.db"
     async with await Journal.open(path) as journal:
         for number in range(300):
