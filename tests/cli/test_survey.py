@@ -57,7 +57,7 @@ def test_a_key_is_one_source_of_its_group() -> None:
 
 
 def test_only_the_first_twenty_are_told_and_all_are_counted() -> None:
-    found = read(["source_url", *[f"x{number},y" for number in range(50)], *["https://x.example.com/a"] * 50])
+    found = read(["source_url,name", *[f"x{number},y,z" for number in range(50)], *["https://x.example.com/a"] * 50])
     assert (len(found.bad), found.rejected, len(found.repeats), found.repeated) == (20, 50, 20, 49)
 
 

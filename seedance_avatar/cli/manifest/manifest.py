@@ -6,11 +6,14 @@ number and its reason and does not end the reading.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import date
+from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias, cast
@@ -85,6 +88,7 @@ class Manifest:
 
     :ivar name: its name in messages.
     :ivar unknown: names of unknown columns, which are left out, in order of appearance (20 at most).
+    :ivar assumed: sentences about what was assumed of its encoding and its columns.
     :ivar guessed: rows without an ``asset_type`` whose URL has no known ending; they were taken as ``fallback``.
     """
 
@@ -94,6 +98,7 @@ class Manifest:
     _format: Format | None = None
     fallback: AssetType = "image"
     unknown: dict[str, None] = attrs.field(factory=dict, init=False)
+    assumed: dict[str, None] = attrs.field(factory=dict, init=False)
     guessed: int = attrs.field(default=0, init=False)
 
     def __iter__(self) -> Iterator[ManifestSource | RejectedRow]:
@@ -102,7 +107,7 @@ class Manifest:
         :raises ManifestError: the manifest as a whole cannot be read.
         """
         with closing(_table()) as seen:
-            for line, record in read_records(self._stream, self.name, self._format):
+            for line, record in read_records(self._stream, self.name, self._format, say=self._assume):
                 if isinstance(record, BadRecord):
                     yield RejectedRow(line=line, reason=record.reason)
                     continue
@@ -120,6 +125,9 @@ class Manifest:
                         key=safe_text(key, 80) if isinstance(key, str | int) and key != "" else None,
                     )
                 yield row
+
+    def _assume(self, text: str) -> None:
+        self.assumed[text] = None
 
     def _source(self, line: int, record: Mapping[str, object]) -> ManifestSource:
         for column in record.keys() - COLUMNS if len(self.unknown) < _LISTED else ():
@@ -149,7 +157,13 @@ class Manifest:
 
 def _cell(record: Mapping[str, Any], column: str) -> str | None:
     value = record.get(column)
-    if isinstance(value, int) and not isinstance(value, bool) and column != "source_url":
+    if isinstance(value, bytes):
+        value = value.decode(errors="surrogateescape")
+    elif isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            return None  # what data frames write for an empty cell
+        value = int(value) if value == int(value) else str(value)  # numbers with a hole among them are 17.0
+    if isinstance(value, int | date) and not isinstance(value, bool) and column != "source_url":
         value = str(value)  # a key is often a number
     if value is None:
         return None

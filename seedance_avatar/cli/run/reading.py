@@ -100,6 +100,7 @@ class Reading:
             self.groups.check(source)
 
     def _note(self, manifest: Manifest) -> None:
+        self.notes += [f"{self.name}: {text}" for text in manifest.assumed]
         if manifest.unknown:
             self.notes.append(f"unknown columns were left out: {', '.join(manifest.unknown)}")
         if manifest.guessed:
