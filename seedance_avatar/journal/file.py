@@ -1,4 +1,4 @@
-"""The journal's file: whether it is one, who holds it, how it is made and brought up to date.
+"""The journal's file on the disk: recognised by its header, created, migrated, connected to.
 
 A file that is not a journal, or one of a newer version, is recognised by reading its first hundred bytes
 (https://www.sqlite.org/fileformat.html, section 1.3), so that nothing in it or beside it is touched.
@@ -21,10 +21,11 @@ from seedance_avatar.text import safe_text
 from .lock import refused
 from .records import Hasher
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "check_neighbours", "connect", "locate", "look", "prepare", "read_version"]
+__all__ = ["check_neighbours", "check_version", "connect", "create_or_migrate", "locate", "read_version", "unusable"]
 
 APPLICATION_ID: Final = 0x53644176
 _MAGIC: Final = b"SQLite format 3\0"
+_HEADER: Final = 100
 _OLDEST_SQLITE: Final = (3, 38)  # json_each and ->> in every build
 _LONGEST_PID: Final = 20
 
@@ -79,7 +80,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
-    """Return where the journal at ``path`` lies, behind every symbolic link.
+    """Return the absolute path of the journal at ``path``, with every symbolic link resolved.
 
     :raises JournalError: no file can have this name.
     """
@@ -91,7 +92,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
 
 
 def unusable(path: Path, error: Exception) -> JournalError:
-    """Return the error for a journal that the system or SQLite would not let us use."""
+    """Return the error for a journal that the operating system or SQLite refuses to open, read or write."""
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     advice = "it needs free space and a directory that can be written, on a local disk (not a network share)"
     return refused(path, f"cannot be used: {what}", advice)
@@ -108,44 +109,46 @@ def read_version(path: Path) -> int | None:
             raise refused(
                 path, "is a folder, a device or a pipe and was not touched", "give the path of a regular file"
             )
-        head = _beginning(path)
+        header = _header(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise unusable(path, error) from None
-    if not head:
+    if not header:
         return None
-    if len(head) < 100 or not head.startswith(_MAGIC) or int.from_bytes(head[68:72], "big") != APPLICATION_ID:  # noqa: PLR2004 - the header's own length
+    if len(header) < _HEADER or not _is_journal(header):
         raise refused(path, "is not a journal of this library and was not touched", "give another path")
-    return _not_newer(path, int.from_bytes(head[60:64], "big"))
+    return _supported(path, int.from_bytes(header[60:64], "big"))
 
 
-def _beginning(path: Path) -> bytes:
+def _header(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(100)
+        return file.read(_HEADER)
 
 
-_LOG_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-_INDEX_MAGIC: Final = (3007000).to_bytes(4, sys.byteorder)
+def _is_journal(header: bytes) -> bool:
+    return header.startswith(_MAGIC) and int.from_bytes(header[68:72], "big") == APPLICATION_ID
 
 
-def _is_ours(suffix: str, head: bytes) -> bool:
-    """Return whether a file that begins with ``head`` and lies at a journal's name plus ``suffix`` is the journal's."""
-    match suffix:
-        case "-wal" | "-new-wal":
-            return not head or head[:4] in _LOG_MAGIC
-        case "-shm" | "-new-shm":
-            return not head or head[:4] in {_INDEX_MAGIC, bytes(4)}
-        case "-new":
-            return not head or (head.startswith(_MAGIC) and head[68:72] == APPLICATION_ID.to_bytes(4, "big"))
-        case "-lock":
-            return not head or (len(head) <= _LONGEST_PID and head.strip().isdigit())
-        case _:
-            return False
-
-
+_WAL_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+_INDEX_MAGIC: Final = ((3007000).to_bytes(4, sys.byteorder), bytes(4))
 _BESIDE: Final = ("-journal", "-wal", "-shm")
 _BESIDE_NEW: Final = (*_BESIDE, "-new", "-new-journal", "-new-wal", "-new-shm")
+
+
+def _is_ours(suffix: str, header: bytes) -> bool:
+    """Return whether a file with this ``header``, at a journal's name plus ``suffix``, is the journal's own."""
+    match suffix:
+        case "-wal" | "-new-wal":
+            return not header or header[:4] in _WAL_MAGIC
+        case "-shm" | "-new-shm":
+            return not header or header[:4] in _INDEX_MAGIC
+        case "-new":
+            return not header or _is_journal(header)
+        case "-lock":
+            return not header or (len(header) <= _LONGEST_PID and header.strip().isdigit())
+        case _:
+            return False
 
 
 def check_neighbours(path: Path, suffixes: Sequence[str], *, new: bool = False) -> None:
@@ -162,7 +165,7 @@ def check_neighbours(path: Path, suffixes: Sequence[str], *, new: bool = False) 
             continue
         # A second name of a file is a name that we have not given it.
         alone = stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
-        if alone and _is_ours(suffix, _beginning(beside)):
+        if alone and _is_ours(suffix, _header(beside)):
             if new and suffix == "-wal" and facts.st_size:
                 what = f"is not there, but its log {safe_text(beside.name)} is"
                 raise refused(path, what, "bring the journal back; to begin anew, remove the log")
@@ -171,7 +174,7 @@ def check_neighbours(path: Path, suffixes: Sequence[str], *, new: bool = False) 
         raise refused(path, what, "give another path, or move that away")
 
 
-def _not_newer(path: Path, version: int) -> int:
+def _supported(path: Path, version: int) -> int:
     if version > len(MIGRATIONS):
         what = f"has version {version} and was not touched: this library knows versions up to {len(MIGRATIONS)}"
         raise refused(path, what, "use the library that wrote it, or a newer one")
@@ -179,7 +182,7 @@ def _not_newer(path: Path, version: int) -> int:
 
 
 def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
-    """Open the database itself, in autocommit mode, for one thread at a time."""
+    """Return a connection to the database, in autocommit mode, for one thread at a time."""
     uri = f"{path.as_uri()}?mode={'ro' if readonly else 'rw'}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0, check_same_thread=False)
     try:
@@ -187,16 +190,20 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     except sqlite3.Error:
         connection.close()
         # A reader of a WAL database makes its index beside it, which a read-only directory does not permit.
-        # Without a log there is nothing to index, and the file can be read as it lies there.
-        log = Path(f"{path}-wal")
-        if not readonly or (log.exists() and log.stat().st_size > 0):
+        # Without a WAL there is nothing to index, and the file can be read as it lies there.
+        if not readonly or _has_wal(path):
             raise
         return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
     return connection
 
 
-def prepare(path: Path) -> None:
-    """Make the journal at ``path`` where there is none, or bring an older one up to date. The lock is held.
+def _has_wal(path: Path) -> bool:
+    wal = Path(f"{path}-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
+def create_or_migrate(path: Path) -> None:
+    """Create the journal at ``path`` where there is none, or migrate an older one. The caller holds the lock.
 
     :raises JournalError: it is not a journal, or it is one of a newer version; it was not touched.
     """
@@ -204,13 +211,12 @@ def prepare(path: Path) -> None:
         oldest = ".".join(map(str, _OLDEST_SQLITE))
         what = f"needs SQLite {oldest} or newer, and Python was built with {sqlite3.sqlite_version}"
         raise refused(path, what, "use a newer Python")
-    log = Path(f"{path}-wal")
     new = read_version(path) is None
     check_neighbours(path, _BESIDE_NEW if new else _BESIDE, new=new)
     if new:
         # Made beside its place and moved there whole: a kill leaves a journal or none, never half of one.
         fresh = Path(f"{path}-new")
-        # What a killed creation or a removed journal left behind must not be taken for this one's log.
+        # What a killed creation or a removed journal left behind must not be taken for this one's WAL.
         for leftover in ("-new", "-new-wal", "-new-shm", "-wal", "-shm"):
             Path(f"{path}{leftover}").unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -223,23 +229,21 @@ def prepare(path: Path) -> None:
             _migrate(connection, 0)
         fresh.replace(path)
         _sync_directory(path.parent)
-    has_log = log.exists() and log.stat().st_size > 0  # before we open the file, for that makes one
-    version = look(path, has_log=new or has_log)
+    version = check_version(path, has_wal=new or _has_wal(path))  # looked for before we open the file, which makes one
     if version < len(MIGRATIONS):
         with contextlib.closing(connect(path, readonly=False)) as connection:
             _migrate(connection, version)
 
 
-def look(path: Path, *, readonly: bool = False, has_log: bool = True) -> int:
-    """Return the version of the journal at ``path`` without changing anything in it.
+def check_version(path: Path, *, readonly: bool = False, has_wal: bool = True) -> int:
+    """Return the version of the journal at ``path``, and change nothing in it.
 
-    :param has_log: a log lies beside it.
-    :raises JournalError: it is one of a newer version, or (``readonly``) of an older one; or its log is missing.
+    :raises JournalError: it is of a newer version, or (``readonly``) of an older one; or its WAL is missing.
     """
-    # The header can be behind the log. A read-only look reads both, and merges nothing into the file.
+    # The header can be behind the WAL. A read-only connection reads both, and makes no checkpoint.
     with contextlib.closing(connect(path, readonly=True)) as connection:
-        version = _not_newer(path, connection.execute("PRAGMA user_version").fetchone()[0])
-        if not has_log and version > 1 and connection.execute("SELECT whole FROM head").fetchone() == (0,):
+        version = _supported(path, connection.execute("PRAGMA user_version").fetchone()[0])
+        if not has_wal and version > 1 and connection.execute("SELECT whole FROM head").fetchone() == (0,):
             log = f"{safe_text(path.name)}-wal"
             what = f"was not closed, and its log {log}, which holds the ids of its last run, is missing"
             raise refused(path, what, "put the log beside it, or begin with a new journal")

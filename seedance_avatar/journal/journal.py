@@ -157,7 +157,7 @@ class Journal:
         return cls(where, writer, store, readonly=readonly, now=now)
 
     async def aclose(self) -> None:
-        """Write what is queued, merge the log into the file and let go of it; a second time does nothing more.
+        """Commit what is queued, make a checkpoint and close the file; a second time does nothing more.
 
         Cancelled, it stops waiting; the closing itself goes on.
 
@@ -182,7 +182,7 @@ class Journal:
 
     @property
     def unwritten(self) -> tuple[Change, ...]:
-        """What has happened and could not be written yet, oldest first; it is tried again every second."""
+        """The changes that have happened and are not written yet, oldest first; they are tried again each second."""
         return self._writer.unwritten
 
     def begin_run(self) -> int:
@@ -211,7 +211,7 @@ class Journal:
         await self._ask(lambda store: store.remember(base_url, account))
 
     async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
-        """Return what is known of each entry, and None for each that is new; those are ``planned`` now.
+        """Return the record of each entry, and None for each that is new; those are ``planned`` now.
 
         Of the same item twice among ``entries`` the second is known. Cancelled, they may be planned or not,
         which makes no difference: nothing of them has left.
@@ -223,7 +223,7 @@ class Journal:
         return await self._ask(lambda store: store.claim(entries, now, run))
 
     async def renew(self, entries: Sequence[Entry]) -> None:
-        """Plan entries that :meth:`claim` knew as if they were new; what was known of them stays, with its ids."""
+        """Plan ``entries``, which :meth:`claim` knew, as if they were new; their records stay, with their ids."""
         self._check_writable()
         now, run = self._now(), self.run
         await self._ask(lambda store: store.renew(entries, now, run))
@@ -233,7 +233,7 @@ class Journal:
         return await self._ask(Store.groups)
 
     async def known(self, fingerprints: Sequence[bytes]) -> list[Record | None]:
-        """Return what is known of each fingerprint, and None of what is not; unlike :meth:`claim` it plans nothing."""
+        """Return the record of each fingerprint, or None; unlike :meth:`claim` it plans nothing."""
         return await self._ask(lambda store: store.known([records.sixteen(it) for it in fingerprints]))
 
     async def sending(self, fingerprint: bytes, *, resend: bool = False) -> None:

@@ -17,11 +17,11 @@ from seedance_avatar.text import safe_text
 __all__ = ["Lock", "refused"]
 
 _FAR: Final = 1 << 30
-"""Where Windows locks a byte: what is locked there cannot be read by others, and they read the pid at the beginning."""
+"""The offset of the byte that is locked on Windows: others cannot read it, and they read the pid at the beginning."""
 
 
 def refused(path: Path, what: str, advice: str) -> JournalError:
-    """Return the error for a journal that is not used: what is wrong with it, and what to do."""
+    """Return the error for a journal that cannot be used: ``what`` is wrong with it, and what to do."""
     return JournalError(f"{what}; {advice}", about=f"journal {safe_text(path, 160)}")
 
 
@@ -46,10 +46,9 @@ def _locker(journal: Path) -> Callable[[int], None]:
 
 @attrs.define(eq=False, repr=False)
 class Lock:
-    """One writer at a time: a lock of the system on a file beside the journal, which holds the writer's pid.
+    """An exclusive lock of the operating system on a file beside the journal, which holds the writer's pid.
 
-    The system frees it when the process ends, however it ends, so it cannot be stale. The file goes away
-    with it.
+    The system frees it when the process ends, however it ends, so it cannot be stale.
     """
 
     _path: Path

@@ -24,7 +24,7 @@ import attrs
 from seedance_avatar.errors import InvalidInput, JournalError
 from seedance_avatar.text import safe_text
 
-from .file import check_neighbours, connect, look, prepare, read_version, unusable
+from .file import check_neighbours, check_version, connect, create_or_migrate, read_version, unusable
 from .lock import Lock, refused
 from .records import KINDS, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary, misuse
 
@@ -163,12 +163,12 @@ class Store:
             with contextlib.ExitStack() as undo:
                 lock = None
                 if readonly:
-                    look(path, readonly=True)
+                    check_version(path, readonly=True)
                 else:
                     check_neighbours(path, ["-lock"])
                     lock = Lock.acquire(path)
                     undo.callback(lock.release)
-                    prepare(path)
+                    create_or_migrate(path)
                 store = cls(path, connect(path, readonly=readonly), lock)
                 undo.callback(store._connection.close)
                 store._begin(durability, now, died)

@@ -36,7 +36,7 @@ Work: TypeAlias = Change | Callable[[Store], Any]
 Op: TypeAlias = tuple[Work, "asyncio.Future[Any] | None"]
 """A change or a query, and the future that gets its result."""
 
-LAZY: Final = 0.05
+_LAZY: Final = 0.05
 """Seconds after which a change is committed that nobody waits for."""
 
 FULL: Final = 32
@@ -121,7 +121,7 @@ class Writer:
     def later(self, work: Work) -> None:
         """Queue ``work``, whose result nobody waits for, for the next commit or one in a moment."""
         self._queued.append((work, None))
-        self._flush_by(self._loop.time() + LAZY)
+        self._flush_by(self._loop.time() + _LAZY)
 
     def take_back(self, intent: Change) -> None:
         """Undo ``intent``, committed or not, as soon as can be: nothing of it was sent."""
@@ -133,13 +133,13 @@ class Writer:
         self._guarded(self._hand_over)
 
     def put(self, batch: Sequence[Op]) -> None:
-        """Hand ``batch`` to the thread, to be done in this order and behind everything handed over before."""
+        """Hand ``batch`` to the thread, to be executed in this order and after everything handed over before."""
         self._queue.put(batch)
         self._handed.append(batch)
         self._keep_watch()
 
     def stop(self, closed: asyncio.Future[None] | None = None) -> None:
-        """Let what is queued be done, then close the store; ``closed`` is set when that is done."""
+        """Commit what is queued, then close the store and set ``closed``."""
         self._closed = closed
         self.flush()
         self._guarded(self._queue.put, None)
@@ -148,7 +148,7 @@ class Writer:
             self._end()
 
     def finish(self) -> None:
-        """Stop, and wait up to ten seconds for the end of it: for an interpreter that is about to end."""
+        """Stop, and join the thread for up to ten seconds: for an interpreter that is about to end."""
         self.flush()
         self._queue.put(None)
         self._thread.join(10.0)
@@ -177,7 +177,7 @@ class Writer:
             self._queued = []
 
     def _settle(self) -> None:
-        """Give the next batch its results."""
+        """Set the results of the next batch."""
         taken, ops, results = self._results[0]
         count = 0
         for (_, waiter), result in zip(ops, results, strict=True):
@@ -199,7 +199,7 @@ class Writer:
             self._loop.call_soon(lambda: self._flush_by(0.0 if len(self._queued) >= count else math.inf))
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401 - those of any step
-        """Do a step of the bookkeeping; when it breaks, nothing is written any more, and whoever waits is told."""
+        """Run a step of the bookkeeping; when it raises, stop the thread, behind which every future gets an error."""
         try:
             step(*arguments)
         except BaseException as error:
@@ -210,7 +210,7 @@ class Writer:
                 raise
 
     def _keep_watch(self) -> None:
-        """Look whether the thread lives, now and then, for as long as somebody waits for it."""
+        """Check every half second whether the thread lives, for as long as somebody waits for it."""
         if self._watch is None and not self._loop.is_closed():
             self._watch = self._loop.call_later(_EVERY, self._look)
 
@@ -228,7 +228,7 @@ class Writer:
         self._end()
 
     def _end(self) -> None:
-        """Refuse what the thread has not done and never will; it has ended."""
+        """Set an error for every future that is left, now that the thread has ended."""
         self._ended = True
         done = sum(taken for taken, _, _ in self._results)
         left = [op for batch in (*itertools.islice(self._handed, done, None), self._queued) for op in batch]
@@ -266,12 +266,11 @@ class Writer:
             self.unwritten = tuple(work for work in self.unwritten if work.state != "planned")
 
     def _error_of_closing(self) -> JournalError | None:
-        """Return what could not be written, and what became of the file."""
+        """Return the error that :meth:`Journal.aclose` raises, or None."""
         moved = None if self._store is None else self._store.files_error
         if not self.unwritten:
             return moved or (None if self.dead is None else JournalError(self.dead))
-        count = len(self.unwritten)
-        what = "1 change" if count == 1 else f"{count} changes"
+        what = "1 change" if (count := len(self.unwritten)) == 1 else f"{count} changes"
         first = ", ".join(map(str, self.unwritten[:_NAMED])) + (", …" if count > _NAMED else "")
         message = f"{what} could not be written to the journal before it was closed: {first}"
         if moved is not None:
@@ -311,7 +310,7 @@ class Writer:
             store.close(self._now())
 
     def _turn(self, store: Store) -> bool:
-        """Commit what is in the queue; return False behind its end."""
+        """Commit what is in the queue; return False once it is at its end."""
         ops: list[Op] = []
         taken = 0
         try:
@@ -333,7 +332,7 @@ class Writer:
         return batch is not None
 
     def _commit(self, store: Store, ops: Sequence[Op]) -> list[Any]:
-        """Do ``ops`` in one transaction; return their results, and for those that failed their errors."""
+        """Execute ``ops`` in one transaction; return their results, and for those that failed their errors."""
         try:
             store.check_files()
             if self.unwritten:
@@ -368,28 +367,23 @@ def _facts(ops: Iterable[Op]) -> tuple[Change, ...]:
 
 
 def _parts(ops: Iterable[Op]) -> Iterable[list[Op]]:
-    """Cut ``ops`` into runs of changes, each of another item, and single calls, in their order."""
+    """Cut ``ops``, in their order, into single queries and series of changes, each of another item."""
     part: list[Op] = []
     names: set[bytes] = set()
     for op in ops:
-        work = op[0]
-        if not isinstance(work, Change):
-            if part:
-                yield part
-            yield [op]
-            part, names = [], set()
-            continue
-        if work.fingerprint in names:
+        name = op[0].fingerprint if isinstance(op[0], Change) else None
+        if part and (name is None or name in names or not names):
             yield part
             part, names = [], set()
         part.append(op)
-        names.add(work.fingerprint)
+        if name is not None:
+            names.add(name)
     if part:
         yield part
 
 
 def _do(store: Store, part: Sequence[Op]) -> list[Any]:
-    """Do one part; return for each op in it its result, or the error that is its own."""
+    """Execute one part; return for each of its ops the result, or the error of that op alone."""
     work = part[0][0]
     if not isinstance(work, Change):
         return [work(store)]

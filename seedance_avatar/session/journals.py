@@ -27,7 +27,7 @@ __all__ = ["Journals"]
 async def prove(journal: Journal, client: Client, flow: Flow) -> None:
     """Make sure that ``journal`` belongs to the service and account of ``client``, and have it remember both.
 
-    Where it does not know them yet, it takes one look at an asset that it holds.
+    Where it does not know them yet, the service is asked for one asset that it holds.
 
     :raises JournalError: it belongs to another service or account, or the look had no clear answer.
     :raises AuthError: the service refuses the key.
