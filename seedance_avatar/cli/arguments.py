@@ -28,8 +28,13 @@ def command_line() -> str:
 
 
 def hide_dashes(arguments: Sequence[str]) -> list[str]:
-    """Return ``arguments`` with every lone ``-`` replaced by a character that the parser leaves alone."""
-    return [_DASH if word == "-" else word for word in arguments]
+    """Return ``arguments`` as the parser shall see them.
+
+    Every lone ``-`` is replaced by a character that it leaves alone. A flag that may have a value, behind ``=``, stands
+    at the end, where no manifest follows that it could take for one.
+    """
+    words = [_DASH if word == "-" else word for word in arguments]
+    return sorted(words, key="--retry-failed".__eq__)
 
 
 def show_dashes(text: str) -> str:

@@ -189,6 +189,18 @@ def test_a_mistake_in_an_option_is_one_line_that_names_it(
     assert says in told
 
 
+@pytest.mark.parametrize(
+    "words", [["--retry-failed", "m.txt"], ["m.txt", "--retry-failed"], ["--retry-failed=x", "m.txt"]]
+)
+def test_a_flag_that_may_have_a_value_takes_no_manifest_for_it(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.txt").write_text("https://cdn.example.com/1.jpg\n")
+    assert run(["ingest", *words, "--group-name", "hero", "--dry-run"]) == 0
+    assert "1 good" in capsys.readouterr().out
+
+
 def test_a_command_loads_only_what_it_needs() -> None:
     program = (
         "import sys\nfrom seedance_avatar.cli.app import run\nassert run(['guide', 'files']) == 0\n"

@@ -474,6 +474,11 @@ async def test_what_failed_is_uploaded_again_on_demand(sandbox: Sandbox) -> None
         code, *_ = await ran(*words, *more, url=sandbox.url)
         found.append((code, len(sandbox.ledger)))
     assert found == [(2, 3), (2, 4), (2, 6), (2, 7), (0, 7)]
+    assert sorted((line["outcome"], line["earlier"]) for line in results()) == [
+        ("active", False),
+        ("failed", True),
+        ("failed", True),
+    ]
 
 
 @pytest.mark.asyncio

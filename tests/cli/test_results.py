@@ -51,6 +51,7 @@ def test_a_record_says_what_became_of_the_source_and_nothing_secret() -> None:
         "group": "hero",
         "group_id": None,
         "outcome": "active",
+        "earlier": False,
         "asset_id": "pa_1",
         "asset_uri": "asset://pa_1",
         "status": "active",

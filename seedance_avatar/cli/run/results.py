@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import attrs
 
-from seedance_avatar import Active, Asset, AvatarError, InvalidInput, Outcome
+from seedance_avatar import Active, Asset, AvatarError, Failed, InvalidInput, Outcome
 from seedance_avatar.cli.manifest.manifest import ManifestSource, RejectedRow
 from seedance_avatar.cli.output import OutputFile
 from seedance_avatar.cli.streams import Unwritable
@@ -42,6 +42,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "group": source.group if isinstance(source, ManifestSource) else None,
         "group_id": asset.group_id if asset else None,
         "outcome": outcome_name(outcome),
+        "earlier": isinstance(outcome, Failed) and outcome.earlier,
         "asset_id": asset.asset_id if asset else None,
         "asset_uri": asset.uri if asset and isinstance(outcome, Active) else None,
         "status": asset.status if asset else None,
