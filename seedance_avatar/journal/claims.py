@@ -12,8 +12,6 @@ import attrs
 
 from seedance_avatar.outcomes import AnyOutcome
 
-__all__ = ["Claimant", "Claims"]
-
 
 class Claimant(Protocol):
     """What deals with an item, or waits for another that does."""

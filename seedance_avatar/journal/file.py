@@ -21,8 +21,6 @@ from seedance_avatar.text import safe_text
 from .lock import refused
 from .records import Hasher
 
-__all__ = ["check_neighbours", "check_version", "connect", "create_or_migrate", "locate", "read_version", "unusable"]
-
 APPLICATION_ID: Final = 0x53644176
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100

@@ -14,8 +14,6 @@ import attrs
 from seedance_avatar.errors import JournalError
 from seedance_avatar.text import safe_text
 
-__all__ = ["Lock", "refused"]
-
 _FAR: Final = 1 << 30
 """The offset of the byte that is locked on Windows: others cannot read it, and they read the pid at the beginning."""
 

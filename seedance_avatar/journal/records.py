@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -18,16 +18,15 @@ from seedance_avatar.errors import ApiError, AvatarError, JournalError, Protocol
 from seedance_avatar.models import ASSET_TYPES
 from seedance_avatar.text import redact_url, safe_redacted, safe_text, url_path
 
-__all__ = ["KINDS", "STATES", "Change", "Entry", "Kind", "Origin", "Record", "Run", "Sample", "State", "Summary"]
-
 State: TypeAlias = Literal["planned", "sending", "accepted", "active", "failed", "refused", "in_doubt"]
 """How far an item has come; the file holds its index in :data:`STATES`."""
 
 Kind: TypeAlias = Literal["image", "video", "audio", "generation", "group"]
 """What was submitted: an asset by its type, a video generation, or a group."""
 
-STATES: Final[tuple[State, ...]] = ("planned", "sending", "accepted", "active", "failed", "refused", "in_doubt")
-KINDS: Final[tuple[Kind, ...]] = ("image", "video", "audio", "generation", "group")
+STATES: Final[tuple[State, ...]] = get_args(State)
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+FINGERPRINT: Final = 16  # bytes
 
 _FROM: Final[Mapping[State, tuple[State, ...]]] = {
     "planned": ("planned", "sending", "refused", "in_doubt"),  # turns back what is sending, leaves the rest
@@ -38,10 +37,6 @@ _FROM: Final[Mapping[State, tuple[State, ...]]] = {
     "refused": ("planned", "sending", "refused"),
     "in_doubt": ("sending", "in_doubt"),
 }
-
-
-FINGERPRINT: Final = 16
-"""Bytes in a fingerprint."""
 
 
 def _mask(*states: State) -> int:

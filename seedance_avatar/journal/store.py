@@ -28,20 +28,13 @@ from .file import check_neighbours, check_version, connect, create_or_migrate, r
 from .lock import Lock, refused
 from .records import KINDS, STATES, Change, Entry, Kind, Origin, Record, Run, Sample, State, Summary, misuse
 
-__all__ = ["Durability", "Store"]
-
 Durability: TypeAlias = Literal["power", "process"]
 """What a commit survives: the loss of power, or only the death of the process."""
 
 _SYNCHRONOUS: Final = {"power": "FULL", "process": "NORMAL"}
-_CHECK_EVERY: Final = 1.0
-"""Seconds between two checks of the files."""
-
-_CHECK_COMMITS: Final = 64
-"""Commits after which they are checked at the latest: a WAL that grows large slows every commit."""
-
-_LARGE_WAL: Final = 4 << 20
-"""Bytes in the WAL from which on a checkpoint is made."""
+_CHECK_EVERY: Final = 1.0  # seconds between two checks of the files
+_CHECK_COMMITS: Final = 64  # commits after which they are checked at the latest: a large WAL slows each of them
+_LARGE_WAL: Final = 4 << 20  # bytes from which on a checkpoint is made
 
 _PLANNED, _SENDING, _ACCEPTED, _ACTIVE, _FAILED, _REFUSED, _IN_DOUBT = range(len(STATES))
 

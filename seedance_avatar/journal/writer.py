@@ -30,29 +30,18 @@ from .file import unusable
 from .records import Change, turned_back
 from .store import Store
 
-__all__ = ["Op", "Work", "Writer"]
-
 Work: TypeAlias = Change | Callable[[Store], Any]
 Op: TypeAlias = tuple[Work, "asyncio.Future[Any] | None"]
 """A change or a query, and the future that gets its result."""
 
-_LAZY: Final = 0.05
-"""Seconds after which a change is committed that nobody waits for."""
-
-FULL: Final = 32
-"""Changes that are worth a commit of their own, however short ago the last one was."""
-
-REST: Final = 10
-"""How many times as long as a commit took the next ones are gathered: the journal's thread has a tenth of a core."""
-
-LONGEST_REST: Final = 0.008
-"""Seconds; an answer of the service takes ten times as long."""
-
-_BATCH: Final = 4096
-_RETRY: Final = 1.0
-_NAMED: Final = 5
-_EVERY: Final = 0.5
-"""Seconds between two looks at whether the thread lives, while somebody waits for it."""
+_LAZY: Final = 0.05  # seconds after which a change is committed that nobody waits for
+FULL: Final = 32  # changes that are worth a commit of their own, however short ago the last one was
+REST: Final = 10  # how many times as long as a commit took the next are gathered: the thread has a tenth of a core
+LONGEST_REST: Final = 0.008  # seconds; an answer of the service takes ten times as long
+_BATCH: Final = 4096  # operations in one transaction
+_RETRY: Final = 1.0  # seconds until what could not be written is tried again
+_EVERY: Final = 0.5  # seconds between two checks that the thread lives, while somebody waits for it
+_NAMED: Final = 5  # changes that an error names
 
 _log = logging.getLogger("seedance_avatar.journal")
 

@@ -21,8 +21,6 @@ from seedance_avatar.text import safe_text
 if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
 
-__all__ = ["Journals"]
-
 
 async def prove(journal: Journal, client: Client, flow: Flow) -> None:
     """Make sure that ``journal`` belongs to the service and account of ``client``, and have it remember both.
@@ -102,7 +100,7 @@ class Journals:
             # Shielded: several may wait for the one opening, and one of them be cancelled.
             return await asyncio.shield(shared.opening)
         except BaseException:
-            await self._release(where, shared)
+            await self._release(where)
             raise
 
     async def release(self, journal: Journal) -> None:
@@ -110,10 +108,10 @@ class Journals:
 
         :raises JournalError: something that has happened could not be written.
         """
-        where = journal.path
-        await self._release(where, self._shared[where])
+        await self._release(journal.path)
 
-    async def _release(self, where: Path, shared: _Shared) -> None:
+    async def _release(self, where: Path) -> None:
+        shared = self._shared[where]
         shared.users -= 1
         if shared.users:
             return
