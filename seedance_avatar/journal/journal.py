@@ -188,7 +188,7 @@ class Journal:
     def begin_run(self) -> int:
         """Return the number of a run that begins now: what an earlier one changed has a smaller one, or none."""
         if self._run_taken:
-            self._check_writable()
+            self._check(write=True)
             self.run += 1
             run, now = self.run, self._now()
             self._writer.later(lambda store: store.begin_run(run, now))
@@ -206,9 +206,8 @@ class Journal:
 
     async def remember(self, base_url: str, key: str) -> None:
         """Note that all it holds is at ``base_url``, in the account of ``key`` (a keyed hash is kept)."""
-        self._check_writable()
         account = self._hasher.account(key)
-        await self._ask(lambda store: store.remember(base_url, account))
+        await self._ask(lambda store: store.remember(base_url, account), write=True)
 
     async def claim(self, entries: Sequence[Entry]) -> list[Record | None]:
         """Return the record of each entry, and None for each that is new; those are ``planned`` now.
@@ -218,15 +217,13 @@ class Journal:
         """
         for it in entries:
             records.sixteen(it.fingerprint)
-        self._check_writable()
         now, run = self._now(), self.run
-        return await self._ask(lambda store: store.claim(entries, now, run))
+        return await self._ask(lambda store: store.claim(entries, now, run), write=True)
 
     async def renew(self, entries: Sequence[Entry]) -> None:
         """Plan ``entries``, which :meth:`claim` knew, as if they were new; their records stay, with their ids."""
-        self._check_writable()
         now, run = self._now(), self.run
-        await self._ask(lambda store: store.renew(entries, now, run))
+        await self._ask(lambda store: store.renew(entries, now, run), write=True)
 
     async def groups(self) -> list[str]:
         """Return the ids of the groups that something in the journal belongs to, the first hundred."""
@@ -260,14 +257,14 @@ class Journal:
     def unsent(self, fingerprint: bytes) -> Awaitable[None]:
         """Record that nothing of what was ``sending`` has left: it is as before (a resend: in doubt).
 
-        What is not ``sending`` any more, or not yet, stays as it is.
+        What is not ``sending`` any more, or not yet, stays as it is. Await the result as for :meth:`accepted`.
         """
         return self._writer.submit(self._change("planned", fingerprint))
 
     def accepted(self, fingerprint: bytes, remote_id: str) -> Awaitable[None]:
-        """Record the service's id of it (asset, task or group). Once this returns that is on disk.
+        """Record the service's id of it (asset, task or group); await the result for it to be on disk.
 
-        Cancelled, it is written all the same.
+        It is written though nobody waits for it any more.
 
         :raises JournalError: it could not be written yet: it is kept, tried again, and in :attr:`unwritten`.
         """
@@ -291,7 +288,7 @@ class Journal:
 
     def note(self, values: Mapping[str, float]) -> None:
         """Note one point of some time series (a rate, a limit) for the report. Returns at once."""
-        self._check_writable()
+        self._check(write=True)
         now, text = self._now(), json.dumps(dict(values), allow_nan=False)
         self._writer.later(lambda store: store.note(now, text))
 
@@ -301,9 +298,8 @@ class Journal:
 
     async def save_learned(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Keep what was learned of this ``kind`` (anything JSON can hold) for the next run."""
-        self._check_writable()
         text = json.dumps(dict(facts), allow_nan=False)
-        await self._ask(lambda store: store.save_learned(kind, text))
+        await self._ask(lambda store: store.save_learned(kind, text), write=True)
 
     async def learned(self) -> dict[str, Any]:
         """Return what earlier runs learned, by kind."""
@@ -324,13 +320,16 @@ class Journal:
         """Return the journal in figures."""
         return await self._ask(Store.summary)
 
-    def _check(self) -> None:
+    def _check(self, *, write: bool) -> None:
         if self._closed is not None:
             message = f"the journal {self.path} is closed"
             raise SessionStateError(message)
         self._check_here()
         if self._writer.dead is not None:
             raise JournalError(self._writer.dead, about=f"journal {self.path}", unwritten=self.unwritten)
+        if write and self._readonly:
+            message = "it was opened for reading only; open it without readonly=True to write"
+            raise JournalError(message, about=f"journal {self.path}")
 
     def _check_here(self) -> None:
         if os.getpid() != self._pid:
@@ -339,12 +338,6 @@ class Journal:
         if asyncio.get_running_loop() is not self._loop:
             message = f"the journal {self.path} was opened on another event loop and can only be used there"
             raise SessionStateError(message)
-
-    def _check_writable(self) -> None:
-        self._check()
-        if self._readonly:
-            message = "it was opened for reading only; open it without readonly=True to write"
-            raise JournalError(message, about=f"journal {self.path}")
 
     def _change(
         self,
@@ -355,7 +348,7 @@ class Journal:
         remote_id: str | None = None,
         error: str | None = None,
     ) -> Change:
-        self._check_writable()
+        self._check(write=True)
         return Change(
             fingerprint=records.sixteen(fingerprint),
             state=state,
@@ -366,8 +359,8 @@ class Journal:
             error=error,
         )
 
-    async def _ask(self, question: Callable[[Store], _T]) -> _T:
-        self._check()
+    async def _ask(self, question: Callable[[Store], _T], *, write: bool = False) -> _T:
+        self._check(write=write)
         answer: _T = await self._writer.submit(question)
         return answer
 
