@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .outcomes import *  # noqa: F403 - as above
     from .pool.pool import AccountPool as AccountPool
     from .session.session import AvatarSession as AvatarSession
-    from .videos.model_table import VIDEO_MODELS as VIDEO_MODELS
-    from .videos.model_table import VideoModel as VideoModel
+    from .videos.request import VIDEO_MODELS as VIDEO_MODELS
     from .videos.request import GenerationRequest as GenerationRequest
     from .videos.request import Reference as Reference
+    from .videos.request import VideoModel as VideoModel
     from .videos.webhooks import WebhookEvent as WebhookEvent
     from .videos.webhooks import verify_webhook as verify_webhook
 
@@ -49,8 +49,7 @@ _ROOMS: Final = {
     "outcomes": "Active Failed InDoubt IngestReport IngestStats Outcome Pending SessionStats Unsent",
     "pool.pool": "AccountPool",
     "session.session": "AvatarSession",
-    "videos.model_table": "VIDEO_MODELS VideoModel",
-    "videos.request": "GenerationRequest Reference",
+    "videos.request": "VIDEO_MODELS GenerationRequest Reference VideoModel",
     "videos.webhooks": "WebhookEvent verify_webhook",
 }
 """The module of each public name. The names are imported at first use, so that a program which only ingests does not

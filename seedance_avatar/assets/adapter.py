@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from seedance_avatar.journal.journal import Journal
     from seedance_avatar.journal.records import Entry
 
-__all__ = [
-    "AssetAdapter",
-    "GroupOf",
-]
+__all__ = ["AssetAdapter", "GroupOf"]
 
 GroupOf: TypeAlias = Callable[[AssetSource], AssetGroup | str | Awaitable[AssetGroup | str]]
 """A function that returns the group of a source, where one ingest serves several groups; sync or async."""

@@ -18,15 +18,7 @@ from seedance_avatar.wire.refusals import About, find_reason, is_id, read_object
 from seedance_avatar.wire.request import Request, json_bytes
 from seedance_avatar.wire.response import Response, _converter, structure
 
-__all__ = [
-    "PREFIX",
-    "asset_query",
-    "asset_request",
-    "check_source",
-    "group_request",
-    "read_asset",
-    "read_group",
-]
+__all__ = ["PREFIX", "asset_query", "asset_request", "check_source", "group_request", "read_asset", "read_group"]
 
 PREFIX: Final = "/v1/videos/doubao-seedance-2-0/private-avatar"
 """The path of all private-avatar calls, whatever model the assets are used with later."""

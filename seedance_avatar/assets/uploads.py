@@ -24,12 +24,7 @@ from seedance_avatar.wire.response import Response
 
 from .media import ASSET_LIMITS, UPLOAD_LIMITS, MediaFacts, probe
 
-__all__ = [
-    "check_file",
-    "judge",
-    "published",
-    "upload_file",
-]
+__all__ = ["check_file", "judge", "published", "upload_file"]
 
 
 _CHUNK: Final = 1 << 18  # bytes read and sent at a time

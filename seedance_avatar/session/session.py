@@ -46,8 +46,7 @@ from seedance_avatar.options import (
 )
 from seedance_avatar.outcomes import SessionStats
 from seedance_avatar.text import KeyProvider, Secret, safe_text
-from seedance_avatar.videos.model_table import VIDEO_MODELS, VideoModel
-from seedance_avatar.videos.request import GenerationRequest, Reference
+from seedance_avatar.videos.request import VIDEO_MODELS, GenerationRequest, Reference, VideoModel
 from seedance_avatar.wire.request import check_key, normalize_base
 
 from .engine import Engine

@@ -13,11 +13,9 @@ from seedance_avatar.events import Progress, ReferenceRegistered
 from seedance_avatar.models import Asset, AssetSource, VideoTask
 from seedance_avatar.videos.adapter import VideoAdapter, failure_of
 from seedance_avatar.videos.download import Download
-from seedance_avatar.videos.exactly_once import ExactlyOnce
 from seedance_avatar.videos.messages import read_video, video_query
-from seedance_avatar.videos.model_table import VideoModel
-from seedance_avatar.videos.real_person import refused_image, with_asset
-from seedance_avatar.videos.request import GenerationRequest
+from seedance_avatar.videos.request import GenerationRequest, VideoModel
+from seedance_avatar.videos.rules import refused_image, with_asset
 
 from .engine import Engine
 from .submission import Kept, Submission
@@ -77,12 +75,13 @@ class Videos:
         timeout: float | None,  # noqa: ASYNC109 - its error says what became of the submission
     ) -> VideoTask:
         engine = self.engine()
-        once = ExactlyOnce(engine.client, engine.alone, looks=self.adapter.looks)
-        business_id = self.adapter.admit(request)
+        client, flow = engine.client, engine.alone
+        business_id = await self.adapter.prepare(request)
 
         async def call(submission: Submission[VideoTask]) -> VideoTask:
-            sent_as = submission.target_id
-            task = await once.submit(self.adapter.request(request, sent_as), sent_as, submission)
+            task = await self.adapter.submit(
+                request, submission.target_id, client=client, flow=flow, passage=submission, patient=False
+            )
             return engine.accepted(request, task)
 
         submission = Submission(

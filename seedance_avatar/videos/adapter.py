@@ -1,4 +1,8 @@
-"""The adapter with which a pipeline submits generation requests and polls video tasks."""
+"""The adapter with which generation requests are submitted, each exactly once, and video tasks polled.
+
+The service finds a generation by its ``client_business_id``. When the answer to a submission is lost, the service is
+asked for that id first; only if it does not know the id for some seconds is the same submission sent again with it.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,36 @@ import json
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
 from seedance_avatar.client.client import Client, Passage
 from seedance_avatar.client.gate import Flow
-from seedance_avatar.errors import AvatarError, AvatarWarning, GenerationFailed, InvalidInput, ProtocolError
+from seedance_avatar.errors import (
+    AvatarError,
+    AvatarWarning,
+    ConnectionFailed,
+    GenerationFailed,
+    InvalidInput,
+    NotFound,
+    ProtocolError,
+    ServerError,
+    SubmissionInDoubt,
+)
 from seedance_avatar.journal.journal import Journal
 from seedance_avatar.journal.records import Entry
 from seedance_avatar.models import VideoTask
 from seedance_avatar.wire.request import Request
 from seedance_avatar.wire.response import Response
 
-from .exactly_once import LOOKS, ExactlyOnce
 from .messages import generation_request, read_video, video_query
-from .model_table import VIDEO_MODELS, VideoModel
-from .request import GenerationRequest
+from .request import VIDEO_MODELS, GenerationRequest, VideoModel
 from .rules import as_sent, check_request, parts_of
 
-__all__ = ["VideoAdapter", "failure_of"]
+_SUBMISSIONS: Final = 3
+"""How often one submission is sent at most while its answers are lost."""
 
 
 def failure_of(task: VideoTask) -> GenerationFailed | ProtocolError | None:
@@ -46,15 +59,13 @@ def failure_of(task: VideoTask) -> GenerationFailed | ProtocolError | None:
 
 @attrs.define(eq=False, repr=False)
 class VideoAdapter:
-    """How requests become videos: what a :class:`~seedance_avatar.ingest.pipeline.Pipeline` needs to know of them.
+    """How requests become videos: what a :class:`~seedance_avatar.ingest.pipeline.Pipeline` needs to know of them."""
 
-    :ivar models: the limits of each model; see :mod:`seedance_avatar.videos.model_table`.
-    :ivar looks: see :class:`~seedance_avatar.videos.exactly_once.ExactlyOnce`.
-    """
-
-    models: Mapping[str, VideoModel] = attrs.field(default=VIDEO_MODELS)
+    models: Mapping[str, VideoModel] = VIDEO_MODELS
     allow_private: bool = False
-    looks: Sequence[float] = LOOKS
+    looks: Sequence[float] = (1.0, 3.0, 8.0)
+    """Seconds before each look-up of a submission whose answer was lost. The service may process a submission after its
+    connection is gone, so one *not found* is not enough."""
     kind: str = "videos"
     idempotent: bool = True
     _takes: Counter[bytes] = attrs.field(factory=Counter, init=False)
@@ -67,12 +78,8 @@ class VideoAdapter:
         """Return ``generation``."""
         return "generation"
 
-    async def prepare(self, source: GenerationRequest) -> str:
+    async def prepare(self, source: object) -> str:
         """Check the request, warn of likely mistakes, and return its ``client_business_id``, made if it has none."""
-        return self.admit(source)
-
-    def admit(self, source: object) -> str:
-        """Do what :meth:`prepare` does."""
         if not isinstance(source, GenerationRequest):
             message = f"a request must be a GenerationRequest, not {type(source).__name__}"
             raise InvalidInput(message)
@@ -104,12 +111,48 @@ class VideoAdapter:
             content = f"{digest.hex()}:{self._takes[digest]}"
         return journal.entry(kind="generation", url=content, key=name, shown=source.label, business_id=target_id)
 
-    async def submit(
-        self, source: GenerationRequest, target_id: str, *, client: Client, flow: Flow, passage: Passage
+    async def submit(  # noqa: PLR0913 - the facts of one submission, by keyword
+        self,
+        source: GenerationRequest,
+        target_id: str,
+        *,
+        client: Client,
+        flow: Flow,
+        passage: Passage,
+        patient: bool = True,
     ) -> VideoTask:
-        """Submit the request exactly once."""
-        once = ExactlyOnce(client, flow, looks=self.looks, patient=True)
-        return await once.submit(self.request(source, target_id), target_id, passage)
+        """Submit the request so that it makes one task, and return the task.
+
+        :param passage: called before the first byte is sent, and when the service has not applied the request. For a
+            resend the service is asked for ``target_id`` before anything is sent.
+        :param patient: as for :meth:`Client.call`.
+        :raises SubmissionInDoubt: the answer was lost, and the look-ups gave no clear answer either.
+        :raises ConnectionFailed: nothing was sent.
+        :raises ApiError: the service refused.
+
+        Cancelled after sending or between look-ups, the submission is in doubt.
+        """
+
+        async def look(pause: float) -> VideoTask:
+            await flow.sleep(pause)
+            return await client.call(video_query(target_id), read_video, flow=flow, patient=patient)
+
+        request = self.request(source, target_id)
+        if passage.resend:
+            before = SubmissionInDoubt("it was sent before, and the service could not be asked what came of it")
+            if (task := await _found(look, (0.0,), before, client)) is not None:
+                return task
+        submissions = 1
+        while True:
+            try:
+                return await client.call(request, read_video, flow=flow, patient=patient, passage=passage)
+            except SubmissionInDoubt as lost:
+                if (task := await _found(look, self.looks, lost, client)) is not None:
+                    return task
+                if submissions == _SUBMISSIONS:
+                    raise
+            submissions += 1
+            await passage.not_applied()
 
     def request(self, source: GenerationRequest, target_id: str) -> Request:
         """Return the submission of ``source`` under the id ``target_id``."""
@@ -140,3 +183,25 @@ class VideoAdapter:
     def failure(self, item: VideoTask) -> AvatarError | None:
         """Return why there is no video, or None when there is one."""
         return failure_of(item)
+
+
+async def _found(
+    look: Callable[[float], Awaitable[VideoTask]], pauses: Sequence[float], doubt: SubmissionInDoubt, client: Client
+) -> VideoTask | None:
+    """Return the task that a ``look`` finds, or None when the service does not know its id after any of ``pauses``."""
+    unclear: AvatarError | None = None
+    for pause in pauses:
+        try:
+            return await look(pause)
+        except NotFound:
+            unclear = None
+        except (ConnectionFailed, ProtocolError, ServerError) as error:
+            unclear = error
+            if client.gave_up is not None:
+                break
+        except AvatarError as error:
+            unclear = error
+            break
+    if unclear is not None:
+        raise doubt from unclear  # whatever prevented the look-up, the submission is still in doubt
+    return None

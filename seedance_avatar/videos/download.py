@@ -4,7 +4,7 @@ The bytes go to a temporary file beside the target, which is renamed to the targ
 disk. A broken transfer is resumed with a range request if the host's ETag or date says that the file is the same, and
 restarted otherwise. However else the download ends, cancelled included, the temporary file is removed.
 
-What an answer means is decided in :mod:`.transfer`, what the bytes are in :mod:`.movie_file`.
+What an answer and its bytes mean is decided in :mod:`.transfer`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import attrs
 from anyio import to_thread
 from yarl import URL
 
+from seedance_avatar.client.retry import backoff
 from seedance_avatar.client.tasks import raisable
 from seedance_avatar.errors import (
     ApiError,
@@ -45,14 +46,9 @@ from seedance_avatar.options import Retry, Timeouts
 from seedance_avatar.text import redact_url, safe_text
 from seedance_avatar.wire.public_urls import judge_host, judge_url
 
-from .movie_file import PAGES, Boxes, flaw_of, is_movie
-from .transfer import FETCH_AGAIN, Answer, Decision, Version, judge, may_still_come, pause_until_there
-
-__all__ = ["Download"]
+from .transfer import FETCH_AGAIN, PAGES, Answer, Boxes, Decision, Version, flaw_of, is_movie, judge, pause_until_there
 
 _CHUNK: Final = 1 << 20
-_HEAD: Final = 512
-"""Bytes at the beginning of a file by which it is judged."""
 _RENEWALS: Final = 2
 _REDIRECTS: Final = 5
 _LONGEST_NAME: Final = 200
@@ -92,8 +88,8 @@ class _Part:
     path: Path
     mode: int | None = None
     size: int = 0
-    boxes: Boxes = attrs.field(factory=Boxes)
-    movie: bool = False
+    boxes: Boxes | None = None
+    """None for a file that is taken though it is no MP4 and no QuickTime file."""
     _file: IO[bytes] | None = None
     _over: bool = False
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -107,8 +103,8 @@ class _Part:
     def write(self, data: bytes) -> None:
         with self._lock:
             if not self.size:
-                self.movie, self.boxes = is_movie(data), Boxes()
-            if self.movie:
+                self.boxes = Boxes() if is_movie(data) else None
+            if self.boxes is not None:
                 self.boxes.feed(data)
             view = memoryview(data)
             while view and self._file is not None:
@@ -125,7 +121,7 @@ class _Part:
 
     def judged(self, total: int | None, *, about: str, status: int) -> Decision:
         """Return whether the file is whole, once an answer came to its end; ``total`` is its length, where known."""
-        if self.size and (self.size == total or (total is None and (self.boxes.whole or not self.movie))):
+        if self.size and (self.size == total or (total is None and (self.boxes is None or self.boxes.whole))):
             return Decision(what="take")
         message = f"the file is not whole: {self.size} bytes came of {'some' if total is None else total}"
         error = ProtocolError(message, about=about, status=status, hint=FETCH_AGAIN)
@@ -201,9 +197,8 @@ class Download:
         target, mode = await to_thread.run_sync(_target_of, path)
         task = await self.ask(video) if isinstance(video, str) else video
         if not task.is_completed:
-            message = (
-                f"it is {safe_text(task.status, 40)}, not completed: wait for it with session.wait_for_video() first"
-            )
+            status = safe_text(task.status, 40)
+            message = f"it is {status}, not completed: wait for it with session.wait_for_video() first"
             raise InvalidInput(message, about=task.task_id)
         if task.url is None:
             task = await self.ask(task.task_id)
@@ -264,13 +259,9 @@ class Download:
             furthest = max(furthest, part.size)
             if failures >= self.retry.attempts:
                 raise error
-            await self.sleep(self._pause(error, failures))
-
-    def _pause(self, cause: AvatarError, failures: int) -> float:
-        throttled = isinstance(cause, RateLimited)
-        base = self.retry.throttle_base if throttled else self.retry.base
-        asked = cause.retry_after if isinstance(cause, ApiError) else None
-        return (asked or 0.0) + self.rng.uniform(0, min(self.retry.cap, base * 2 ** (failures - 1)))
+            base = self.retry.throttle_base if isinstance(error, RateLimited) else self.retry.base
+            asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
+            await self.sleep(asked + backoff(failures, base=base, cap=self.retry.cap, rng=self.rng))
 
     async def _attempt(self, http: aiohttp.ClientSession, url: str, about: str, part: _Part) -> Decision:
         """Ask for the file, or the rest of it; return a decision without an error once it is whole."""
@@ -281,12 +272,9 @@ class Download:
         try:
             async with await self._answered(http, url, headers, about) as response:
                 host = safe_text(response.url.host, 80)
-                answer = Answer(
-                    status=response.status, host=host, headers=response.headers, length=response.content_length
-                )
-                decision = judge(
-                    answer, held=held, first=self._version, about=about, longest_wait=self.retry.max_retry_after
-                )
+                answer = Answer(response.status, host, response.headers, response.content_length)
+                longest = self.retry.max_retry_after
+                decision = judge(answer, held=held, first=self._version, about=about, longest_wait=longest)
                 if decision.what != "take":
                     return decision
                 if decision.start != part.size:
@@ -312,7 +300,7 @@ class Download:
             raise ProtocolError(message, about=about, hint=FETCH_AGAIN)
         # Unchanged: encoding a signed URL again would invalidate its signature.
         at = URL(url, encoded=url.isascii())
-        anywhere = judge_host(_bracketed(at)) is not None
+        anywhere = judge_host(at.host_subcomponent or "") is not None
         for _ in range(_REDIRECTS + 1):
             response = await http.get(at, headers=headers, allow_redirects=False)
             target = response.headers.get("Location") if response.status in _REDIRECTED else None
@@ -340,7 +328,7 @@ class Download:
         held = bytearray()
 
         async def flush() -> None:
-            if not part.size and (flaw := _flaw(answer, held)) is not None:
+            if not part.size and (flaw := flaw_of(answer, held)) is not None:
                 raise _NoVideoError(flaw)
             await to_thread.run_sync(part.write, bytes(held))
             held.clear()
@@ -355,7 +343,7 @@ class Download:
                 await flush()
         except (aiohttp.ClientError, TimeoutError):
             # What arrived before the failure is kept, if it can be judged: the next attempt resumes after it.
-            if part.size or _flaw(answer, held) is None:
+            if part.size or flaw_of(answer, held) is None:
                 await flush()
             raise
         except _NoVideoError as flaw:
@@ -373,8 +361,7 @@ class Download:
 
     async def _wait_until_there(self, task: VideoTask, error: AvatarError, absent: int) -> None:
         """Sleep before the file is asked for again; raise where it cannot be expected any more."""
-        pause = pause_until_there(absent) if may_still_come(task, self.wall_clock()) else None
-        if pause is None:
+        if (pause := pause_until_there(task, absent, self.wall_clock())) is None:
             raise self._gone(task, error) if isinstance(error, NotFound) else error
         await self.sleep(pause)
 
@@ -408,16 +395,6 @@ class _CallbackError(Exception):
 
 class _NoVideoError(Exception):
     """The first bytes of a file are those of something else, which the text names."""
-
-
-def _flaw(answer: Answer, content: bytearray) -> str | None:
-    labels = (answer.headers.get(name, "") for name in ("Content-Type", "Content-Encoding"))
-    return flaw_of(bytes(content[:_HEAD]), *labels)
-
-
-def _bracketed(url: URL) -> str:
-    host = url.host or ""
-    return f"[{host}]" if ":" in host else host
 
 
 async def _private_address(url: URL) -> str | None:

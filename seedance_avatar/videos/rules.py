@@ -1,8 +1,8 @@
 """Checks a generation request against every rule that is known before money is spent.
 
 The service gives no clear error for most of these rules, and silently ignores some fields, so each broken rule is
-refused here with a message of its own. The limits of the models are in :mod:`seedance_avatar.videos.model_table`; a
-model that is not in the table is not checked against them.
+refused here with a message of its own. What only the service knows, that an image may show a real person, is read from
+its refusal, and the image replaced by an asset.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from typing import Final, TypeAlias, get_args
 
 import attrs
 
-from seedance_avatar.errors import AssetFailed, InvalidInput, InvalidSource
+from seedance_avatar.errors import AssetFailed, ContentRefused, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetType
 from seedance_avatar.text import redact_url, safe_text
 from seedance_avatar.wire.public_urls import judge_url
 from seedance_avatar.wire.refusals import is_id
 
-from .model_table import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
-from .request import ROLE_TYPES, GenerationRequest, Reference, Role
-
-__all__ = ["Part", "as_sent", "check_request", "parts_of"]
+from .request import ASPECT_RATIOS, ROLE_TYPES, VIDEO_MODELS, GenerationRequest, Reference, Role, VideoModel
 
 # Addresses of media: URLs, current ids (pa_<ULID>) and those of older pages (asset-<time>-<rand>). The end of an id is
 # matched too, so that ordinary words that begin like one are allowed.
@@ -32,6 +29,9 @@ _ADDRESS: Final = re.compile(
 )
 _ASSET: Final = "asset://"
 _ID_STYLE: Final = re.compile(r"asset://(pa_|asset-)?")
+_REAL_PERSON: Final = re.compile(r"real person|PrivacyInformation", re.IGNORECASE)
+_CONTENT: Final = re.compile(r"content\[([0-9]{1,4})\]")
+"""An index into what the service passes upstream: 0 is the text, and the references follow in the order as sent."""
 _ORDER: Final[tuple[Role, ...]] = get_args(Role)
 
 Counts: TypeAlias = Mapping[str, int]
@@ -70,10 +70,7 @@ def parts_of(request: GenerationRequest) -> tuple[Part, ...]:
 
 
 def check_request(
-    request: GenerationRequest,
-    models: Mapping[str, VideoModel] = VIDEO_MODELS,
-    *,
-    allow_private: bool = False,
+    request: GenerationRequest, models: Mapping[str, VideoModel] = VIDEO_MODELS, *, allow_private: bool = False
 ) -> tuple[str, ...]:
     """Check ``request`` against every rule that is known for its model, and return warnings about likely mistakes.
 
@@ -262,3 +259,39 @@ def _remarks(request: GenerationRequest, parts: Sequence[Part], models: Mapping[
             f"the references have asset ids of different styles ({', '.join(sorted(styles))}): the service refuses "
             "assets of another account"
         )
+
+
+def refused_image(error: ContentRefused, request: GenerationRequest) -> str | None:
+    """Return the URL of the image that ``error`` refuses for showing a real person, or None.
+
+    It is None when the refusal has another reason, is about something other than a plain image URL, or names no image
+    while the request has several.
+    """
+    if not _REAL_PERSON.search(f"{error.code} {error.message}"):
+        return None
+    parts = parts_of(request)
+    named = _CONTENT.search(error.message)
+    if named is None:
+        candidates = [part.url for part in parts if _is_plain_image(part)]
+        return candidates[0] if len(candidates) == 1 else None
+    at = int(named[1]) - 1
+    return parts[at].url if 0 <= at < len(parts) and _is_plain_image(parts[at]) else None
+
+
+def _is_plain_image(part: Part) -> bool:
+    return part.medium_type == "image" and not part.url.startswith("asset://")
+
+
+def with_asset(request: GenerationRequest, url: str, asset: Asset) -> GenerationRequest:
+    """Return ``request`` with the active ``asset`` in place of the image ``url``."""
+
+    def put(medium: Asset | str | None) -> Asset | str | None:
+        return asset.uri if medium == url else medium
+
+    references = tuple(
+        Reference(asset.uri, it.role) if isinstance(it, Reference) and it.medium == url else it
+        for it in request.references
+    )
+    return attrs.evolve(
+        request, references=references, first_frame=put(request.first_frame), last_frame=put(request.last_frame)
+    )

@@ -32,7 +32,6 @@ _LATE: Final = {
         f"seedance_avatar.{name}"
         for name in (
             "videos.download",
-            "videos.exactly_once",
             "videos.adapter",
             "journal.journal",
             "journal.file",
@@ -42,7 +41,7 @@ _LATE: Final = {
             "pool.member",
             "pool.pool",
             "pool.run",
-            "videos.real_person",
+            "videos.transfer",
             "videos.rules",
             "videos.messages",
             "session.video_calls",

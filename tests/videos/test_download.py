@@ -23,7 +23,7 @@ from seedance_avatar.errors import ApiError, ConnectionFailed, InvalidInput, Not
 from seedance_avatar.models import VideoTask
 from seedance_avatar.options import Retry, Timeouts
 from seedance_avatar.videos.download import Download, _Part
-from seedance_avatar.videos.movie_file import Boxes
+from seedance_avatar.videos.transfer import Boxes
 
 
 def box(kind: bytes, content: bytes = b"") -> bytes:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from seedance_avatar.errors import AvatarError, InvalidInput, InvalidSource
 from seedance_avatar.models import Asset, AssetSource
 from seedance_avatar.videos.adapter import VideoAdapter
-from seedance_avatar.videos.model_table import ASPECT_RATIOS, VIDEO_MODELS, VideoModel
-from seedance_avatar.videos.request import GenerationRequest, Reference
+from seedance_avatar.videos.request import ASPECT_RATIOS, VIDEO_MODELS, GenerationRequest, Reference, VideoModel
 from seedance_avatar.videos.rules import as_sent, check_request, parts_of
 
 ULID = "01JZ8Q4T2V6W8X0Y2Z4A6B8C0D"
