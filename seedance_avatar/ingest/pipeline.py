@@ -372,12 +372,18 @@ class Pipeline(Run):
             self._watch(job, deadline=job.accepted_at + self.asset_timeout)
 
     def _watch(self, job: Job, *, deadline: float) -> None:
-        self._polling += 1
         kind = self.adapter.polling_kind(job.source)
-        job.pending = PendingItem(
+        pending = job.pending = PendingItem(
             kind=kind, accepted_at=job.accepted_at, deadline=deadline, payload=job, teaches=job.teaches
         )
-        self.poller.add(job.pending)
+        self._polling += 1
+        try:
+            self.poller.add(pending)
+        except Exception:
+            self.poller.discard(pending)
+            self._polling -= 1
+            job.pending = None
+            raise
 
     # Ending
 

@@ -29,7 +29,9 @@ _DOUBTFUL = re.compile(
 )
 _SEVERAL = re.compile(r"[\w,;|]https?://", re.IGNORECASE)
 _ROW = re.compile(r"\.\w{3,4},(?:image|video|audio)(?:,|$)", re.IGNORECASE)
-_NAME_AFTER_HASH = re.compile(r"#[^?]*\.\w{2,4}(?:$|\?)")
+_NAME_AFTER_HASH = re.compile(
+    r"#[^?]*\.(?:jpe?g|png|webp|bmp|tiff?|gif|hei[cf]|mp4|mov|m4v|webm|mp3|wav|m4a|aac)(?:$|\?)", re.IGNORECASE
+)
 _PAGE = re.compile(
     r"https?://(?:(?:drive|docs)\.google\.com/(?:file/|open\?|drive/|document/)|(?:www\.)?dropbox\.com/)", re.IGNORECASE
 )

@@ -22,7 +22,7 @@ from seedance_avatar import (
     Timeouts,
     WaitTimeout,
 )
-from seedance_avatar.events import CallAbandoned
+from seedance_avatar.events import CallAbandoned, RetryPlanned
 from seedance_avatar.polling import expiry
 from seedance_avatar.session import submission
 
@@ -102,12 +102,18 @@ async def test_never_answered_it_stays_in_doubt(call: str) -> None:
     assert isinstance(told.error, SubmissionInDoubt)
 
 
+async def passes(limit: asyncio.Timeout, server: RudeServer, seen: list[Any], *, answered: bool) -> None:
+    """Let ``limit`` pass as soon as the request has arrived, or was ``answered`` and is to be repeated."""
+    await until(lambda: any(isinstance(event, RetryPlanned) for event in seen) if answered else server.requests)
+    limit.reschedule(asyncio.get_running_loop().time())
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     ("act", "word"),
     [
-        pytest.param(raw_answer(b"{}", 429), "nothing was sent", id="braked"),
+        pytest.param(raw_answer(b"{}", 429, {"Retry-After": "60"}), "nothing was sent", id="braked"),
         pytest.param(Silence(), "in doubt", id="never answered"),
     ],
 )
@@ -119,8 +125,10 @@ async def test_a_callers_own_timeout_gets_a_note(call: str, act: Any, word: str)
         quick(server.url, retry=PATIENT, timeouts=DRAIN, observer=seen.append) as session,
     ):
         with pytest.raises(TimeoutError) as caught:
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(None) as limit:
+                passing = asyncio.create_task(passes(limit, server, seen, answered=not isinstance(act, Silence)))
                 await CALLS[call](session)()
+        await passing
         assert word in "".join(getattr(caught.value.__cause__, "__notes__", ()))
         assert word in str([event.error for event in seen if isinstance(event, CallAbandoned)])
 
