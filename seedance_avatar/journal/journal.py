@@ -92,8 +92,6 @@ class Journal:
 
     :ivar path: where it lies.
     :ivar claims: who in this process deals with which item.
-    :ivar entry: makes the entries for :meth:`claim`; see :meth:`Hasher.entry`.
-    :ivar fingerprint: returns the 16 bytes that name an item; see :meth:`Hasher.fingerprint`.
     :ivar recovered: how many items were ``sending`` when the last process died, and are in doubt since.
     :ivar run: the number of the current run; see :meth:`begin_run`.
     """
@@ -108,13 +106,28 @@ class Journal:
         self._now = now
         self._writer = writer
         self._hasher = Hasher(store.secret)
-        self.fingerprint = self._hasher.fingerprint
-        self.entry = self._hasher.entry
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._intents = 0  # how many wait for the commit of one
         self._closed: asyncio.Future[None] | None = None
         atexit.register(writer.finish)
+
+    def fingerprint(self, *, kind: Kind, group_id: str | None = None, url: str = "", key: str | None = None) -> bytes:
+        """Return the 16 bytes that name an item; see :meth:`Hasher.fingerprint`."""
+        return self._hasher.fingerprint(kind=kind, group_id=group_id, url=url, key=key)
+
+    def entry(  # noqa: PLR0913 - what identifies it and what may be shown of it, all by keyword
+        self,
+        *,
+        kind: Kind,
+        group_id: str | None = None,
+        url: str = "",
+        key: str | None = None,
+        shown: str | None = None,
+        business_id: str | None = None,
+    ) -> Entry:
+        """Return what :meth:`claim` takes; see :meth:`Hasher.entry`."""
+        return self._hasher.entry(kind=kind, group_id=group_id, url=url, key=key, shown=shown, business_id=business_id)
 
     @classmethod
     async def open(
