@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -34,6 +35,10 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters and "
     aioresponses.core.RequestMatch
 ):
     setattr(aioresponses.core, "ClientResponse", _AnswerWithoutWriter)  # noqa: B010 - not a name that it exports
+
+# A job that outlives its terminal (nohup) ignores SIGHUP, and what it starts inherits that: commands of the tests would
+# be right to ignore it, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # pytest-asyncio asks for "the loop before this one"; asked for the first time, asyncio 3.11 makes one, and nobody
 # closes it: a ResourceWarning in whatever test the collector happens to run in. Once told that there is none, it

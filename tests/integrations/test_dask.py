@@ -60,7 +60,7 @@ async def cluster(*, workers: int = 2, allowed_failures: int = 0) -> AsyncIterat
                 threads_per_worker=1,
                 processes=True,
                 asynchronous=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 silence_logs=50,
             ) as local,
             Client(local, asynchronous=True) as client,
