@@ -104,17 +104,20 @@ class Client:
         """
         gate = self.submit if lane == "submit" else self.query
         breaker = self.breaker
-        while True:
+
+        def held_up() -> bool:
             # To look, or to try a connection, risks nothing: a single call does so whatever the others have met.
-            waits = patient or (lane == "submit" and breaker.ill)
-            probe = waits and not breaker.closed(lane) and await breaker.wait_until_up(flow, lane, patient=patient)
+            return not breaker.closed(lane) and (patient or (lane == "submit" and breaker.ill))
+
+        while True:
+            probe = held_up() and await breaker.wait_until_up(flow, lane, patient=patient)
             try:
                 await gate.acquire(flow)
             except BaseException:
                 if probe:
                     breaker.release_probe()
                 raise
-            if probe or not waits or breaker.closed(lane):
+            if probe or not held_up():
                 return Turn(gate, probe)
             gate.cancel()  # an outage began meanwhile
 

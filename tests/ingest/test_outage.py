@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from typing import Any
 
@@ -198,6 +199,18 @@ async def test_single_uploads_are_told_that_nothing_was_sent() -> None:
     assert set(errors) == {SubmissionInDoubt, ConnectionFailed}
     assert errors[SubmissionInDoubt] == 10
     assert all(words.startswith("https://cdn.example.com/") for words in said)
+
+
+@pytest.mark.asyncio
+async def test_single_uploads_that_wait_for_their_turn_are_not_sent_into_an_outage() -> None:
+    service = Failing(ILL["502 page"], good=0, enough=math.inf)
+    retry = Retry(base=0.05, cap=0.1, patience=1.0)
+    async with RudeServer(service) as server, quick(server.url, **options(retry=retry)) as session:
+        given = [AssetSource.image(f"https://cdn.example.com/{n}.jpg") for n in range(60)]
+        uploads = [session.upload(source, group="pg_1") for source in given]
+        errors = Counter(map(type, await asyncio.gather(*uploads, return_exceptions=True)))
+    assert errors[SubmissionInDoubt] == service.sent_ill.total() <= 2 * WIDTH
+    assert errors[ConnectionFailed] == 60 - errors[SubmissionInDoubt]
 
 
 @pytest.mark.asyncio
