@@ -76,7 +76,6 @@ def read_records(
         or Parquet without its extra or from a pipe.
     """
     path = PurePath(name)
-    buffered = isinstance(stream, io.BufferedReader)
     whole = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
     opened = whole
     if opened.peek(2)[:2] == b"\x1f\x8b":
@@ -103,7 +102,7 @@ def read_records(
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _unreadable(name, f"cannot be unpacked: {safe_text(error, 80)}") from None
     finally:
-        if not buffered and not stream.closed:
+        if whole is not stream and not stream.closed:
             whole.detach()  # the caller closes the stream
 
 

@@ -139,7 +139,7 @@ class Results:
             self.file.close(whole=self.whole, lines=self.written)
 
     def abandon(self) -> None:
-        """Write what is queued, from a signal handler, because the process is about to end; wait for no reader."""
+        """Write what is queued, from any thread, because the process is about to end; wait for no reader."""
         if not self._busy:
             lines, self._waiting = self._waiting, []
             writing = threading.Thread(target=self._write_last, args=("".join(lines),), daemon=True)

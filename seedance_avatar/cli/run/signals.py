@@ -32,9 +32,9 @@ _GIVING_UP: Final = 0.1
 class Interrupts:
     """A context manager in which the first signal calls ``first``, and the second ends the process.
 
-    A thread of its own waits for the signals: a handler of the interpreter runs in the main thread alone and between
-    two steps of it, so that one which comes just before the loop begins to wait would be left lying, as would one
-    whose loop is stuck. A SIGHUP that is ignored (nohup) stays so.
+    A thread of its own handles the signals. A handler of the interpreter runs only in the main thread and between two
+    of its instructions: for a signal that comes just before the loop begins to wait, or while it is stuck, it would
+    not run before something else wakes that thread. A SIGHUP that is ignored (nohup) stays so.
 
     :param first: called once, on the loop; None to end the process with the first signal already.
     :param last_words: called for the signal that ends the process; returns the last text on standard error, and must
@@ -112,7 +112,7 @@ def end_on_signals() -> None:
 
 
 def _leave_to_thread(signum: int, frame: FrameType | None) -> None:
-    """Be a handler, so that the interpreter tells the thread of the signal."""
+    """Do nothing: the interpreter writes to the thread's pipe only for signals that have a handler."""
 
 
 async def bring_home(session: AvatarSession, call: asyncio.Future[Any]) -> None:
