@@ -300,7 +300,7 @@ class Origin:
     :ivar known: True when it was used with both before.
     :ivar base_urls: the services that it was used with.
     :ivar asset_id: an asset that it holds, the newest that is active, else the newest accepted; None without any.
-    :ivar empty: True when nothing in it was ever sent or refused.
+    :ivar empty: True when nothing in it exists, or may exist, at a service.
     """
 
     known: bool

@@ -333,13 +333,13 @@ class Store:
             f"""SELECT remote_id FROM item WHERE kind < 3 AND state IN ({_ACTIVE}, {_ACCEPTED})
             ORDER BY state = {_ACTIVE} DESC, id DESC LIMIT 1"""  # noqa: S608 - our own numbers
         ).fetchone()
-        sent = execute(f"SELECT 1 FROM item WHERE state <> {_PLANNED} LIMIT 1").fetchone()  # noqa: S608 - our own number
+        there = execute(f"SELECT 1 FROM item WHERE state NOT IN ({_PLANNED}, {_REFUSED}) LIMIT 1").fetchone()  # noqa: S608 - our own numbers
         known = execute("SELECT base_url, account = ? FROM service ORDER BY run", (account,)).fetchall()
         return Origin(
             known=(base_url, 1) in known,
             base_urls=tuple(dict.fromkeys(base for base, _ in known)),
             asset_id=None if asset is None else asset[0],
-            empty=sent is None,
+            empty=there is None,
         )
 
     def remember(self, base_url: str, account: bytes) -> None:

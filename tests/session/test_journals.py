@@ -17,6 +17,7 @@ from rig.world import quick, sources
 
 from seedance_avatar import (
     AccountPool,
+    Active,
     AssetSource,
     AuthError,
     AvatarSession,
@@ -143,6 +144,20 @@ async def test_a_journal_in_which_nothing_was_sent_goes_along_with_a_corrected_b
         async with quick(sandbox.url, "sk-first") as session:
             group = (await session.create_group("brand")).group_id
             assert await ingest(session, path, sources(2), group) == {"Active": 2}
+
+
+@pytest.mark.asyncio
+async def test_a_journal_of_refusals_alone_goes_along_with_another_service(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    refusal = json_answer({"error": {"code": "invalid_request", "message": "no"}}, 400)
+    async with no_leaks(), RudeServer(refusal) as first, RudeServer(Service()) as second:
+        async with quick(first.url, "sk-first") as session:
+            assert await ingest(session, path, sources(2)) == {"Failed": 2}
+        async with (
+            quick(second.url, "sk-first") as session,
+            session.ingest(sources(2), group="pg_1", journal=path, retry_refused=True) as stream,
+        ):
+            assert [type(outcome) async for outcome in stream.outcomes()] == [Active, Active]
 
 
 @pytest.mark.asyncio
